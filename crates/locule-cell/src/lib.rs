@@ -1,0 +1,1 @@
+//! The running cell on tokio: links, switch and handlers.

@@ -1,0 +1,1 @@
+//! The site's conversation with the server: register, pull, submit, heartbeat, quit.

@@ -1,0 +1,1 @@
+//! Components, context, events, registry; plan, review, then build.

@@ -1,0 +1,1 @@
+//! Configuration documents with positions: read, merge, substitute, report every mistake.

@@ -1,0 +1,1 @@
+//! The demo's data and trainer: three hospitals and a logistic regression.

@@ -1,0 +1,1 @@
+//! The object format of payloads: values, Shareable, DXO, numpy arrays, datums.

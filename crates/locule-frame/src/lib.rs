@@ -1,0 +1,1 @@
+//! SFM link framing, handshake and keep-alive as a state machine without I/O.

@@ -1,0 +1,1 @@
+//! X.509, RSA-PSS and certificate issuing with OpenSSL.

@@ -1,0 +1,1 @@
+//! Challenge, registration and token as typestates; no cryptography of its own.

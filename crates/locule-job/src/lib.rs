@@ -1,0 +1,1 @@
+//! Job folders: meta, zip with limits, signatures.

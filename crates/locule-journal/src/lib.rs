@@ -1,0 +1,1 @@
+//! Durable records: encoding, checksums, format versions; the journal seam and one in memory.

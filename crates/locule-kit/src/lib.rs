@@ -1,0 +1,1 @@
+//! Reads and checks startup kits and their workspaces.

@@ -1,0 +1,1 @@
+//! Project file to certificates and startup kits.

@@ -1,0 +1,1 @@
+//! Admits sites, runs jobs, hands out tasks and collects results.

@@ -1,0 +1,1 @@
+//! The site's parent: check, deploy, start and supervise jobs.

@@ -1,0 +1,1 @@
+//! Journals in plain files, flushed before they answer.

@@ -1,0 +1,1 @@
+//! Decides where messages go; performs no I/O.

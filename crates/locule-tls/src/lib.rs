@@ -1,0 +1,1 @@
+//! rustls configurations from a startup kit.

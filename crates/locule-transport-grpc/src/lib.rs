@@ -1,0 +1,1 @@
+//! Links over gRPC bidirectional streams.

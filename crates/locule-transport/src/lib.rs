@@ -1,0 +1,1 @@
+//! The seam that a carrier implements: endpoints, links, listeners.

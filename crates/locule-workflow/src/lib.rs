@@ -1,0 +1,1 @@
+//! Federated averaging and its kin; aggregation in constant memory.

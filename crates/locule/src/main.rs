@@ -1,0 +1,3 @@
+//! The `locule` binary.
+
+fn main() {}

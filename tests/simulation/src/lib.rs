@@ -1,0 +1,1 @@
+//! Whole networks of switches on virtual time, with seeded faults.

@@ -1,0 +1,3 @@
+//! Project habits.
+
+fn main() {}
