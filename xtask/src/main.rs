@@ -1,3 +1,100 @@
-//! Project habits.
+//! One word per habit of the project; each prints the plain commands that it runs.
 
-fn main() {}
+mod codegen;
+mod dist;
+mod layers;
+mod shell;
+mod tidy;
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+/// Project habits, one word each.
+#[derive(Parser)]
+#[command(name = "xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    habit: Habit,
+}
+
+#[derive(Subcommand)]
+enum Habit {
+    /// Run every test of the workspace, doc tests included.
+    Test {
+        /// Also run the tests that are too long for every day.
+        #[arg(long)]
+        slow: bool,
+        /// Run only tests whose name contains this text.
+        filter: Option<String>,
+    },
+    /// What a change must pass: format, lints, tests.
+    Ci,
+    /// Check that every crate depends on lower layers only.
+    Layers,
+    /// Check what no compiler checks: crate docs, private generated code, paths, names of libraries.
+    Tidy,
+    /// Generate the code of `proto/` into the crate that uses it.
+    Codegen {
+        /// Compare instead of writing; fail if the committed code is stale.
+        #[arg(long)]
+        check: bool,
+    },
+    /// Make a throw-away federation: certificates and startup kits.
+    Pki {
+        /// Folder to write into.
+        dir: PathBuf,
+        /// How many sites.
+        #[arg(long, default_value_t = 3)]
+        sites: u32,
+    },
+    /// Build the binary with the chosen transports.
+    Dist {
+        /// Transports to compile in, separated by commas.
+        #[arg(long, value_delimiter = ',', default_value = "grpc,mem")]
+        transports: Vec<String>,
+        /// Leave the demo and its data out.
+        #[arg(long)]
+        without_demo: bool,
+        /// Cargo profile.
+        #[arg(long, default_value = "release")]
+        profile: String,
+        /// Where to put the binary.
+        #[arg(long, default_value = "target/dist")]
+        out: PathBuf,
+    },
+}
+
+fn main() -> anyhow::Result<()> {
+    match Arguments::parse().habit {
+        Habit::Test { slow, filter } => test(slow, filter.as_deref()),
+        Habit::Ci => ci(),
+        Habit::Layers => layers::run(),
+        Habit::Tidy => tidy::run(),
+        Habit::Codegen { check } => codegen::run(check),
+        Habit::Pki { dir, sites } => pki(&dir, sites),
+        Habit::Dist { transports, without_demo, profile, out } => {
+            dist::run(&transports, without_demo, &profile, &out).map(|_| ())
+        }
+    }
+}
+
+fn test(slow: bool, filter: Option<&str>) -> anyhow::Result<()> {
+    let mut arguments = vec!["test", "--workspace"];
+    arguments.extend(filter);
+    if slow {
+        arguments.extend(["--", "--include-ignored"]);
+    }
+    shell::cargo(&arguments)
+}
+
+fn ci() -> anyhow::Result<()> {
+    shell::cargo(&["fmt", "--all", "--check"])?;
+    shell::cargo(&["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"])?;
+    test(false, None)
+}
+
+fn pki(dir: &std::path::Path, sites: u32) -> anyhow::Result<()> {
+    let (dir, sites) = (dir.display().to_string(), sites.to_string());
+    shell::cargo(&["run", "--package", "locule", "--", "provision", "--sites", &sites, "--dir", &dir])
+}

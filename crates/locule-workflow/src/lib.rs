@@ -1,1 +1,64 @@
-//! Federated averaging and its kin; aggregation in constant memory.
+//! Federated averaging and its kin, with aggregation in constant memory.
+//!
+//! A [`FedAvg`] is a workflow: it puts training tasks on a [`TaskBoard`](locule_component::TaskBoard), folds
+//! every result into one [`WeightedMean`] as it comes, and saves the model of each round as an NPZ
+//! file. [`FeatureMoments`] runs before it where features must be standardised by statistics that no site
+//! has alone. Nothing here knows a network: who carries the tasks is the board's business, and
+//! [`LocalBoard`] carries them to executors in the same process.
+//!
+//! ```
+//! use locule_component::{ExecuteError, Executor, Task, TaskCx};
+//! use locule_fobs::{Array, Map, Shareable};
+//! use locule_workflow::{FedAvg, LocalBoard, load_npz};
+//!
+//! /// Moves every weight halfway to a target of its own.
+//! struct Halfway(f64);
+//!
+//! impl Executor for Halfway {
+//!     fn execute(&mut self, task: &Task, _: &TaskCx<'_>) -> Result<Shareable, ExecuteError> {
+//!         let mut dxo = task.data.dxo().ok().flatten().ok_or(ExecuteError::BadTask("no model".into()))?;
+//!         let w = dxo.data.get("w").and_then(|w| w.as_array()).map_or(0.0, |w| w.to_f64()[0]);
+//!         dxo.data.insert("w", Array::from(&[(w + self.0) / 2.0][..]));
+//!         Ok(Shareable::with_dxo(dxo))
+//!     }
+//! }
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let folder = tempfile::tempdir()?;
+//! # let run_dir = folder.path();
+//! let args = serde_json::json!({ "num_rounds": 20, "model": { "w": { "shape": [1] } } });
+//! let mut workflow = FedAvg::new(serde_json::from_value(args)?)?;
+//! let mut board = LocalBoard::new(run_dir);
+//! board.add_site("north", Box::new(Halfway(1.0)));
+//! board.add_site("south", Box::new(Halfway(2.0)));
+//! board.run(&mut workflow)?;
+//!
+//! let model: Map = load_npz(&run_dir.join("models/global.npz"))?;
+//! let w = model.get("w").and_then(|w| w.as_array()).map(Array::to_f64);
+//! assert!((w.expect("it was saved")[0] - 1.5).abs() < 1e-5);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Start with [`FedAvg`], [`WeightedMean`] and [`register`].
+
+mod feature_moments;
+mod fed_avg;
+mod gather;
+mod local_board;
+mod mean;
+mod moments;
+mod npz;
+
+pub use feature_moments::{FeatureMoments, FeatureMomentsArgs};
+pub use fed_avg::{ArraySpec, FedAvg, FedAvgArgs, FloatType};
+pub use local_board::LocalBoard;
+pub use mean::{MeanError, UnusableUpdate, WeightedMean};
+pub use moments::{Moments, MomentsError};
+pub use npz::{LoadError, SaveError, load_npz, save_npz};
+
+/// Makes the workflows of this crate known to a registry.
+pub fn register(registry: &mut locule_component::Registry) {
+    registry.register::<FedAvg>();
+    registry.register::<FeatureMoments>();
+}

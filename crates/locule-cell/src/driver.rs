@@ -1,0 +1,383 @@
+//! The one task that owns the switch.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use locule_message::{Fqcn, ReturnCode};
+use locule_switch::{
+    Delivery, LinkId, Output, Reply, ReplyTo, Request, RequestError, RequestId, Settled, Switch,
+};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::task::{self, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::handler::{Handlers, Incoming};
+use crate::link::{Admitted, LinkContext, LinkEvent, Order, Up, sleep_until};
+use crate::stats::CellStats;
+use crate::{HandlerError, now};
+
+/// What a handle of the cell wants.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Request { token: u64, targets: Vec<Fqcn>, request: Request, outcomes: Outcomes },
+    Notify { target: Fqcn, notice: Request, outcome: oneshot::Sender<Result<(), RequestError>> },
+    Shutdown { grace: Duration },
+}
+
+/// Gets the outcome of a request at each of its targets.
+pub(crate) type Outcomes = mpsc::UnboundedSender<(Fqcn, Result<Reply, RequestError>)>;
+
+/// Bytes that a link may have taken over and not sent; the rest waits in the switch, where what is
+/// urgent can overtake it.
+const LINK_WINDOW: usize = 256 << 10;
+/// Link events handled before the outputs are looked at.
+const EVENT_BATCH: usize = 32;
+
+pub(crate) struct Driver {
+    pub(crate) switch: Switch,
+    pub(crate) context: Arc<LinkContext>,
+    pub(crate) handlers: Arc<Handlers>,
+    pub(crate) events: mpsc::Receiver<LinkEvent>,
+    pub(crate) commands: mpsc::Receiver<Command>,
+    /// Requests that nobody waits for any more. Unbounded because a future cannot wait while it is
+    /// dropped; there are no more entries than requests.
+    pub(crate) forgotten: mpsc::UnboundedReceiver<u64>,
+    pub(crate) neighbours: watch::Sender<Vec<Fqcn>>,
+    /// Ends the listeners and dialers.
+    pub(crate) stop: CancellationToken,
+    pub(crate) links: BTreeMap<LinkId, LinkState>,
+    pub(crate) waiting: Waiting,
+    pub(crate) running: Running,
+    pub(crate) leaving: Option<Leaving>,
+}
+
+pub(crate) struct LinkState {
+    orders: mpsc::UnboundedSender<Order>,
+    stop: CancellationToken,
+    /// Bytes handed to the link and not sent.
+    under_way: usize,
+    /// Credit for what came by the link and cannot go on. Kept, it stops the reading.
+    kept: Vec<OwnedSemaphorePermit>,
+}
+
+/// Who waits for which request.
+#[derive(Default)]
+pub(crate) struct Waiting {
+    outcomes: HashMap<RequestId, Waiter>,
+    by_token: HashMap<u64, RequestId>,
+}
+
+struct Waiter {
+    token: u64,
+    outcomes: Outcomes,
+}
+
+/// The handlers at work, or waiting for their turn.
+pub(crate) struct Running {
+    tasks: JoinSet<Result<Reply, HandlerError>>,
+    of: HashMap<task::Id, Handled>,
+    turns: Arc<Semaphore>,
+    bytes: usize,
+    panics: u64,
+    turned_away: u64,
+}
+
+struct Handled {
+    reply_to: Option<ReplyTo>,
+    bytes: usize,
+}
+
+/// The cell is on its way out.
+pub(crate) struct Leaving {
+    deadline: Instant,
+    /// The goodbyes, until all are answered or given up.
+    goodbyes: Option<RequestId>,
+    /// All has left; the links close.
+    closing: bool,
+}
+
+impl Driver {
+    pub(crate) async fn run(mut self) {
+        let mut batch = Vec::with_capacity(EVENT_BATCH);
+        loop {
+            let deadline = self.switch.poll_timeout();
+            let deadline =
+                deadline.into_iter().chain(self.leaving.as_ref().map(|leaving| leaving.deadline)).min();
+            tokio::select! {
+                _ = self.events.recv_many(&mut batch, EVENT_BATCH) => {
+                    batch.drain(..).for_each(|event| self.handle_event(event));
+                }
+                command = self.commands.recv() => match command {
+                    Some(command) => self.handle_command(command),
+                    // nobody is left who could want anything
+                    None => break,
+                },
+                Some(token) = self.forgotten.recv() => {
+                    if let Some(id) = self.waiting.forget(token) {
+                        self.switch.cancel(id);
+                    }
+                }
+                Some(done) = self.running.tasks.join_next_with_id() => self.finish(done),
+                () = sleep_until(deadline), if deadline.is_some() => self.switch.handle_timeout(now()),
+            }
+            self.handle_outputs();
+            self.publish();
+            if self.is_done() {
+                break;
+            }
+        }
+        self.close();
+    }
+
+    fn handle_event(&mut self, event: LinkEvent) {
+        match event {
+            LinkEvent::Up(up) => self.link_up(*up),
+            LinkEvent::Message { link, message, credit } => {
+                self.switch.handle_message(now(), link, message);
+                if self.switch.is_congested(link)
+                    && let Some(state) = self.links.get_mut(&link)
+                {
+                    state.kept.push(credit);
+                }
+            }
+            LinkEvent::Written { link, bytes } => {
+                if let Some(state) = self.links.get_mut(&link) {
+                    state.under_way = state.under_way.saturating_sub(bytes);
+                }
+                self.feed(link);
+            }
+            LinkEvent::Down { link } => {
+                self.links.remove(&link);
+                self.switch.link_down(now(), link);
+            }
+        }
+    }
+
+    fn link_up(&mut self, up: Up) {
+        let Up { facts, max_frame_len, orders, stop, answer } = up;
+        let (link, peer) = (facts.link, facts.peer.clone());
+        match self.switch.link_up(now(), facts, max_frame_len) {
+            Ok(()) => {
+                tracing::info!(peer = %peer, %link, "link up");
+                self.links.insert(link, LinkState { orders, stop, under_way: 0, kept: Vec::new() });
+                let proven = self.switch.is_proven(link);
+                let _ = answer.send(Admitted { proven });
+            }
+            Err(error) => tracing::debug!(peer = %peer, %link, %error, "link refused"),
+        }
+    }
+
+    fn handle_command(&mut self, command: Command) {
+        match command {
+            Command::Request { token, targets, request, outcomes } => {
+                // nobody may wait any more; a token that was forgotten already would never be again
+                if !outcomes.is_closed() && !targets.is_empty() {
+                    let id = self.switch.request(now(), &targets, request);
+                    self.waiting.insert(id, token, outcomes);
+                }
+            }
+            Command::Notify { target, notice, outcome } => {
+                let _ = outcome.send(self.switch.notify(now(), &target, &notice));
+            }
+            Command::Shutdown { grace } => self.leave(grace),
+        }
+    }
+
+    fn handle_outputs(&mut self) {
+        while let Some(output) = self.switch.poll_output() {
+            match output {
+                Output::Deliver(delivery) => self.deliver(delivery),
+                Output::Settle(settled) => self.settle(settled),
+                Output::Transmit(link) => self.feed(link),
+                // the credit of what is held is kept as it arrives
+                Output::Congested(link) => tracing::debug!(%link, "link congested"),
+                Output::Relieved(link) => {
+                    if let Some(state) = self.links.get_mut(&link) {
+                        state.kept.clear();
+                    }
+                }
+                Output::Proven(link) => {
+                    if let Some(state) = self.links.get(&link) {
+                        let _ = state.orders.send(Order::Admit);
+                    }
+                }
+                Output::Close(link, why) => {
+                    tracing::debug!(%link, ?why, "link closed");
+                    if let Some(state) = self.links.remove(&link) {
+                        state.stop.cancel();
+                    }
+                }
+                Output::Left(link) => tracing::debug!(%link, "neighbour left"),
+                Output::Dropped(link, why) => tracing::debug!(%link, ?why, "message dropped"),
+            }
+        }
+    }
+
+    /// Hands a link what it can take.
+    fn feed(&mut self, link: LinkId) {
+        let Some(state) = self.links.get_mut(&link) else { return };
+        while state.under_way < LINK_WINDOW
+            && let Some(transmit) = self.switch.poll_transmit(link)
+        {
+            state.under_way += transmit.headers.len() + transmit.body.len();
+            // a link that has ended says so itself
+            let _ = state.orders.send(Order::Send(transmit));
+        }
+    }
+
+    fn deliver(&mut self, delivery: Delivery) {
+        let (incoming, reply_to) = Incoming::from_delivery(delivery);
+        let Some(handler) = self.handlers.find(&incoming.channel, &incoming.topic) else {
+            tracing::debug!(channel = %incoming.channel, topic = %incoming.topic, "no handler");
+            return self.answer(reply_to, Reply::error(ReturnCode::ProcessException, "no callback"));
+        };
+        let config = &self.context.config;
+        let bytes = incoming.body.len();
+        let full = self.running.of.len() >= config.max_waiting
+            || !self.running.of.is_empty() && self.running.bytes + bytes > config.max_waiting_bytes;
+        if full {
+            self.running.turned_away += 1;
+            return self.answer(reply_to, Reply::error(ReturnCode::ServiceUnavailable, "too many requests"));
+        }
+        let turns = self.running.turns.clone();
+        let task = self.running.tasks.spawn(async move {
+            let _turn = turns.acquire_owned().await;
+            handler.handle(incoming).await
+        });
+        self.running.bytes += bytes;
+        self.running.of.insert(task.id(), Handled { reply_to, bytes });
+    }
+
+    fn finish(&mut self, done: Result<(task::Id, Result<Reply, HandlerError>), task::JoinError>) {
+        let (id, reply) = match done {
+            Ok((id, Ok(reply))) => (id, reply),
+            Ok((id, Err(error))) => (id, error.into()),
+            Err(error) => {
+                self.running.panics += u64::from(error.is_panic());
+                tracing::error!(%error, "handler panicked");
+                (error.id(), Reply::error(ReturnCode::ProcessException, "handler panicked"))
+            }
+        };
+        let Some(handled) = self.running.of.remove(&id) else { return };
+        self.running.bytes -= handled.bytes;
+        self.answer(handled.reply_to, reply);
+    }
+
+    fn answer(&mut self, reply_to: Option<ReplyTo>, reply: Reply) {
+        if let Some(to) = reply_to {
+            self.switch.reply(now(), to, reply);
+        }
+    }
+
+    fn settle(&mut self, settled: Settled) {
+        if let Some(leaving) = &mut self.leaving
+            && leaving.goodbyes == Some(settled.request)
+        {
+            if settled.last {
+                leaving.goodbyes = None;
+            }
+            return;
+        }
+        self.waiting.settle(settled);
+    }
+
+    /// Stops taking anything on, and says goodbye.
+    fn leave(&mut self, grace: Duration) {
+        if self.leaving.is_some() {
+            return;
+        }
+        self.stop.cancel();
+        let now = now();
+        let goodbyes = self.switch.neighbours().next().is_some();
+        let goodbyes = goodbyes.then_some(self.switch.leave(now));
+        self.leaving = Some(Leaving { deadline: now.instant + grace, goodbyes, closing: false });
+    }
+
+    /// On the way out: goodbyes first, then what handlers still say, then the links.
+    fn is_done(&mut self) -> bool {
+        let Some(leaving) = &mut self.leaving else { return false };
+        if now().instant >= leaving.deadline {
+            return true;
+        }
+        if !leaving.closing {
+            let sent =
+                |(id, state): (&LinkId, &LinkState)| state.under_way == 0 && !self.switch.has_transmit(*id);
+            let idle = self.running.of.is_empty() && self.links.iter().all(sent);
+            if leaving.goodbyes.is_some() || !idle {
+                return false;
+            }
+            leaving.closing = true;
+            // a link without orders ends once it has sent everything
+            let silent = mpsc::unbounded_channel().0;
+            self.links.values_mut().for_each(|state| state.orders = silent.clone());
+        }
+        self.links.is_empty()
+    }
+
+    fn close(&mut self) {
+        self.stop.cancel();
+        for state in self.links.values() {
+            state.stop.cancel();
+        }
+        self.links.clear();
+        self.switch.close();
+        self.handle_outputs();
+        self.publish();
+    }
+
+    fn publish(&self) {
+        self.neighbours.send_if_modified(|names| {
+            let changed = !names.iter().eq(self.switch.neighbours());
+            if changed {
+                *names = self.switch.neighbours().cloned().collect();
+            }
+            changed
+        });
+        self.context.counters.publish(CellStats {
+            switch: *self.switch.stats(),
+            links: self.links.len() as u64,
+            pending: self.switch.pending() as u64,
+            handling: self.running.of.len() as u64,
+            turned_away: self.running.turned_away,
+            panics: self.running.panics,
+            ..CellStats::default()
+        });
+    }
+}
+
+impl Waiting {
+    fn insert(&mut self, id: RequestId, token: u64, outcomes: Outcomes) {
+        self.by_token.insert(token, id);
+        self.outcomes.insert(id, Waiter { token, outcomes });
+    }
+
+    fn settle(&mut self, settled: Settled) {
+        let Settled { request, target, outcome, last } = settled;
+        let Some(waiter) = self.outcomes.get(&request) else { return };
+        // the one who asked may have gone
+        let _ = waiter.outcomes.send((target, outcome));
+        if last && let Some(waiter) = self.outcomes.remove(&request) {
+            self.by_token.remove(&waiter.token);
+        }
+    }
+
+    fn forget(&mut self, token: u64) -> Option<RequestId> {
+        let id = self.by_token.remove(&token)?;
+        self.outcomes.remove(&id);
+        Some(id)
+    }
+}
+
+impl Running {
+    pub(crate) fn new(max_handlers: usize) -> Self {
+        Self {
+            tasks: JoinSet::new(),
+            of: HashMap::new(),
+            turns: Arc::new(Semaphore::new(max_handlers)),
+            bytes: 0,
+            panics: 0,
+            turned_away: 0,
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! What runs when a request arrives.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::future::Future;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use locule_message::{Encoding, Fqcn, Headers, Payload, ReturnCode};
+use locule_switch::{Delivery, LinkFacts, Reply};
+
+/// Handles the requests and one-way messages of a channel and topic.
+///
+/// Any `Fn(Incoming)` that returns a future of `Result<Reply, HandlerError>` is one. Each message runs
+/// as a task of its own, within the cell's limit; a panic ends that task only, and the requester gets
+/// `process_exception`. The reply to a one-way message is discarded.
+pub trait Handler: Send + Sync + 'static {
+    /// Handles one message.
+    ///
+    /// # Errors
+    /// The [`HandlerError`] becomes the reply.
+    fn handle(&self, incoming: Incoming) -> BoxFuture<'static, Result<Reply, HandlerError>>;
+}
+
+impl<F, R> Handler for F
+where
+    F: Fn(Incoming) -> R + Send + Sync + 'static,
+    R: Future<Output = Result<Reply, HandlerError>> + Send + 'static,
+{
+    fn handle(&self, incoming: Incoming) -> BoxFuture<'static, Result<Reply, HandlerError>> {
+        Box::pin(self(incoming))
+    }
+}
+
+/// A message for a handler, which the gate has let through.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Incoming {
+    /// The cell that made it.
+    pub origin: Fqcn,
+    /// The link that delivered it.
+    pub link: Arc<LinkFacts>,
+    /// Its channel.
+    pub channel: String,
+    /// Its topic.
+    pub topic: String,
+    /// All its headers.
+    pub headers: Headers,
+    /// How the body is encoded.
+    pub encoding: Encoding,
+    /// The body.
+    pub body: Body,
+    /// Whether the origin waits for a reply.
+    pub reply_expected: bool,
+}
+
+impl Incoming {
+    /// The body with its encoding.
+    #[must_use]
+    pub fn into_payload(self) -> Payload {
+        self.body.into_payload(self.encoding)
+    }
+
+    /// The body with its encoding; shares the bytes.
+    #[must_use]
+    pub fn payload(&self) -> Payload {
+        self.body.clone().into_payload(self.encoding)
+    }
+
+    pub(crate) fn from_delivery(delivery: Delivery) -> (Self, Option<locule_switch::ReplyTo>) {
+        let Delivery { link, origin, message, reply_to } = delivery;
+        let payload = message.payload();
+        let incoming = Self {
+            origin,
+            link,
+            channel: message.channel().to_owned(),
+            topic: message.topic().to_owned(),
+            encoding: payload.encoding,
+            body: Body::Whole(payload.bytes),
+            reply_expected: reply_to.is_some(),
+            headers: message.headers,
+        };
+        (incoming, reply_to)
+    }
+}
+
+/// The body of a message as a handler gets it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Body {
+    /// All of it, in memory.
+    Whole(Bytes),
+}
+
+impl Body {
+    /// The body with the encoding that its message announced.
+    #[must_use]
+    pub fn into_payload(self, encoding: Encoding) -> Payload {
+        match self {
+            Self::Whole(bytes) => Payload { encoding, bytes },
+        }
+    }
+
+    /// Length in bytes.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Whole(bytes) => bytes.len(),
+        }
+    }
+
+    /// Whether there is nothing in it.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Why a handler has no result; becomes the reply.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{code}: {reason}")]
+pub struct HandlerError {
+    /// Code for the requester.
+    pub code: ReturnCode,
+    /// Reason for the requester; holds no secret.
+    pub reason: String,
+}
+
+impl HandlerError {
+    /// An error with `code`, for `reason`.
+    pub fn new(code: ReturnCode, reason: impl Into<String>) -> Self {
+        Self { code, reason: reason.into() }
+    }
+
+    /// The request is not one that this handler accepts.
+    pub fn invalid_request(reason: impl Into<String>) -> Self {
+        Self::new(ReturnCode::InvalidRequest, reason)
+    }
+
+    /// The handler tried and failed.
+    pub fn failed(reason: impl Into<String>) -> Self {
+        Self::new(ReturnCode::ProcessException, reason)
+    }
+}
+
+impl From<HandlerError> for Reply {
+    fn from(error: HandlerError) -> Self {
+        Reply::error(error.code, error.reason)
+    }
+}
+
+/// Who handles what. The most specific registration wins: channel and topic, then channel and `*`,
+/// then `*` and `*`.
+///
+/// # Source
+/// nvflare 2.9.0, `nvflare.fuel.f3.cellnet.registry`.
+#[derive(Default)]
+pub(crate) struct Handlers {
+    by_place: RwLock<HashMap<String, HashMap<String, Arc<dyn Handler>>>>,
+}
+
+impl Handlers {
+    pub(crate) fn insert(&self, channel: &str, topic: &str, handler: Arc<dyn Handler>) {
+        let mut by_place = self.by_place.write().unwrap_or_else(PoisonError::into_inner);
+        by_place.entry(channel.to_owned()).or_default().insert(topic.to_owned(), handler);
+    }
+
+    pub(crate) fn find(&self, channel: &str, topic: &str) -> Option<Arc<dyn Handler>> {
+        let by_place = self.by_place.read().unwrap_or_else(PoisonError::into_inner);
+        [(channel, topic), (channel, "*"), ("*", "*")]
+            .into_iter()
+            .find_map(|(channel, topic)| by_place.get(channel)?.get(topic))
+            .cloned()
+    }
+}
+
+impl fmt::Debug for Handlers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handlers").finish_non_exhaustive()
+    }
+}

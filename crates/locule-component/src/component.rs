@@ -1,0 +1,262 @@
+//! What every component states about itself, and what it is given when it is built.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::{Checker, ConfigPath, Executor, Observer, TaskFilter, Workflow};
+
+/// A kind of thing that a configuration may name: its names, its typed arguments, and how it is made.
+///
+/// Derive `Deserialize` with `deny_unknown_fields` for [`Component::Args`]: a misspelt argument is then reported
+/// at its place in the file, with a suggestion. Keep `flatten` and `untagged` out of it, both lose the place.
+pub trait Component: Sized {
+    /// Where in a configuration it may stand.
+    const KIND: Kind;
+    /// Its dotted name, for example `locule.demo.LogisticRegression`.
+    const NAME: &'static str;
+    /// Other names that mean the same, for example nvflare's class path.
+    const ALIASES: &'static [&'static str] = &[];
+    /// The arguments, as the configuration writes them.
+    type Args: DeserializeOwned;
+
+    /// Makes the component. Runs only for a plan that every checker has let pass.
+    ///
+    /// # Errors
+    /// A [`BuildError`] ends the start of the job; what was built before is dropped.
+    fn build(args: Self::Args, cx: &BuildCx<'_>) -> Result<Built, BuildError>;
+}
+
+/// What a component is good for; it decides where in a configuration it may stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// Works on tasks at a site.
+    Executor,
+    /// Conducts a job at the server.
+    Workflow,
+    /// Changes payloads on their way.
+    Filter,
+    /// Judges plans; named by a site, never by a job.
+    Checker,
+    /// Hears of events.
+    Observer,
+}
+
+impl Kind {
+    /// Every kind.
+    pub const ALL: [Kind; 5] = [Kind::Executor, Kind::Workflow, Kind::Filter, Kind::Checker, Kind::Observer];
+
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::Executor => "executor",
+            Kind::Workflow => "workflow",
+            Kind::Filter => "filter",
+            Kind::Checker => "checker",
+            Kind::Observer => "observer",
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Which half of a job a configuration describes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Side {
+    /// `config_fed_server`.
+    Server,
+    /// `config_fed_client`.
+    Site,
+}
+
+impl Side {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Side::Server => "server",
+            Side::Site => "site",
+        }
+    }
+}
+
+/// A component that has been made.
+pub enum Built {
+    /// See [`Executor`].
+    Executor(Box<dyn Executor>),
+    /// See [`Workflow`].
+    Workflow(Box<dyn Workflow>),
+    /// See [`TaskFilter`].
+    Filter(Box<dyn TaskFilter>),
+    /// See [`Checker`].
+    Checker(Arc<dyn Checker>),
+    /// See [`Observer`].
+    Observer(Box<dyn Observer>),
+}
+
+impl Built {
+    /// What it is.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Built::Executor(_) => Kind::Executor,
+            Built::Workflow(_) => Kind::Workflow,
+            Built::Filter(_) => Kind::Filter,
+            Built::Checker(_) => Kind::Checker,
+            Built::Observer(_) => Kind::Observer,
+        }
+    }
+}
+
+impl fmt::Debug for Built {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Built").field(&self.kind()).finish()
+    }
+}
+
+/// Counts constructors that ran, so that "nothing of a refused job was built" is a number and not a belief.
+#[derive(Debug, Default)]
+pub struct ConstructionCount(AtomicUsize);
+
+impl ConstructionCount {
+    /// Starts at zero.
+    pub fn new() -> Self {
+        ConstructionCount::default()
+    }
+
+    /// How many constructors have run.
+    pub fn get(&self) -> usize {
+        self.0.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn increment(&self) {
+        self.0.fetch_add(1, Ordering::AcqRel);
+    }
+}
+
+/// What a component may know while it is made, and the components among its arguments.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct BuildCx<'a> {
+    /// Which half of the job is being built.
+    pub side: Side,
+    /// Name of the site, or `server`.
+    pub site: &'a str,
+    /// The job; empty for a component of the site itself.
+    pub job_id: &'a str,
+    /// The startup kit.
+    pub kit_dir: &'a Path,
+    /// The unpacked app of the job; the kit again for a component of the site itself.
+    pub app_dir: &'a Path,
+    /// Counts every constructor that runs.
+    pub constructed: &'a ConstructionCount,
+    /// The component's id, or its path in the configuration when it has none.
+    pub id: &'a str,
+    children: Mutex<Vec<Option<Built>>>,
+}
+
+impl<'a> BuildCx<'a> {
+    /// Where and for which job components are made.
+    pub fn new(
+        side: Side,
+        site: &'a str,
+        job_id: &'a str,
+        kit_dir: &'a Path,
+        app_dir: &'a Path,
+        constructed: &'a ConstructionCount,
+    ) -> Self {
+        BuildCx { side, site, job_id, kit_dir, app_dir, constructed, id: "", children: Mutex::default() }
+    }
+
+    /// The component that an argument stands for. It can be taken once.
+    ///
+    /// # Errors
+    /// [`BuildError::NoChild`] when it was taken before.
+    pub fn take(&self, child: &Child) -> Result<Built, BuildError> {
+        let mut children = self.children.lock().unwrap_or_else(PoisonError::into_inner);
+        children.get_mut(child.number).and_then(Option::take).ok_or(BuildError::NoChild)
+    }
+
+    /// The same, for the component with this id.
+    #[must_use]
+    pub fn for_component(&self, id: &'a str) -> BuildCx<'a> {
+        self.with_children(id, Vec::new())
+    }
+
+    pub(crate) fn with_children(&self, id: &'a str, children: Vec<Option<Built>>) -> BuildCx<'a> {
+        let BuildCx { side, site, job_id, kit_dir, app_dir, constructed, .. } = *self;
+        BuildCx { side, site, job_id, kit_dir, app_dir, constructed, id, children: Mutex::new(children) }
+    }
+}
+
+/// An argument that is itself a component: the field's type in [`Component::Args`]. `Option<Child>` is one that
+/// may be missing or disabled, `Vec<Child>` a list of them.
+#[derive(Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Child {
+    #[serde(rename = "$component")]
+    number: usize,
+}
+
+impl Child {
+    /// What stands in the arguments for a component that is built already.
+    pub(crate) fn placeholder(number: usize) -> serde_json::Value {
+        serde_json::json!({ "$component": number })
+    }
+}
+
+/// Why a component could not be made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// The arguments parse, but do not make sense.
+    #[error("argument `{argument}`: {reason}")]
+    Argument {
+        /// Name of the argument.
+        argument: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Something that the component needs at the site is not there.
+    #[error("{0}")]
+    Unavailable(String),
+    /// An argument's component was taken twice.
+    #[error("the component of an argument was taken already")]
+    NoChild,
+    /// The constructor panicked.
+    #[error("the constructor panicked: {0}")]
+    Panicked(String),
+    /// The constructor made something else than its component promises.
+    #[error("`{name}` promises {promised} and made {made}")]
+    WrongKind {
+        /// Name of the component.
+        name: &'static str,
+        /// What it promises.
+        promised: Kind,
+        /// What it made.
+        made: Kind,
+    },
+    /// The registry that builds does not know what the registry that planned did.
+    #[error("`{0}` is not registered")]
+    NotRegistered(String),
+    /// One component of a plan could not be made.
+    #[error("cannot build {path} ({file}:{line})")]
+    Component {
+        /// Where it stands in the configuration.
+        path: ConfigPath,
+        /// The file that names it.
+        file: String,
+        /// Counted from 1.
+        line: usize,
+        /// Why.
+        source: Box<BuildError>,
+    },
+}

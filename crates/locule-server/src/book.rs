@@ -1,0 +1,124 @@
+//! The book of jobs: every change is in the journal before anybody hears of it.
+
+use std::collections::BTreeMap;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use locule_journal::{AppendError, Journal, ReplayError};
+use serde::{Deserialize, Serialize};
+
+use crate::record::{JobRecord, JobStatus, SiteOutcome, StatusChange};
+
+/// A change of a job, as the journal keeps it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "entry", rename_all = "snake_case")]
+pub(crate) enum Entry {
+    Submitted { job: String, name: String, sites: Vec<String>, time: u64 },
+    Status { job: String, status: JobStatus, time: u64, reason: String },
+    Outcome { job: String, site: String, outcome: SiteOutcome },
+    Round { job: String, done: u64 },
+}
+
+/// Records of all jobs, with the journal that they are the sum of.
+pub(crate) struct Book {
+    records: BTreeMap<String, JobRecord>,
+    journal: Box<dyn Journal>,
+}
+
+impl std::fmt::Debug for Book {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Book").field("jobs", &self.records.len()).finish_non_exhaustive()
+    }
+}
+
+/// Why the book cannot be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BookError {
+    /// The journal cannot be read.
+    #[error("journal of jobs cannot be read")]
+    Replay(#[from] ReplayError),
+    /// A record is not one of ours.
+    #[error("record {index} of the journal of jobs is not understood; was it written by a newer version?")]
+    Entry {
+        /// Which record, from 0.
+        index: usize,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+}
+
+impl Book {
+    /// Opens the book as the journal left it.
+    pub(crate) fn open(mut journal: Box<dyn Journal>) -> Result<Self, BookError> {
+        let mut records = BTreeMap::new();
+        for (index, bytes) in journal.replay()?.iter().enumerate() {
+            let entry = serde_json::from_slice(bytes).map_err(|source| BookError::Entry { index, source })?;
+            apply(&mut records, entry);
+        }
+        Ok(Self { records, journal })
+    }
+
+    /// Writes an entry; the job's record after it. Blocks until it is durable.
+    pub(crate) fn write(&mut self, entry: Entry) -> Result<Option<JobRecord>, AppendError> {
+        let job = match &entry {
+            Entry::Submitted { job, .. }
+            | Entry::Status { job, .. }
+            | Entry::Outcome { job, .. }
+            | Entry::Round { job, .. } => job.clone(),
+        };
+        let bytes = serde_json::to_vec(&entry).expect("an entry has only text keys");
+        self.journal.append(&bytes)?;
+        apply(&mut self.records, entry);
+        Ok(self.records.get(&job).cloned())
+    }
+
+    /// The record of a job.
+    pub(crate) fn record(&self, job: &str) -> Option<&JobRecord> {
+        self.records.get(job)
+    }
+}
+
+/// The records that a journal of jobs holds, by job id.
+///
+/// # Errors
+/// [`BookError`] says which record is at fault.
+pub fn read_records(journal: Box<dyn Journal>) -> Result<BTreeMap<String, JobRecord>, BookError> {
+    Book::open(journal).map(|book| book.records)
+}
+
+fn apply(records: &mut BTreeMap<String, JobRecord>, entry: Entry) {
+    match entry {
+        Entry::Submitted { job, name, sites, time } => {
+            let first = StatusChange { status: JobStatus::Submitted, time, reason: "accepted".into() };
+            let record = JobRecord {
+                job_id: job.clone(),
+                name,
+                sites,
+                history: vec![first],
+                outcomes: BTreeMap::new(),
+                rounds_done: 0,
+            };
+            records.insert(job, record);
+        }
+        Entry::Status { job, status, time, reason } => {
+            if let Some(record) = records.get_mut(&job) {
+                record.history.push(StatusChange { status, time, reason });
+            }
+        }
+        Entry::Outcome { job, site, outcome } => {
+            if let Some(record) = records.get_mut(&job) {
+                record.outcomes.insert(site, outcome);
+            }
+        }
+        Entry::Round { job, done } => {
+            if let Some(record) = records.get_mut(&job) {
+                record.rounds_done = done;
+            }
+        }
+    }
+}
+
+/// Seconds since the Unix epoch.
+pub(crate) fn seconds(now: SystemTime) -> u64 {
+    now.duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs())
+}

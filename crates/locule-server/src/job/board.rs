@@ -1,0 +1,238 @@
+//! The board of a job: workflows put tasks up, sites take them and bring results.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures_core::future::BoxFuture;
+use locule_component::{
+    Chain, Direction, FilterChains, FilterCx, Gathered, OutgoingTask, Progress, ResultSink, RunContext, TaskBoard,
+    WorkflowError,
+};
+use locule_fobs::Shareable;
+use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::standing::{Assigned, Step, Submitted, Tasks};
+
+/// Shareable codes with which a site says that the job itself is at fault.
+const FATAL: [&str; 3] = ["UNSAFE_JOB", "RUN_MISMATCH", "TASK_UNKNOWN"];
+
+/// Where the tasks of one job stand.
+///
+/// The lock is held for a look or a change, never across an await; whoever waits is woken by a change.
+#[derive(Debug)]
+pub(super) struct Board {
+    job_id: String,
+    run_dir: PathBuf,
+    tasks: Mutex<Tasks>,
+    changed: Notify,
+    filters: Mutex<FilterChains>,
+    run: RunContext,
+    progress: Mutex<Option<mpsc::Sender<Progress>>>,
+    abort: CancellationToken,
+}
+
+impl Board {
+    /// An empty board for these sites, in site order.
+    pub(super) fn new(
+        run: RunContext,
+        run_dir: PathBuf,
+        sites: Vec<String>,
+        filters: FilterChains,
+        progress: mpsc::Sender<Progress>,
+        abort: CancellationToken,
+    ) -> Self {
+        Self {
+            job_id: run.open().job_id(),
+            run_dir,
+            tasks: Mutex::new(Tasks::new(sites)),
+            changed: Notify::new(),
+            filters: Mutex::new(filters),
+            run,
+            progress: Mutex::new(Some(progress)),
+            abort,
+        }
+    }
+
+    fn tasks(&self) -> MutexGuard<'_, Tasks> {
+        lock(&self.tasks)
+    }
+
+    /// No more progress will be reported.
+    pub(super) fn close_reports(&self) {
+        lock(&self.progress).take();
+    }
+
+    /// Passes a payload through the job's filters.
+    fn filter(&self, data: Shareable, task: &str, chain: Chain, direction: Direction) -> Result<Shareable, String> {
+        let context = self.run.open();
+        let cx = FilterCx { site: "server", job_id: &self.job_id, task, chain, direction, context: &context };
+        lock(&self.filters).apply(data, &cx).map_err(|error| error.to_string())
+    }
+
+    /// A task for this site, waiting up to `hold` for one to come up.
+    pub(super) async fn assign(&self, site: &str, hold: Duration) -> Assigned {
+        let waiting = async {
+            loop {
+                let changed = self.changed.notified();
+                tokio::pin!(changed);
+                changed.as_mut().enable();
+                match self.tasks().assign(site) {
+                    Assigned::Nothing => {}
+                    found @ (Assigned::Task { .. } | Assigned::EndRun) => return found,
+                }
+                changed.await;
+            }
+        };
+        tokio::time::timeout(hold, waiting).await.unwrap_or(Assigned::Nothing)
+    }
+
+    /// Whether a result of this task is still wanted from this site.
+    pub(super) fn wants(&self, site: &str, id: &str) -> bool {
+        self.tasks().wants(site, id)
+    }
+
+    /// Takes a site's result in.
+    pub(super) fn submit(&self, site: &str, id: &str, result: Shareable) -> Submitted {
+        let outcome = self.tasks().submit(site, id, result, Instant::now());
+        self.changed.notify_waiters();
+        outcome
+    }
+
+    /// A site takes no part any more.
+    pub(super) fn lose(&self, site: &str, reason: &str) {
+        self.tasks().lose(site, reason);
+        self.changed.notify_waiters();
+    }
+
+    /// A site that was lost shows a sign of life.
+    pub(super) fn find_again(&self, site: &str) {
+        self.tasks().find_again(site);
+    }
+
+    /// The run is over: every site that asks is told so.
+    pub(super) fn end(&self) {
+        self.tasks().end();
+        self.changed.notify_waiters();
+    }
+
+    /// Submissions that nobody waited for.
+    pub(super) fn late(&self) -> u64 {
+        self.tasks().late()
+    }
+
+    /// Waits until every site is settled and folds what they bring.
+    async fn gather(
+        &self,
+        task: &str,
+        sink: &mut (dyn ResultSink + '_),
+    ) -> Result<(Vec<String>, Vec<(String, String)>), WorkflowError> {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            let step = self.tasks().step(Instant::now());
+            match step {
+                Step::Done { accepted, missing } => return Ok((accepted, missing)),
+                Step::Fold { site, result } => {
+                    let code = result.return_code();
+                    if FATAL.contains(&code) {
+                        return Err(WorkflowError::Failed(format!("{site} answered task `{task}` with {code}")));
+                    }
+                    let outcome = if code == "OK" {
+                        let result = self.filter(*result, task, Chain::TaskResult, Direction::In);
+                        result.and_then(|result| sink.accept(&site, &result))
+                    } else {
+                        Err(code.to_owned())
+                    };
+                    if let Err(reason) = &outcome {
+                        tracing::warn!(site, task, reason, "result not usable");
+                    }
+                    self.tasks().folded(&site, outcome);
+                }
+                Step::Wait(deadline) => {
+                    let expiry = async {
+                        match deadline {
+                            Some(at) => tokio::time::sleep_until(at.into()).await,
+                            None => std::future::pending().await,
+                        }
+                    };
+                    tokio::select! {
+                        () = changed => {}
+                        () = expiry => {}
+                        () = self.abort.cancelled() => return Err(WorkflowError::Aborted),
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl TaskBoard for Board {
+    fn job_id(&self) -> &str {
+        &self.job_id
+    }
+
+    fn sites(&self) -> Vec<String> {
+        let tasks = self.tasks();
+        let present = tasks.present();
+        tasks.sites().iter().filter(|site| present.contains(site.as_str())).cloned().collect()
+    }
+
+    fn run_dir(&self) -> &Path {
+        &self.run_dir
+    }
+
+    fn broadcast<'a>(
+        &'a self,
+        mut task: OutgoingTask,
+        sink: &'a mut (dyn ResultSink + 'a),
+    ) -> BoxFuture<'a, Result<Gathered, WorkflowError>> {
+        Box::pin(async move {
+            if self.is_aborted() {
+                return Err(WorkflowError::Aborted);
+            }
+            let (name, min_results) = (task.name.clone(), task.min_results);
+            let data = std::mem::take(&mut task.data);
+            let data = self.filter(data, &name, Chain::TaskData, Direction::Out);
+            task.data = data.map_err(|reason| WorkflowError::Failed(format!("task `{name}`: {reason}")))?;
+            self.tasks().put_up(task, || Uuid::from_u128(rand::random()).to_string());
+            self.changed.notify_waiters();
+            let gathered = self.gather(&name, sink).await;
+            self.tasks().take_down();
+            let (accepted, missing) = gathered?;
+            let needed = if min_results == 0 { accepted.len() + missing.len() } else { min_results };
+            if accepted.len() < needed {
+                return Err(WorkflowError::Failed(too_few(&name, accepted.len(), needed, &missing)));
+            }
+            Ok(Gathered { accepted, missing: missing.into_iter().map(|(site, _)| site).collect() })
+        })
+    }
+
+    fn report(&self, progress: Progress) {
+        let sent = lock(&self.progress).as_ref().map(|sender| sender.try_send(progress));
+        if !matches!(sent, Some(Ok(()))) {
+            tracing::warn!(job = self.job_id, "progress report dropped");
+        }
+    }
+
+    fn is_aborted(&self) -> bool {
+        self.abort.is_cancelled()
+    }
+}
+
+/// A panic under one of these locks leaves the state whole: each is changed in one step.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn too_few(task: &str, accepted: usize, needed: usize, missing: &[(String, String)]) -> String {
+    let mut text = format!("task `{task}` has {accepted} usable results and needs {needed}");
+    for (site, reason) in missing {
+        write!(text, "; {site}: {reason}").ok();
+    }
+    text
+}

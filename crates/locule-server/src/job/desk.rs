@@ -1,0 +1,146 @@
+//! Where sites pull tasks and hand results in: the handlers of a job's cell.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use locule_cell::{Cell, HandlerError, Incoming, Reply};
+use locule_component::{Event, EventBus, RunContext};
+use locule_fobs::Map;
+use locule_message::{Fqcn, ReturnCode, key};
+use locule_protocol::{
+    Assignment, AuxReply, AuxRequest, DecodeError, EncodeError, GetTask, Parts, SubmitReply, SubmitUpdate, TaskReply,
+    aux_topic,
+};
+
+use super::board::Board;
+use super::standing::{Assigned, Submitted};
+
+/// How long a pull waits at the server for a task, so that a site learns of it at once.
+const HOLD: Duration = Duration::from_secs(5);
+
+/// What a site waits before it pulls again; the pull itself waits here.
+const WAIT: Duration = Duration::ZERO;
+
+/// The desk of one job.
+#[derive(Debug)]
+pub(super) struct Desk {
+    pub(super) job_id: String,
+    /// Sites that take part, by the name of their job's cell.
+    pub(super) participants: BTreeMap<Fqcn, String>,
+    pub(super) board: Arc<Board>,
+    pub(super) run: RunContext,
+    pub(super) events: Arc<EventBus>,
+    pub(super) workflow: tokio::sync::watch::Receiver<String>,
+}
+
+/// Registers the desk's handlers on the job's cell.
+pub(super) fn open(cell: &Cell, desk: Arc<Desk>) {
+    let at = Arc::clone(&desk);
+    cell.handle(GetTask::CHANNEL, GetTask::TOPIC, move |incoming| {
+        let desk = Arc::clone(&at);
+        async move { desk.get_task(incoming).await }
+    });
+    let at = Arc::clone(&desk);
+    cell.handle(SubmitUpdate::CHANNEL, SubmitUpdate::TOPIC, move |incoming| {
+        let desk = Arc::clone(&at);
+        async move { desk.submit_update(incoming) }
+    });
+    cell.handle(AuxRequest::CHANNEL, "*", move |incoming| {
+        let desk = Arc::clone(&desk);
+        async move { desk.aux(&incoming) }
+    });
+}
+
+impl Desk {
+    async fn get_task(&self, incoming: Incoming) -> Result<Reply, HandlerError> {
+        let site = self.participant(&incoming)?;
+        let get = GetTask::from_parts(&incoming.headers, &incoming.payload()).map_err(|e| not_understood(&e))?;
+        let peer = self.run.open().peer_context();
+        if get.job_id() != self.job_id {
+            return reply(TaskReply::EndRun { peer }.to_parts());
+        }
+        self.fire(&Event::BeforeProcessTaskRequest { site });
+        let answer = match self.board.assign(site, HOLD).await {
+            Assigned::Task { id, name, mut data, round } => {
+                data.set_peer_context(peer);
+                let cookies = self.cookies(&id, round);
+                TaskReply::Task(Box::new(Assignment { name, id, data, cookies, wait: WAIT }))
+            }
+            Assigned::Nothing => TaskReply::TryAgain { wait: WAIT, peer },
+            Assigned::EndRun => TaskReply::EndRun { peer },
+        };
+        self.fire(&Event::AfterProcessTaskRequest { site });
+        reply(answer.to_parts())
+    }
+
+    /// What a site has to echo; a stock site names its task by the cookie only.
+    fn cookies(&self, id: &str, round: Option<u64>) -> Map {
+        let mut cookies = Map::new();
+        if let Some(round) = round {
+            cookies.insert("contribution_round", round);
+        }
+        cookies.insert("__workflow__", self.workflow.borrow().as_str());
+        cookies.insert("__task_id__", id);
+        cookies
+    }
+
+    fn submit_update(&self, incoming: Incoming) -> Result<Reply, HandlerError> {
+        let site = self.participant(&incoming)?;
+        let headers = incoming.headers.clone();
+        let update = SubmitUpdate::from_parts(&headers, &incoming.payload()).map_err(|e| not_understood(&e))?;
+        let task = update.task_name.as_str();
+        self.fire(&Event::BeforeProcessSubmission { site, task });
+        // Whatever became of it, the site may go on: a late or repeated result is no mistake of its own.
+        let outcome = if update.job_id() == self.job_id {
+            self.board.submit(site, &update.task_id, update.result)
+        } else {
+            Submitted::Unknown
+        };
+        tracing::debug!(job = self.job_id, site, ?outcome, "result handed in");
+        self.fire(&Event::AfterProcessSubmission { site, task: &update.task_name });
+        reply(SubmitReply.to_parts())
+    }
+
+    fn aux(&self, incoming: &Incoming) -> Result<Reply, HandlerError> {
+        let site = self.participant(incoming)?;
+        let peer = self.run.open().peer_context();
+        let aux = match AuxRequest::from_parts(&incoming.headers, &incoming.payload()) {
+            Ok(aux) => aux,
+            Err(DecodeError::Field(_)) => return reply(AuxReply::new("MISSING_PEER_CONTEXT", peer).to_parts()),
+            Err(error) => return Err(not_understood(&error)),
+        };
+        self.board.find_again(site);
+        let code = match aux.topic.as_str() {
+            aux_topic::TASK_CHECK if !aux.task_id().is_some_and(|id| self.board.wants(site, id)) => "TASK_UNKNOWN",
+            aux_topic::SYNC_RUNNER | aux_topic::JOB_HEARTBEAT | aux_topic::TASK_CHECK | aux_topic::END_RUN => "OK",
+            _ => "TOPIC_UNKNOWN",
+        };
+        reply(AuxReply::new(code, peer).to_parts())
+    }
+
+    /// The site whose job cell this comes from.
+    fn participant(&self, incoming: &Incoming) -> Result<&str, HandlerError> {
+        let refuse = |reason: &str| HandlerError::new(ReturnCode::AuthenticationError, reason);
+        if incoming.headers.str(key::SSID).is_some_and(|ssid| ssid != "NA") {
+            return Err(refuse("request from unknown client ssid"));
+        }
+        let site = self.participants.get(&incoming.origin);
+        site.map(String::as_str).ok_or_else(|| refuse("request from a site that takes no part in this job"))
+    }
+
+    fn fire(&self, event: &Event<'_>) {
+        self.events.fire(event, &self.run.open());
+    }
+}
+
+fn reply(parts: Result<Parts, EncodeError>) -> Result<Reply, HandlerError> {
+    let parts = parts.map_err(|error| HandlerError::failed(error.to_string()))?;
+    let mut reply = Reply::ok(parts.payload);
+    reply.headers = parts.headers;
+    Ok(reply)
+}
+
+fn not_understood(error: &DecodeError) -> HandlerError {
+    HandlerError::invalid_request(error.to_string())
+}

@@ -1,0 +1,264 @@
+//! A job's life at the server: assemble, take results in, say how it ended.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use locule_assembly::{AssemblyError, Deployed, assemble};
+use locule_auth::ServerStamp;
+use locule_cell::{Cell, CellConfig, Request};
+use locule_component::{Event, EventBus, Progress, Registry, RunContext, Side, Workflow, WorkflowError};
+use locule_kit::Workspace;
+use locule_launcher::{FailureKind, JobFailure, JobStart};
+use locule_message::{Fqcn, Payload};
+use locule_protocol::{AuxRequest, aux_topic, to_props};
+use locule_transport::{Endpoint, Transports};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::board::Board;
+use super::desk::{self, Desk};
+use super::report::{JobReport, RunEnd};
+
+/// Progress reports that may wait to be sent.
+const REPORTS: usize = 1024;
+
+/// How long the parent may take to answer.
+const PARENT: Duration = Duration::from_secs(30);
+
+/// How long to let the last answers out when the job's cell closes.
+const DRAIN: Duration = Duration::from_secs(2);
+
+/// What every job of a server has in common; a job learns the rest from its run folder.
+#[derive(Clone)]
+pub struct JobHost {
+    /// Components that jobs may name.
+    pub registry: Arc<Registry>,
+    /// Carriers; the parent's internal endpoint is reached over one of them.
+    pub transports: Transports,
+    /// The server's kit.
+    pub kit: Workspace,
+    /// Name of the project, which is the job's identity towards its sites.
+    pub project: String,
+    /// The server's organisation.
+    pub org: String,
+    /// What stamps messages of the server's own.
+    pub stamp: Arc<ServerStamp>,
+}
+
+impl fmt::Debug for JobHost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JobHost").field("project", &self.project).finish_non_exhaustive()
+    }
+}
+
+/// Runs a server job to its end, in a cell of its own that is linked to its parent only.
+///
+/// This is what a launcher starts. The job reads its app and meta from `start.run_dir`, and tells its parent
+/// by messages how it gets on. After its workflows it goes on answering sites until `abort` says that they
+/// have all reported.
+///
+/// # Errors
+/// [`JobFailure`] with the kind and reason that the parent records.
+pub async fn run_job(host: Arc<JobHost>, start: JobStart, abort: CancellationToken) -> Result<(), JobFailure> {
+    let job = Job::open(host, &start, &abort).await?;
+    let ended = job.run_workflows().await;
+    job.finish(&ended, &abort).await;
+    ended
+}
+
+struct Job {
+    host: Arc<JobHost>,
+    job_id: String,
+    cell: Cell,
+    board: Arc<Board>,
+    run: RunContext,
+    events: Arc<EventBus>,
+    workflows: tokio::sync::Mutex<Vec<(String, Box<dyn Workflow>)>>,
+    workflow: watch::Sender<String>,
+    participants: BTreeMap<Fqcn, String>,
+    reporting: tokio::task::JoinHandle<()>,
+}
+
+impl Job {
+    /// Links to the parent, assembles the app and opens the desk.
+    async fn open(host: Arc<JobHost>, start: &JobStart, abort: &CancellationToken) -> Result<Self, JobFailure> {
+        let infrastructure = |reason: String| JobFailure::new(FailureKind::Infrastructure, reason);
+        let cell = link(&host, start).await.map_err(infrastructure)?;
+        let meta = read_meta(start).map_err(infrastructure)?;
+        let participants = participants(&meta, &start.job_id).map_err(infrastructure)?;
+        let mut assembled = assemble_app(&host, start, meta).await?;
+
+        let sites = site_order(&participants);
+        let (progress, reports) = mpsc::channel(REPORTS);
+        let run = RunContext::new(host.project.clone(), start.job_id.clone());
+        let (run_dir, filters) = (start.run_dir.clone(), std::mem::take(&mut assembled.filters));
+        let board = Arc::new(Board::new(run.clone(), run_dir, sites, filters, progress, abort.clone()));
+        let events = Arc::new(EventBus::new(assembled.observers));
+        let (workflow, current) = watch::channel(String::new());
+        let desk = Desk {
+            job_id: start.job_id.clone(),
+            participants: participants.clone(),
+            board: Arc::clone(&board),
+            run: run.clone(),
+            events: Arc::clone(&events),
+            workflow: current,
+        };
+        desk::open(&cell, Arc::new(desk));
+        let reporting = tokio::spawn(forward(cell.clone(), start.job_id.clone(), reports));
+        Ok(Self {
+            host,
+            job_id: start.job_id.clone(),
+            cell,
+            board,
+            run,
+            events,
+            workflows: tokio::sync::Mutex::new(assembled.workflows),
+            workflow,
+            participants,
+            reporting,
+        })
+    }
+
+    async fn run_workflows(&self) -> Result<(), JobFailure> {
+        self.fire(&Event::StartRun);
+        let mut ended = Ok(());
+        for (id, workflow) in self.workflows.lock().await.iter_mut() {
+            self.workflow.send_replace(id.clone());
+            self.fire(&Event::StartWorkflow { workflow: id });
+            ended = workflow.run(&*self.board).await.map_err(|error| failure(id, &error));
+            self.fire(&Event::EndWorkflow { workflow: id });
+            if ended.is_err() {
+                break;
+            }
+        }
+        self.fire(&Event::AboutToEndRun);
+        ended
+    }
+
+    /// Ends the run for the sites, tells the parent, and answers on until every site has reported.
+    async fn finish(self, ended: &Result<(), JobFailure>, abort: &CancellationToken) {
+        self.board.end();
+        let end_run = AuxRequest::new(aux_topic::END_RUN, to_props(&self.run.open().peer_context()));
+        for site in self.participants.keys() {
+            if let Ok(parts) = end_run.to_parts() {
+                let request = Request::new(AuxRequest::CHANNEL, aux_topic::END_RUN, parts.payload);
+                self.cell.notify(site, request.optional()).await.ok();
+            }
+        }
+        self.fire(&Event::EndRun);
+        // Every report that a workflow made goes out before the word that it has ended.
+        let Self { board, cell, job_id, reporting, workflows, host, .. } = self;
+        drop(workflows);
+        let late = board.late();
+        if late > 0 {
+            tracing::info!(job = job_id, late, "late results dropped");
+        }
+        board.close_reports();
+        reporting.await.ok();
+        let end = RunEnd { failed: ended.as_ref().err().map(|failure| failure.reason().to_owned()) };
+        tell(&cell, &job_id, &JobReport::Ended(end)).await;
+        tracing::debug!(job = job_id, project = host.project, "run ended");
+        abort.cancelled().await;
+        cell.shutdown(DRAIN).await;
+    }
+
+    fn fire(&self, event: &Event<'_>) {
+        self.events.fire(event, &self.run.open());
+    }
+}
+
+async fn link(host: &JobHost, start: &JobStart) -> Result<Cell, String> {
+    let name = Fqcn::parse(&start.cell).map_err(|error| error.to_string())?;
+    let parent = Endpoint::parse(&start.parent).map_err(|error| error.to_string())?;
+    let cell = Cell::builder(CellConfig::new(name))
+        .transports(host.transports.clone())
+        .stamp(host.stamp.clone())
+        .start();
+    cell.connect(parent);
+    if cell.wait_linked(&Fqcn::server(), PARENT).await {
+        Ok(cell)
+    } else {
+        Err(format!("job has no link to its parent at {}", start.parent))
+    }
+}
+
+async fn assemble_app(
+    host: &Arc<JobHost>,
+    start: &JobStart,
+    meta: serde_json::Value,
+) -> Result<locule_component::Assembled, JobFailure> {
+    let deployed = Deployed {
+        side: Side::Server,
+        participant: "server".into(),
+        org: host.org.clone(),
+        job_id: start.job_id.clone(),
+        kit: host.kit.clone(),
+        app_dir: start.run_dir.join("app_server"),
+        meta,
+    };
+    let registry = Arc::clone(&host.registry);
+    let assembled = tokio::task::spawn_blocking(move || assemble(&deployed, &registry)).await;
+    assembled
+        .map_err(|error| JobFailure::new(FailureKind::Exception, error.to_string()))?
+        .map_err(|error| JobFailure::new(kind_of(&error), error.to_string()))
+}
+
+/// The kind of failure that an assembly error is recorded as.
+fn kind_of(error: &AssemblyError) -> FailureKind {
+    match error {
+        AssemblyError::Refused(_) => FailureKind::UnsafeComponent,
+        AssemblyError::Config(_) | AssemblyError::Read { .. } | AssemblyError::Policy(_) => FailureKind::Config,
+        AssemblyError::Build(_) => FailureKind::Config,
+        _ => FailureKind::Infrastructure,
+    }
+}
+
+fn read_meta(start: &JobStart) -> Result<serde_json::Value, String> {
+    let file: PathBuf = start.run_dir.join("meta.json");
+    let text = std::fs::read_to_string(&file).map_err(|error| format!("cannot read {}: {error}", file.display()))?;
+    serde_json::from_str(&text).map_err(|error| format!("{} is not JSON: {error}", file.display()))
+}
+
+/// The sites of `job_clients`, by the name of their job's cell.
+fn participants(meta: &serde_json::Value, job_id: &str) -> Result<BTreeMap<Fqcn, String>, String> {
+    let clients = meta["job_clients"].as_array().ok_or("meta.json has no job_clients")?;
+    let mut participants = BTreeMap::new();
+    for client in clients {
+        let name = client["name"].as_str().ok_or("an entry of job_clients has no name")?;
+        let fqcn = client["fqcn"].as_str().unwrap_or(name);
+        let cell = Fqcn::parse(fqcn).and_then(|fqcn| fqcn.child(job_id)).map_err(|error| error.to_string())?;
+        participants.insert(cell, name.to_owned());
+    }
+    Ok(participants)
+}
+
+/// Site order: by name, so that sums do not depend on who came first.
+fn site_order(participants: &BTreeMap<Fqcn, String>) -> Vec<String> {
+    let mut sites: Vec<String> = participants.values().cloned().collect();
+    sites.sort();
+    sites
+}
+
+fn failure(workflow: &str, error: &WorkflowError) -> JobFailure {
+    JobFailure::new(FailureKind::Exception, format!("workflow `{workflow}`: {error}"))
+}
+
+/// Sends progress to the parent, in order, until the board closes.
+async fn forward(cell: Cell, job_id: String, mut reports: mpsc::Receiver<Progress>) {
+    while let Some(progress) = reports.recv().await {
+        tell(&cell, &job_id, &JobReport::from(progress)).await;
+    }
+}
+
+async fn tell(cell: &Cell, job_id: &str, report: &JobReport) {
+    let body = serde_json::to_vec(report).expect("a report has only text keys");
+    let request = Request::new(JobReport::CHANNEL, JobReport::TOPIC, Payload::bytes(body.into()))
+        .header("job_id", job_id)
+        .timeout(PARENT);
+    if let Err(error) = cell.request(&Fqcn::server(), request).await {
+        tracing::warn!(job = job_id, %error, "parent did not take a report");
+    }
+}

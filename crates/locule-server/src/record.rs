@@ -1,0 +1,114 @@
+//! What the server remembers of a job, as records of a journal and as their sum.
+
+use std::collections::BTreeMap;
+
+use locule_protocol::Refusal;
+use serde::{Deserialize, Serialize};
+
+/// State of a job; the texts are those of nvflare 2.9.0, `nvflare.apis.job_def.RunStatus`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum JobStatus {
+    /// Accepted and stored.
+    #[serde(rename = "SUBMITTED")]
+    Submitted,
+    /// Deployed to its sites.
+    #[serde(rename = "DISPATCHED")]
+    Dispatched,
+    /// Its processes were started.
+    #[serde(rename = "RUNNING")]
+    Running,
+    /// All workflows ended and every site reported.
+    #[serde(rename = "FINISHED:COMPLETED")]
+    Completed,
+    /// Stopped by a person or refused by a site.
+    #[serde(rename = "FINISHED:ABORTED")]
+    Aborted,
+    /// A component or the configuration failed.
+    #[serde(rename = "FINISHED:EXECUTION_EXCEPTION")]
+    ExecutionException,
+    /// A site ended without saying how, or its infrastructure failed.
+    #[serde(rename = "FINISHED:ABNORMAL")]
+    Abnormal,
+    /// Too few sites were ready for it in time.
+    #[serde(rename = "FINISHED:CAN_NOT_SCHEDULE")]
+    CannotSchedule,
+    /// It could not be deployed or started on enough sites.
+    #[serde(rename = "FINISHED:FAILED_TO_RUN")]
+    FailedToRun,
+}
+
+impl JobStatus {
+    /// Whether the job is over.
+    #[must_use]
+    pub fn is_final(self) -> bool {
+        !matches!(self, Self::Submitted | Self::Dispatched | Self::Running)
+    }
+
+    /// The text on the wire and in records.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Submitted => "SUBMITTED",
+            Self::Dispatched => "DISPATCHED",
+            Self::Running => "RUNNING",
+            Self::Completed => "FINISHED:COMPLETED",
+            Self::Aborted => "FINISHED:ABORTED",
+            Self::ExecutionException => "FINISHED:EXECUTION_EXCEPTION",
+            Self::Abnormal => "FINISHED:ABNORMAL",
+            Self::CannotSchedule => "FINISHED:CAN_NOT_SCHEDULE",
+            Self::FailedToRun => "FINISHED:FAILED_TO_RUN",
+        }
+    }
+}
+
+/// One line of a job's history.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatusChange {
+    /// The state entered.
+    pub status: JobStatus,
+    /// Seconds since the Unix epoch.
+    pub time: u64,
+    /// Why.
+    pub reason: String,
+}
+
+/// How a site's part of a job ended, as the site reported it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SiteOutcome {
+    /// 0 done, 9 aborted, 101 exception, 102 refused, 103 configuration, 104 infrastructure.
+    pub code: i64,
+    /// The site's reason, if it gave one.
+    pub reason: Option<String>,
+    /// Components that the site's checkers refused.
+    pub refusals: Vec<Refusal>,
+}
+
+/// Everything that the server remembers of a job.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobRecord {
+    /// Id of the job, a UUID.
+    pub job_id: String,
+    /// Name from its `meta.json`.
+    pub name: String,
+    /// Sites that take part, in site order.
+    pub sites: Vec<String>,
+    /// Every state it was in, oldest first; never empty.
+    pub history: Vec<StatusChange>,
+    /// Outcomes by site.
+    pub outcomes: BTreeMap<String, SiteOutcome>,
+    /// Rounds that were aggregated.
+    pub rounds_done: u64,
+}
+
+impl JobRecord {
+    /// The state it is in.
+    #[must_use]
+    pub fn status(&self) -> JobStatus {
+        self.history.last().map_or(JobStatus::Submitted, |change| change.status)
+    }
+
+    /// Every refusal of every site, in site order.
+    pub fn refusals(&self) -> impl Iterator<Item = &Refusal> {
+        self.outcomes.values().flat_map(|outcome| &outcome.refusals)
+    }
+}

@@ -1,0 +1,153 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Federated computing: sites train a model together, and no data moves.
+#[derive(Debug, Parser)]
+#[command(name = "locule", version = crate::version::LONG, after_help = EXAMPLES)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    /// Show more: -v what happens, -vv every request, -vvv every frame.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+}
+
+const EXAMPLES: &str = "Examples:
+  locule demo                            three hospitals train a model together, on this machine
+  locule demo --refuse site-2            the same, but one hospital says no
+  locule provision --dir fed --sites 2   certificates and startup kits for a server and two sites
+  locule server fed/server               run the server of these kits
+  locule site fed/site-1                 run a site of these kits";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Train a model across a server and several sites, on real data, on this machine.
+    Demo(Demo),
+    /// Run a server from its startup kit.
+    Server(Server),
+    /// Run a site from its startup kit.
+    Site(Site),
+    /// Make certificates and startup kits for a server and its sites.
+    Provision(Provision),
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Demo {
+    /// How many sites take part.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(2..=10))]
+    pub(crate) sites: u32,
+    /// How many rounds of federated averaging.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) rounds: u32,
+    /// What carries the messages: separate processes over `grpc`, or tasks of one process over `mem`.
+    #[arg(long, value_enum, default_value_t = Carrier::default())]
+    pub(crate) transport: Carrier,
+    /// Folder for kits, logs, the model and the plot; must be empty. A fresh temporary folder if not given.
+    #[arg(long)]
+    pub(crate) dir: Option<PathBuf>,
+    /// What to print on standard output.
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    pub(crate) output: Output,
+    /// Give this site a checker that refuses the job's executor; may be repeated.
+    #[arg(long, value_name = "SITE")]
+    pub(crate) refuse: Vec<String>,
+    /// Seed of the split of the data and of the training.
+    #[arg(long, default_value_t = 7)]
+    pub(crate) seed: u64,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Server {
+    /// The server's startup kit: the folder that holds `startup/` and `local/`.
+    pub(crate) kit: PathBuf,
+    /// Run this job folder once its sites are there, then stop.
+    #[arg(long)]
+    pub(crate) job: Option<PathBuf>,
+    /// What to print on standard output: text, or one JSON object a line.
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    pub(crate) output: Output,
+    /// Stop when standard input closes, as it does when the parent process ends.
+    #[arg(long, hide = true)]
+    pub(crate) stop_with_stdin: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Site {
+    /// The site's startup kit: the folder that holds `startup/` and `local/`.
+    pub(crate) kit: PathBuf,
+    /// Name of the site, if it is not the common name of its certificate.
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Seconds between heartbeats.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub(crate) heartbeat: Option<u64>,
+    /// Stop when standard input closes, as it does when the parent process ends.
+    #[arg(long, hide = true)]
+    pub(crate) stop_with_stdin: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Provision {
+    /// Folder to write the project into.
+    #[arg(long)]
+    pub(crate) dir: PathBuf,
+    /// Name of the project.
+    #[arg(long, default_value = "project")]
+    pub(crate) project: String,
+    /// How many sites: site-1, site-2, …
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) sites: u32,
+    /// Host name at which the sites reach the server.
+    #[arg(long, default_value = "localhost")]
+    pub(crate) host: String,
+    /// Port at which the sites reach the server.
+    #[arg(long, default_value_t = 8002)]
+    pub(crate) port: u16,
+    /// Name of the administrator, like an e-mail address.
+    #[arg(long, default_value = "admin@locule.org")]
+    pub(crate) admin: String,
+}
+
+/// What carries the messages of the demo.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Carrier {
+    /// Separate processes over gRPC with mutual TLS.
+    #[cfg_attr(feature = "grpc", default)]
+    Grpc,
+    /// Tasks of one process over memory.
+    #[cfg_attr(not(feature = "grpc"), default)]
+    Mem,
+}
+
+impl Carrier {
+    pub(crate) fn scheme(self) -> &'static str {
+        match self {
+            Self::Grpc => "grpc",
+            Self::Mem => "mem",
+        }
+    }
+}
+
+/// What to print on standard output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// For a person.
+    Text,
+    /// For a script.
+    Json,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+}

@@ -1,0 +1,114 @@
+//! What the demo has to say at its end, for a person and for a script.
+
+use std::path::PathBuf;
+
+use comfy_table::{CellAlignment, Table, presets};
+use locule_protocol::Refusal;
+use serde::Serialize;
+
+/// The demo's result; with `--output json` this is all that standard output gets.
+#[derive(Debug, Serialize)]
+pub(super) struct Report {
+    /// Rounds that were aggregated.
+    pub(super) rounds: u64,
+    pub(super) transport: &'static str,
+    /// The federation's model on the held-out rows; absent if there is none.
+    pub(super) federated: Option<Quality>,
+    /// A model of all rows in one place, with the same trainer and budget.
+    pub(super) pooled: Quality,
+    pub(super) sites: Vec<SiteReport>,
+    pub(super) refusals: Vec<Refusal>,
+    /// Bytes over the server's links to the sites, in and out.
+    pub(super) bytes_moved: u64,
+    /// From the start of the processes to the end of the job.
+    pub(super) seconds: f64,
+    pub(super) dir: PathBuf,
+    #[serde(skip)]
+    pub(super) status: String,
+    #[serde(skip)]
+    pub(super) model: Option<PathBuf>,
+    #[serde(skip)]
+    pub(super) plot: Option<PathBuf>,
+    #[serde(skip)]
+    pub(super) logs: PathBuf,
+}
+
+/// How well a model tells malignant from benign on the held-out rows.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(super) struct Quality {
+    /// Area under the ROC curve, 0–1.
+    pub(super) auc: f64,
+    /// Share of right answers at probability one half, 0–1.
+    pub(super) accuracy: f64,
+}
+
+/// What a site would reach alone.
+#[derive(Debug, Serialize)]
+pub(super) struct SiteReport {
+    pub(super) name: String,
+    /// Rows that it trains on.
+    pub(super) samples: usize,
+    #[serde(flatten)]
+    pub(super) alone: Quality,
+}
+
+impl Report {
+    /// One JSON object.
+    pub(super) fn json(&self) -> String {
+        serde_json::to_string_pretty(self).expect("a report has only text keys and finite numbers")
+    }
+
+    /// Tables and places, for a person.
+    pub(super) fn text(&self) -> String {
+        let mut text = self.table().to_string();
+        text.push_str(&format!(
+            "\n\n{}: {} rounds over {}, {} moved, {:.1} s\n",
+            self.status,
+            self.rounds,
+            self.transport,
+            bytes(self.bytes_moved),
+            self.seconds
+        ));
+        for (what, place) in [("model", &self.model), ("plot", &self.plot), ("logs", &Some(self.logs.clone()))] {
+            if let Some(place) = place {
+                text.push_str(&format!("  {what:5}  {}\n", place.display()));
+            }
+        }
+        for refusal in &self.refusals {
+            text.push_str(&format!(
+                "\n{} refused component `{}`\n  at      {} of {}\n  code    {}\n  reason  {}\n",
+                refusal.site, refusal.component, refusal.path, refusal.file, refusal.code, refusal.reason
+            ));
+        }
+        text
+    }
+
+    fn table(&self) -> Table {
+        let mut table = Table::new();
+        table.load_preset(presets::UTF8_HORIZONTAL_ONLY);
+        table.set_header(["trained on", "rows", "AUC", "accuracy"]);
+        let row = |name: &str, rows: usize, quality: Quality| {
+            [name.to_owned(), rows.to_string(), format!("{:.4}", quality.auc), format!("{:.4}", quality.accuracy)]
+        };
+        let rows: usize = self.sites.iter().map(|site| site.samples).sum();
+        for site in &self.sites {
+            table.add_row(row(&format!("{} alone", site.name), site.samples, site.alone));
+        }
+        if let Some(federated) = self.federated {
+            table.add_row(row("the federation", rows, federated));
+        }
+        table.add_row(row("all rows in one place", rows, self.pooled));
+        for column in table.column_iter_mut().skip(1) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+        table
+    }
+}
+
+fn bytes(count: u64) -> String {
+    match count {
+        0..1_000 => format!("{count} B"),
+        1_000..1_000_000 => format!("{:.1} kB", count as f64 / 1e3),
+        _ => format!("{:.1} MB", count as f64 / 1e6),
+    }
+}

@@ -1,0 +1,21 @@
+//! gRPC without encryption.
+
+use std::sync::Arc;
+
+use conformance::{Fixture, MAX_FRAME_LEN};
+use locule_transport::{Endpoint, Security};
+use locule_transport_grpc::GrpcTransport;
+
+fn grpc() -> Fixture {
+    let carrier = Arc::new(GrpcTransport::clear().with_max_frame_len(MAX_FRAME_LEN));
+    Fixture {
+        listening: carrier.clone(),
+        dialling: carrier,
+        at: Endpoint::parse("grpc://127.0.0.1:0").unwrap(),
+        nowhere: Endpoint::parse("grpc://127.0.0.1:1").unwrap(),
+        security: Security::Clear,
+        names: None,
+    }
+}
+
+conformance::all!(grpc());

@@ -1,0 +1,103 @@
+//! gRPC where both ends show a certificate, and what happens when one of them is not accepted.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use conformance::{Fixture, MAX_FRAME_LEN};
+use futures_util::StreamExt;
+use locule_tls::{ClientAuth, HostCheck, TlsFiles, client_config, server_config};
+use locule_transport::{DialError, Endpoint, LinkError, Security, Transport};
+use locule_transport_grpc::GrpcTransport;
+
+fn files(leaf: &str) -> TlsFiles {
+    let data = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("data");
+    TlsFiles {
+        ca: data.join("rootCA.pem"),
+        cert: data.join(leaf).with_extension("crt"),
+        key: data.join(leaf).with_extension("key"),
+    }
+}
+
+fn listening(clients: ClientAuth) -> Arc<GrpcTransport> {
+    let config = server_config(&files("server"), clients).unwrap();
+    Arc::new(GrpcTransport::tls(None, Some(Arc::new(config))).with_max_frame_len(MAX_FRAME_LEN))
+}
+
+fn dialling(leaf: &str) -> Arc<GrpcTransport> {
+    let config = client_config(&files(leaf), HostCheck::San).unwrap();
+    Arc::new(GrpcTransport::tls(Some(Arc::new(config)), None).with_max_frame_len(MAX_FRAME_LEN))
+}
+
+fn at() -> Endpoint {
+    Endpoint::parse("grpc://127.0.0.1:0").unwrap()
+}
+
+fn grpc_mtls() -> Fixture {
+    Fixture {
+        listening: listening(ClientAuth::Required),
+        dialling: dialling("client"),
+        at: at(),
+        nowhere: Endpoint::parse("grpc://127.0.0.1:1").unwrap(),
+        security: Security::Mutual,
+        names: Some(["server", "site-1"]),
+    }
+}
+
+conformance::all!(grpc_mtls());
+
+#[tokio::test]
+async fn a_certificate_of_another_root_opens_no_link() {
+    let mut listener = listening(ClientAuth::Required).listen(&at()).await.unwrap();
+    // TLS 1.3 lets a dialer finish before the listener has looked at its certificate.
+    match dialling("stranger").dial(&listener.local()).await {
+        Ok(mut link) => {
+            let outcome = link.incoming.next().await;
+            assert!(matches!(outcome, Some(Err(LinkError::Broken { .. }))), "{outcome:?}");
+        }
+        Err(error) => assert!(matches!(error, DialError::Untrusted { .. }), "{error:?}"),
+    }
+    let known = dialling("client").dial(&listener.local()).await.unwrap();
+    let accepted = listener.accept().await.unwrap();
+    assert_eq!(accepted.peer.certificates.len(), 1);
+    drop(known);
+}
+
+#[tokio::test]
+async fn a_server_under_another_name_is_not_trusted() {
+    let everywhere = Endpoint::parse("grpc://0:0").unwrap();
+    let listener = listening(ClientAuth::Required).listen(&everywhere).await.unwrap();
+    let elsewhere = Endpoint::parse("grpc://127.0.0.2:0").unwrap();
+    let elsewhere = elsewhere.with_port(listener.local().port().unwrap());
+    let error = dialling("client").dial(&elsewhere).await.unwrap_err();
+    assert!(matches!(error, DialError::Untrusted { .. }) && !error.is_retryable(), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_listener_that_asks_for_no_certificate_says_so() {
+    let mut listener = listening(ClientAuth::None).listen(&at()).await.unwrap();
+    let _near = dialling("client").dial(&listener.local()).await.unwrap();
+    let far = listener.accept().await.unwrap();
+    assert_eq!((far.peer.security, far.peer.common_name), (Security::ServerOnly, None));
+}
+
+#[tokio::test]
+async fn a_listener_without_tls_is_told_apart() {
+    let listener = GrpcTransport::clear().listen(&at()).await.unwrap();
+    let error = dialling("client").dial(&listener.local()).await.unwrap_err();
+    assert!(matches!(error, DialError::NotOurProtocol { .. } | DialError::Unreachable { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn handshakes_that_never_end_keep_nobody_waiting() {
+    let mut listener = listening(ClientAuth::Required).listen(&at()).await.unwrap();
+    let address = listener.local().authority();
+    let mut silent = Vec::new();
+    for _ in 0..50 {
+        silent.push(tokio::net::TcpStream::connect(&address).await.unwrap());
+    }
+    let start = tokio::time::Instant::now();
+    let _near = dialling("client").dial(&listener.local()).await.unwrap();
+    listener.accept().await.unwrap();
+    assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
+}

@@ -1,0 +1,21 @@
+//! The in-process carrier.
+
+use std::sync::Arc;
+
+use conformance::{Fixture, MAX_FRAME_LEN};
+use locule_transport::{Endpoint, Security};
+use locule_transport_mem::MemTransport;
+
+fn mem() -> Fixture {
+    let network = Arc::new(MemTransport::new().with_max_frame_len(MAX_FRAME_LEN));
+    Fixture {
+        listening: network.clone(),
+        dialling: network,
+        at: Endpoint::parse("mem://hospital").unwrap(),
+        nowhere: Endpoint::parse("mem://nobody").unwrap(),
+        security: Security::Internal,
+        names: None,
+    }
+}
+
+conformance::all!(mem());
