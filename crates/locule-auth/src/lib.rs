@@ -51,7 +51,7 @@
 //! }
 //! let mut message = Message::new(headers, Payload::none());
 //! assert!(gate.check(now, &link, &message).is_err());
-//! stamp.stamp(now, &mut message, &Fqcn::server())?;
+//! assert!(stamp.stamp(now, &mut message, &Fqcn::server()).is_ok());
 //! assert!(gate.check(now, &link, &message).is_ok());
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```

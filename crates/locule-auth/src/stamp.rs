@@ -106,7 +106,9 @@ impl ServerStamp {
 
 impl OutgoingFilter for ServerStamp {
     fn stamp(&self, _now: Now, message: &mut Message, next_hop: &Fqcn) -> Result<(), Refusal> {
-        if Way::of(message, next_hop).stays_here {
+        // The answer to a registration carries the site's own token where older sites look for it.
+        let grants = message.channel() == "task" && message.topic() == "register";
+        if Way::of(message, next_hop).stays_here || grants {
             return Ok(());
         }
         message.headers.set(key::CLIENT_NAME, self.name);

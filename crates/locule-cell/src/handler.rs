@@ -157,20 +157,22 @@ impl From<HandlerError> for Reply {
 /// nvflare 2.9.0, `nvflare.fuel.f3.cellnet.registry`.
 #[derive(Default)]
 pub(crate) struct Handlers {
-    by_place: RwLock<HashMap<String, HashMap<String, Arc<dyn Handler>>>>,
+    by_channel: RwLock<HashMap<String, ByTopic>>,
 }
+
+type ByTopic = HashMap<String, Arc<dyn Handler>>;
 
 impl Handlers {
     pub(crate) fn insert(&self, channel: &str, topic: &str, handler: Arc<dyn Handler>) {
-        let mut by_place = self.by_place.write().unwrap_or_else(PoisonError::into_inner);
-        by_place.entry(channel.to_owned()).or_default().insert(topic.to_owned(), handler);
+        let mut by_channel = self.by_channel.write().unwrap_or_else(PoisonError::into_inner);
+        by_channel.entry(channel.to_owned()).or_default().insert(topic.to_owned(), handler);
     }
 
     pub(crate) fn find(&self, channel: &str, topic: &str) -> Option<Arc<dyn Handler>> {
-        let by_place = self.by_place.read().unwrap_or_else(PoisonError::into_inner);
+        let by_channel = self.by_channel.read().unwrap_or_else(PoisonError::into_inner);
         [(channel, topic), (channel, "*"), ("*", "*")]
             .into_iter()
-            .find_map(|(channel, topic)| by_place.get(channel)?.get(topic))
+            .find_map(|(channel, topic)| by_channel.get(channel)?.get(topic))
             .cloned()
     }
 }

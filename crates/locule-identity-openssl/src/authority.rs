@@ -45,12 +45,20 @@ impl CertificateAuthority {
     pub fn create(subject: &Subject, validity: Duration, now: SystemTime) -> Result<Self, IssueError> {
         let key = new_key()?;
         let name = subject.to_name()?;
-        let mut builder = begin(&name, &key, before(now), unix(now + validity))?;
-        builder.set_issuer_name(&name)?;
-        builder.append_extension(SubjectKeyIdentifier::new().build(&builder.x509v3_context(None, None))?)?;
-        builder.append_extension(
-            AuthorityKeyIdentifier::new().keyid(false).build(&builder.x509v3_context(None, None))?,
-        )?;
+        let begin_root = || -> Result<X509Builder, ErrorStack> {
+            let mut builder = begin(&name, &key, before(now), unix(now + validity))?;
+            builder.set_issuer_name(&name)?;
+            let key_id = SubjectKeyIdentifier::new().build(&builder.x509v3_context(None, None))?;
+            builder.append_extension(key_id)?;
+            Ok(builder)
+        };
+        // OpenSSL copies the issuer's key identifier from a certificate; the first one lends its own.
+        let own_key_id = begin_root()?.build();
+        let mut builder = begin_root()?;
+        let key_id = AuthorityKeyIdentifier::new()
+            .keyid(true)
+            .build(&builder.x509v3_context(Some(&own_key_id), None))?;
+        builder.append_extension(key_id)?;
         builder.append_extension(BasicConstraints::new().critical().ca().build()?)?;
         builder.append_extension(
             KeyUsage::new().critical().digital_signature().key_cert_sign().crl_sign().build()?,

@@ -246,7 +246,8 @@ pub enum ChallengeRefused {
     /// The nonce is not a canonical UUID, so signing it could mean something else.
     #[error("nonce is not a canonical uuid")]
     Nonce,
-    /// Too many challenges, of this origin, over this link or in all.
+    /// Too many challenges, of this origin, over this link or in all. A stock site tries again after
+    /// the return code `comm_error`, and gives up after any other.
     #[error("too many challenges")]
     Busy {
         /// When it may be worth trying again.

@@ -70,7 +70,7 @@ pub enum VerifyError {
         folder: String,
     },
     /// The signer's certificate is not accepted.
-    #[error("the signer of the folder `{folder}` is not accepted: {source}")]
+    #[error("the signer of the folder `{folder}` is not accepted")]
     Signer {
         /// From the root; empty for the root itself.
         folder: String,

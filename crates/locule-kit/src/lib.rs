@@ -150,8 +150,8 @@ pub enum KitError {
     },
     /// The kit's own certificate is not accepted under the kit's root.
     #[error(
-        "the certificate {} is not accepted under the root {}: {source}; take both from the same kit, \
-         or provision again if they have expired",
+        "the certificate {} is not accepted under the root {}: take both from the same kit, or \
+         provision again if they have expired",
         cert.display(), ca.display()
     )]
     Certificate {

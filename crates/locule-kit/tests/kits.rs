@@ -6,7 +6,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use locule_kit::{AdminKit, ConnectionSecurity, KitError, ServerKit, SiteKit, UidSource, Workspace};
+use locule_kit::{
+    AdminKit, ConnectionSecurity, KitError, ServerKit, SiteKit, UidSource, Workspace, job_resources,
+};
 use tempfile::TempDir;
 
 const FED_CLIENT: &str = r#"{
@@ -160,6 +162,18 @@ fn what_the_operator_wrote_replaces_the_default_resources() {
     assert_eq!(serde_json::Value::Object(site.site_config), serde_json::json!({"gpu": 1}));
     let components = site.resources.root().get("components").unwrap().to_json();
     assert_eq!(components, serde_json::json!([{"id": "b"}, {"id": "c"}]));
+}
+
+#[test]
+fn jobs_see_their_own_resources_and_not_those_of_the_parent() {
+    let kit = Kit::site();
+    kit.write("local/resources.json", r#"{ "components": [{ "id": "a" }] }"#);
+    kit.write("local/job_resources.json", r#"{ "components": [{ "id": "b" }] }"#);
+    kit.write("local/more__p_resources.json", r#"{ "components": [{ "id": "of the parent" }] }"#);
+    kit.write("local/more__j_resources.json", r#"{ "components": [{ "id": "c" }] }"#);
+    let merged = job_resources(&Workspace::new(kit.path()), "fed_client.json").unwrap();
+    let components = merged.root().get("components").unwrap().to_json();
+    assert_eq!(components, serde_json::json!([{"id": "a"}, {"id": "b"}, {"id": "c"}]));
 }
 
 #[test]

@@ -142,11 +142,11 @@ impl Ledger {
         )?;
         let verified = self.verifier.identify(&issued.certificate_pem, usage, self.now);
         if let Err(source) = verified {
-            return Err(match source {
-                ChainError::Expired | ChainError::NotYetValid => {
-                    ProvisionError::RootExpired { file: self.file.clone() }
-                }
-                source => ProvisionError::Unacceptable { participant, source },
+            let root_is_out_of_time = matches!(source, ChainError::Expired | ChainError::NotYetValid);
+            return Err(if root_is_out_of_time {
+                ProvisionError::RootExpired { file: self.file.clone() }
+            } else {
+                ProvisionError::Unacceptable { participant, source }
             });
         }
         let credential = Credential {

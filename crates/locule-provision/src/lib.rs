@@ -1,8 +1,8 @@
 //! Makes the startup kits of a project: certificates, keys, configuration and scripts.
 //!
 //! [`provision`] takes a [`Project`], which is plain data, and writes one folder per participant in
-//! the layout of nvflare 2.9.0, so that a kit serves our programs and stock ones alike. Participants
-//! keep their keys when a project is provisioned again. The crate runs nothing and reads no project
+//! the layout of nvflare 2.9.0; a stock site runs from the kit of a site as it is. Participants keep
+//! their keys when a project is provisioned again. The crate runs nothing and reads no project
 //! files; a binary turns a file into a [`Project`] with serde.
 //!
 //! ```

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::fmt;
 
+use locule_identity::{check_name, check_name_against_server};
 use serde::{Deserialize, Serialize};
 
 /// A project: one server, its sites and its administrators.
@@ -171,17 +172,32 @@ impl Project {
 
         let sites = self.sites.iter().map(|site| (&site.name, &site.org));
         let admins = self.admins.iter().map(|admin| (&admin.name, &admin.org));
+        let names_of_peers: Vec<&String> =
+            sites.clone().chain(admins.clone()).map(|(name, _)| name).collect();
         let mut names = HashSet::new();
         for (name, org) in std::iter::once((&server.name, &server.org)).chain(sites).chain(admins) {
             found.check("name", name, name.len() <= 64, "at most 64 characters long");
             found.check("name", name, names.insert(name.to_lowercase()), "used once only");
             found.check("org", org, is_word(org, b"_"), "letters, digits and `_`");
         }
+        for name in names_of_peers {
+            let accepted = check_name(name).is_ok();
+            found.check(
+                "name",
+                name,
+                accepted,
+                "another name: this one is reserved or no peer accepts its form",
+            );
+            let apart = check_name_against_server(name, &server.name).is_ok();
+            found.check(
+                "name",
+                name,
+                apart,
+                "another name: it and the server's must not begin with one another",
+            );
+        }
         for site in &self.sites {
             found.check("site", &site.name, is_word(&site.name, b"_-"), "letters, digits, `_` and `-`");
-            // Cells of the server and of administrators have these names, whatever the certificates say.
-            let reserved = site.name.eq_ignore_ascii_case("server") || site.name.starts_with("_admin");
-            found.check("site", &site.name, !reserved, "another name: this one is reserved");
         }
         for admin in &self.admins {
             found.check("admin", &admin.name, is_email(&admin.name), "an e-mail address");

@@ -12,7 +12,8 @@ use crate::record::{JobRecord, JobStatus, SiteOutcome, StatusChange};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "entry", rename_all = "snake_case")]
 pub(crate) enum Entry {
-    Submitted { job: String, name: String, sites: Vec<String>, time: u64 },
+    Submitted { job: String, name: String, time: u64 },
+    Sites { job: String, sites: Vec<String> },
     Status { job: String, status: JobStatus, time: u64, reason: String },
     Outcome { job: String, site: String, outcome: SiteOutcome },
     Round { job: String, done: u64 },
@@ -62,6 +63,7 @@ impl Book {
     pub(crate) fn write(&mut self, entry: Entry) -> Result<Option<JobRecord>, AppendError> {
         let job = match &entry {
             Entry::Submitted { job, .. }
+            | Entry::Sites { job, .. }
             | Entry::Status { job, .. }
             | Entry::Outcome { job, .. }
             | Entry::Round { job, .. } => job.clone(),
@@ -88,17 +90,22 @@ pub fn read_records(journal: Box<dyn Journal>) -> Result<BTreeMap<String, JobRec
 
 fn apply(records: &mut BTreeMap<String, JobRecord>, entry: Entry) {
     match entry {
-        Entry::Submitted { job, name, sites, time } => {
+        Entry::Submitted { job, name, time } => {
             let first = StatusChange { status: JobStatus::Submitted, time, reason: "accepted".into() };
             let record = JobRecord {
                 job_id: job.clone(),
                 name,
-                sites,
+                sites: Vec::new(),
                 history: vec![first],
                 outcomes: BTreeMap::new(),
                 rounds_done: 0,
             };
             records.insert(job, record);
+        }
+        Entry::Sites { job, sites } => {
+            if let Some(record) = records.get_mut(&job) {
+                record.sites = sites;
+            }
         }
         Entry::Status { job, status, time, reason } => {
             if let Some(record) = records.get_mut(&job) {

@@ -1,1 +1,39 @@
 //! Admits sites, runs jobs, hands out tasks and collects results.
+//!
+//! A [`Server`] answers challenges and registrations on a running cell, keeps the ledger of tokens and the
+//! book of jobs, and takes each job through its life: wait for its sites, deploy, start, watch, end. The
+//! server's half of a job runs in a cell of its own ([`run_job`]), started by a launcher and linked to its
+//! parent only. The crate opens no sockets and reads no kit; it aggregates nothing itself: workflows do.
+//!
+//! ```
+//! use locule_server::{JobStatus, ServerEvent, ServerSettings};
+//!
+//! let mut settings = ServerSettings::new("ward-7");
+//! settings.max_jobs = 1;
+//!
+//! let line = r#"{"event":"job_status","job":"4f1c","status":"RUNNING","reason":"started"}"#;
+//! let event: ServerEvent = serde_json::from_str(line)?;
+//! assert!(matches!(event, ServerEvent::JobStatus { status: JobStatus::Running, .. }));
+//! # Ok::<(), serde_json::Error>(())
+//! ```
+//!
+//! Start with [`Server`], [`ServerEvent`] and [`JobRecord`].
+
+mod admit;
+mod book;
+mod event;
+mod intake;
+mod job;
+mod life;
+mod orders;
+mod record;
+mod server;
+mod settings;
+
+pub use book::{BookError, read_records};
+pub use event::ServerEvent;
+pub use intake::SubmitError;
+pub use job::{JobHost, run_job};
+pub use record::{JobRecord, JobStatus, SiteOutcome, StatusChange};
+pub use server::Server;
+pub use settings::{ServerParts, ServerSettings};

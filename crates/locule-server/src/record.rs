@@ -81,6 +81,8 @@ pub struct SiteOutcome {
     pub reason: Option<String>,
     /// Components that the site's checkers refused.
     pub refusals: Vec<Refusal>,
+    /// Tasks whose result the server took; 0 if the site does not say.
+    pub tasks_done: u64,
 }
 
 /// Everything that the server remembers of a job.

@@ -515,7 +515,7 @@ mod tests {
             let message = message(100_000);
             for part in 0..10 {
                 peer.send_data(message.slice(part * 10_000..(part + 1) * 10_000), false).unwrap();
-                tokio::time::sleep(WINDOW / 2).await;
+                tokio::time::sleep(WINDOW / 4).await;
             }
             peer.send_data(message.slice(100_000..), false).unwrap();
             peer

@@ -16,15 +16,16 @@ pub(crate) struct Arguments {
 }
 
 const EXAMPLES: &str = "Examples:
-  locule demo                            three hospitals train a model together, on this machine
-  locule demo --refuse site-2            the same, but one hospital says no
-  locule provision --dir fed --sites 2   certificates and startup kits for a server and two sites
-  locule server fed/server               run the server of these kits
-  locule site fed/site-1                 run a site of these kits";
+  locule provision --dir fed --sites 2      certificates and startup kits for a server and two sites
+  locule server fed/project/prod_00/server  run the server of these kits
+  locule site fed/project/prod_00/site-1    run a site of these kits
+  locule demo                               three hospitals train a model together, on this machine
+  locule demo --refuse site-2               the same, but one hospital says no";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Train a model across a server and several sites, on real data, on this machine.
+    #[cfg(feature = "demo")]
     Demo(Demo),
     /// Run a server from its startup kit.
     Server(Server),
@@ -34,6 +35,7 @@ pub(crate) enum Command {
     Provision(Provision),
 }
 
+#[cfg(feature = "demo")]
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Demo {
     /// How many sites take part.
@@ -112,6 +114,7 @@ pub(crate) struct Provision {
 }
 
 /// What carries the messages of the demo.
+#[cfg(feature = "demo")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Carrier {
     /// Separate processes over gRPC with mutual TLS.
@@ -122,7 +125,9 @@ pub(crate) enum Carrier {
     Mem,
 }
 
+#[cfg(feature = "demo")]
 impl Carrier {
+    /// The scheme of its URLs.
     pub(crate) fn scheme(self) -> &'static str {
         match self {
             Self::Grpc => "grpc",

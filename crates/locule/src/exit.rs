@@ -1,6 +1,15 @@
 //! How a command ends: the exit codes of sysexits, and one clear message.
 
+use std::io;
+use std::path::Path;
 use std::process::ExitCode;
+
+use anyhow::anyhow;
+use locule_job::JobError;
+use locule_kit::KitError;
+use locule_provision::ProvisionError;
+use locule_server::SubmitError;
+use locule_transport::ListenError;
 
 /// Exit codes, after `sysexits.h`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +33,7 @@ pub(crate) enum Code {
     NoPermission = 77,
     /// A startup kit or a configuration is wrong.
     Config = 78,
-    /// Stopped by Ctrl-C.
+    /// Stopped by a person.
     Interrupted = 130,
 }
 
@@ -40,12 +49,40 @@ impl Failure {
         Self { code, error: error.into() }
     }
 
+    /// Somebody stopped it before it was done.
+    pub(crate) fn interrupted() -> Self {
+        Self::new(Code::Interrupted, anyhow!("interrupted"))
+    }
+
+    /// The same failure, with the file or folder that it is about in front.
+    pub(crate) fn about(self, path: &Path) -> Self {
+        Self { error: self.error.context(path.display().to_string()), ..self }
+    }
+
     /// Shows the whole chain of causes and gives the exit code.
     #[expect(clippy::print_stderr, reason = "the command's last word")]
     pub(crate) fn report(&self) -> ExitCode {
-        eprintln!("locule: {:#}", self.error);
+        eprintln!("locule: {}", self.text());
         ExitCode::from(self.code as u8)
     }
+
+    /// The error with its causes in one line, each once: some say their cause themselves.
+    pub(crate) fn text(&self) -> String {
+        let mut text = self.error.to_string();
+        for cause in self.error.chain().skip(1) {
+            let cause = cause.to_string();
+            if !text.contains(&cause) {
+                text = format!("{text}: {cause}");
+            }
+        }
+        text
+    }
+}
+
+/// Shows what is wrong with the command line, or the help that was asked for.
+pub(crate) fn usage(error: &clap::Error) -> ExitCode {
+    error.print().ok();
+    if error.use_stderr() { ExitCode::from(Code::Usage as u8) } else { ExitCode::SUCCESS }
 }
 
 /// Gives an error the exit code that it ends the command with.
@@ -57,5 +94,63 @@ pub(crate) trait OrExit<T> {
 impl<T, E: Into<anyhow::Error>> OrExit<T> for Result<T, E> {
     fn or_exit(self, code: Code) -> Result<T, Failure> {
         self.map_err(|error| Failure::new(code, error))
+    }
+}
+
+impl From<KitError> for Failure {
+    fn from(error: KitError) -> Self {
+        let code = match &error {
+            KitError::OpenKey { .. } => Code::NoPermission,
+            KitError::Read { .. } => Code::NoInput,
+            KitError::NotThisKit { folder, .. } if !folder.exists() => Code::NoInput,
+            _ => Code::Config,
+        };
+        Self::new(code, error)
+    }
+}
+
+impl From<ListenError> for Failure {
+    fn from(error: ListenError) -> Self {
+        match error {
+            ListenError::AddressInUse { .. } => {
+                Self::new(Code::Unavailable, anyhow!(error).context("address in use"))
+            }
+            ListenError::Forbidden { .. } => Self::new(Code::NoPermission, error),
+            ListenError::Io { .. } => Self::new(Code::Unavailable, error),
+            _ => Self::new(Code::Config, error),
+        }
+    }
+}
+
+impl From<JobError> for Failure {
+    fn from(error: JobError) -> Self {
+        let absent = |source: &io::Error| source.kind() == io::ErrorKind::NotFound;
+        let code = match &error {
+            JobError::Read { source, .. } if absent(source) => Code::NoInput,
+            _ => Code::Data,
+        };
+        Self::new(code, error)
+    }
+}
+
+impl From<SubmitError> for Failure {
+    fn from(error: SubmitError) -> Self {
+        let code = if error.is_the_jobs_fault() { Code::Data } else { Code::CannotCreate };
+        match error {
+            SubmitError::Job(error) => error.into(),
+            error => Self::new(code, error),
+        }
+    }
+}
+
+impl From<ProvisionError> for Failure {
+    fn from(error: ProvisionError) -> Self {
+        let code = match &error {
+            ProvisionError::Project { .. } => Code::Usage,
+            ProvisionError::Ledger { .. } | ProvisionError::RootExpired { .. } => Code::Data,
+            ProvisionError::Write { .. } => Code::CannotCreate,
+            _ => Code::Software,
+        };
+        Self::new(code, error)
     }
 }

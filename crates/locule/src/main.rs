@@ -1,3 +1,42 @@
-//! The `locule` binary.
+//! The `locule` binary: arguments, logs, a command, an exit code.
 
-fn main() {}
+mod arguments;
+mod commands;
+#[cfg(feature = "demo")]
+mod demo;
+mod exit;
+mod logs;
+mod stop;
+mod version;
+mod wire;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::arguments::{Arguments, Command};
+use crate::exit::{Code, Failure, OrExit as _};
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return exit::usage(&error),
+    };
+    match run(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+fn run(Arguments { command, verbose }: Arguments) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().or_exit(Code::Software)?;
+    runtime.block_on(async {
+        match command {
+            #[cfg(feature = "demo")]
+            Command::Demo(arguments) => Box::pin(demo::run(arguments, verbose)).await,
+            Command::Server(arguments) => Box::pin(commands::server(arguments, verbose)).await,
+            Command::Site(arguments) => Box::pin(commands::site(arguments, verbose)).await,
+            Command::Provision(arguments) => commands::provision(&arguments),
+        }
+    })
+}

@@ -10,6 +10,3 @@ pub(crate) const LONG: &str = if cfg!(all(feature = "grpc", feature = "mem")) {
 } else {
     concat!(env!("CARGO_PKG_VERSION"), "\ntransports: none")
 };
-
-/// Name and version of this software in a link's handshake.
-pub(crate) const SOFTWARE: &str = concat!("locule/", env!("CARGO_PKG_VERSION"));

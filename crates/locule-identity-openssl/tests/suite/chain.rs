@@ -252,6 +252,12 @@ fn what_is_issued_has_the_form_of_a_startup_kit() {
     let leaf = openssl::x509::X509::from_pem(&issued.certificate_pem).unwrap();
     let root_certificate = Pair::of(&root).certificate;
     assert_eq!(leaf.not_after().to_string(), root_certificate.not_after().to_string(), "ends with the root");
+    let root_key_id = root_certificate.subject_key_id().unwrap().as_slice();
+    assert_eq!(
+        root_certificate.authority_key_id().unwrap().as_slice(),
+        root_key_id,
+        "some verifiers ask for it"
+    );
     assert!(leaf.subject_key_id().is_some());
     assert_eq!(
         leaf.authority_key_id().unwrap().as_slice(),

@@ -225,7 +225,7 @@ proptest! {
 
     #[test]
     fn a_taken_nonce_was_opened_over_that_link_by_that_origin(
-        steps in prop::collection::vec((any::<bool>(), 0_u64..3, 0_u8..3, 0_u64..40), 1..60)
+        steps in prop::collection::vec((any::<bool>(), 0_u64..3, 0_u8..3, 1_u64..40), 1..60)
     ) {
         let mut server = Server::new(AdmissionLimits::default());
         let mut model = std::collections::HashMap::new();

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use futures_core::future::BoxFuture;
 use locule_component::{
-    Chain, Direction, FilterChains, FilterCx, Gathered, OutgoingTask, Progress, ResultSink, RunContext, TaskBoard,
-    WorkflowError,
+    Chain, Direction, FilterChains, FilterCx, Gathered, OutgoingTask, Progress, ResultSink, RunContext,
+    TaskBoard, WorkflowError,
 };
 use locule_fobs::Shareable;
 use tokio::sync::{Notify, mpsc};
@@ -67,7 +67,13 @@ impl Board {
     }
 
     /// Passes a payload through the job's filters.
-    fn filter(&self, data: Shareable, task: &str, chain: Chain, direction: Direction) -> Result<Shareable, String> {
+    fn filter(
+        &self,
+        data: Shareable,
+        task: &str,
+        chain: Chain,
+        direction: Direction,
+    ) -> Result<Shareable, String> {
         let context = self.run.open();
         let cx = FilterCx { site: "server", job_id: &self.job_id, task, chain, direction, context: &context };
         lock(&self.filters).apply(data, &cx).map_err(|error| error.to_string())
@@ -140,14 +146,16 @@ impl Board {
                 Step::Fold { site, result } => {
                     let code = result.return_code();
                     if FATAL.contains(&code) {
-                        return Err(WorkflowError::Failed(format!("{site} answered task `{task}` with {code}")));
+                        return Err(WorkflowError::Failed(format!(
+                            "{site} answered task `{task}` with {code}"
+                        )));
                     }
-                    let outcome = if code == "OK" {
-                        let result = self.filter(*result, task, Chain::TaskResult, Direction::In);
-                        result.and_then(|result| sink.accept(&site, &result))
+                    let result = if code == "OK" {
+                        self.filter(*result, task, Chain::TaskResult, Direction::In)
                     } else {
-                        Err(code.to_owned())
+                        Ok(*result) // the sink says what is wrong with it
                     };
+                    let outcome = result.and_then(|result| sink.accept(&site, &result));
                     if let Err(reason) = &outcome {
                         tracing::warn!(site, task, reason, "result not usable");
                     }

@@ -4,17 +4,18 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use locule_cell::{Cell, HandlerError, Incoming, Reply};
+use locule_cell::{Cell, HandlerError, Incoming, LinkSecurity, Reply};
 use locule_component::{Event, EventBus, RunContext};
 use locule_fobs::Map;
-use locule_message::{Fqcn, ReturnCode, key};
+use locule_message::{Fqcn, Payload, ReturnCode, key};
 use locule_protocol::{
-    Assignment, AuxReply, AuxRequest, DecodeError, EncodeError, GetTask, Parts, SubmitReply, SubmitUpdate, TaskReply,
-    aux_topic,
+    Assignment, AuxReply, AuxRequest, DecodeError, GetTask, SubmitReply, SubmitUpdate, TaskReply, aux_topic,
+    channel,
 };
 
 use super::board::Board;
 use super::standing::{Assigned, Submitted};
+use crate::admit::{not_understood, reply};
 
 /// How long a pull waits at the server for a task, so that a site learns of it at once.
 const HOLD: Duration = Duration::from_secs(5);
@@ -46,6 +47,11 @@ pub(super) fn open(cell: &Cell, desk: Arc<Desk>) {
         let desk = Arc::clone(&at);
         async move { desk.submit_update(incoming) }
     });
+    let at = Arc::clone(&desk);
+    cell.handle(channel::SERVER_COMMAND, "handle_dead_job", move |incoming| {
+        let desk = Arc::clone(&at);
+        async move { desk.lose(&incoming) }
+    });
     cell.handle(AuxRequest::CHANNEL, "*", move |incoming| {
         let desk = Arc::clone(&desk);
         async move { desk.aux(&incoming) }
@@ -55,7 +61,7 @@ pub(super) fn open(cell: &Cell, desk: Arc<Desk>) {
 impl Desk {
     async fn get_task(&self, incoming: Incoming) -> Result<Reply, HandlerError> {
         let site = self.participant(&incoming)?;
-        let get = GetTask::from_parts(&incoming.headers, &incoming.payload()).map_err(|e| not_understood(&e))?;
+        let get = GetTask::from_parts(&incoming.headers, &incoming.payload()).map_err(not_understood)?;
         let peer = self.run.open().peer_context();
         if get.job_id() != self.job_id {
             return reply(TaskReply::EndRun { peer }.to_parts());
@@ -88,7 +94,7 @@ impl Desk {
     fn submit_update(&self, incoming: Incoming) -> Result<Reply, HandlerError> {
         let site = self.participant(&incoming)?;
         let headers = incoming.headers.clone();
-        let update = SubmitUpdate::from_parts(&headers, &incoming.payload()).map_err(|e| not_understood(&e))?;
+        let update = SubmitUpdate::from_parts(&headers, &incoming.payload()).map_err(not_understood)?;
         let task = update.task_name.as_str();
         self.fire(&Event::BeforeProcessSubmission { site, task });
         // Whatever became of it, the site may go on: a late or repeated result is no mistake of its own.
@@ -107,16 +113,37 @@ impl Desk {
         let peer = self.run.open().peer_context();
         let aux = match AuxRequest::from_parts(&incoming.headers, &incoming.payload()) {
             Ok(aux) => aux,
-            Err(DecodeError::Field(_)) => return reply(AuxReply::new("MISSING_PEER_CONTEXT", peer).to_parts()),
-            Err(error) => return Err(not_understood(&error)),
+            Err(DecodeError::Field(_)) => {
+                return reply(AuxReply::new("MISSING_PEER_CONTEXT", peer).to_parts());
+            }
+            Err(error) => return Err(not_understood(error)),
         };
         self.board.find_again(site);
         let code = match aux.topic.as_str() {
-            aux_topic::TASK_CHECK if !aux.task_id().is_some_and(|id| self.board.wants(site, id)) => "TASK_UNKNOWN",
-            aux_topic::SYNC_RUNNER | aux_topic::JOB_HEARTBEAT | aux_topic::TASK_CHECK | aux_topic::END_RUN => "OK",
+            aux_topic::TASK_CHECK if !aux.task_id().is_some_and(|id| self.board.wants(site, id)) => {
+                "TASK_UNKNOWN"
+            }
+            aux_topic::SYNC_RUNNER
+            | aux_topic::JOB_HEARTBEAT
+            | aux_topic::TASK_CHECK
+            | aux_topic::END_RUN => "OK",
             _ => "TOPIC_UNKNOWN",
         };
         reply(AuxReply::new(code, peer).to_parts())
+    }
+
+    /// The parent says that a site takes no part any more.
+    fn lose(&self, incoming: &Incoming) -> Result<Reply, HandlerError> {
+        if incoming.origin != Fqcn::server() || incoming.link.security != LinkSecurity::Internal {
+            return Err(HandlerError::new(
+                ReturnCode::AuthenticationError,
+                "only the parent says who is lost",
+            ));
+        }
+        let site = incoming.headers.str("fl_client").unwrap_or_default();
+        self.board.lose(site, incoming.headers.str("reason").unwrap_or("lost"));
+        self.fire(&Event::ClientDisconnected { site });
+        Ok(Reply::ok(Payload::none()))
     }
 
     /// The site whose job cell this comes from.
@@ -132,15 +159,4 @@ impl Desk {
     fn fire(&self, event: &Event<'_>) {
         self.events.fire(event, &self.run.open());
     }
-}
-
-fn reply(parts: Result<Parts, EncodeError>) -> Result<Reply, HandlerError> {
-    let parts = parts.map_err(|error| HandlerError::failed(error.to_string()))?;
-    let mut reply = Reply::ok(parts.payload);
-    reply.headers = parts.headers;
-    Ok(reply)
-}
-
-fn not_understood(error: &DecodeError) -> HandlerError {
-    HandlerError::invalid_request(error.to_string())
 }

@@ -62,7 +62,11 @@ impl fmt::Debug for JobHost {
 ///
 /// # Errors
 /// [`JobFailure`] with the kind and reason that the parent records.
-pub async fn run_job(host: Arc<JobHost>, start: JobStart, abort: CancellationToken) -> Result<(), JobFailure> {
+pub async fn run_job(
+    host: Arc<JobHost>,
+    start: JobStart,
+    abort: CancellationToken,
+) -> Result<(), JobFailure> {
     let job = Job::open(host, &start, &abort).await?;
     let ended = job.run_workflows().await;
     job.finish(&ended, &abort).await;
@@ -84,7 +88,11 @@ struct Job {
 
 impl Job {
     /// Links to the parent, assembles the app and opens the desk.
-    async fn open(host: Arc<JobHost>, start: &JobStart, abort: &CancellationToken) -> Result<Self, JobFailure> {
+    async fn open(
+        host: Arc<JobHost>,
+        start: &JobStart,
+        abort: &CancellationToken,
+    ) -> Result<Self, JobFailure> {
         let infrastructure = |reason: String| JobFailure::new(FailureKind::Infrastructure, reason);
         let cell = link(&host, start).await.map_err(infrastructure)?;
         let meta = read_meta(start).map_err(infrastructure)?;
@@ -210,15 +218,18 @@ async fn assemble_app(
 fn kind_of(error: &AssemblyError) -> FailureKind {
     match error {
         AssemblyError::Refused(_) => FailureKind::UnsafeComponent,
-        AssemblyError::Config(_) | AssemblyError::Read { .. } | AssemblyError::Policy(_) => FailureKind::Config,
+        AssemblyError::Config(_) | AssemblyError::Read { .. } | AssemblyError::Policy(_) => {
+            FailureKind::Config
+        }
         AssemblyError::Build(_) => FailureKind::Config,
-        _ => FailureKind::Infrastructure,
+        AssemblyError::Kit(_) | _ => FailureKind::Infrastructure,
     }
 }
 
 fn read_meta(start: &JobStart) -> Result<serde_json::Value, String> {
     let file: PathBuf = start.run_dir.join("meta.json");
-    let text = std::fs::read_to_string(&file).map_err(|error| format!("cannot read {}: {error}", file.display()))?;
+    let text =
+        std::fs::read_to_string(&file).map_err(|error| format!("cannot read {}: {error}", file.display()))?;
     serde_json::from_str(&text).map_err(|error| format!("{} is not JSON: {error}", file.display()))
 }
 
@@ -229,7 +240,8 @@ fn participants(meta: &serde_json::Value, job_id: &str) -> Result<BTreeMap<Fqcn,
     for client in clients {
         let name = client["name"].as_str().ok_or("an entry of job_clients has no name")?;
         let fqcn = client["fqcn"].as_str().unwrap_or(name);
-        let cell = Fqcn::parse(fqcn).and_then(|fqcn| fqcn.child(job_id)).map_err(|error| error.to_string())?;
+        let cell =
+            Fqcn::parse(fqcn).and_then(|fqcn| fqcn.child(job_id)).map_err(|error| error.to_string())?;
         participants.insert(cell, name.to_owned());
     }
     Ok(participants)

@@ -1,7 +1,7 @@
 //! The tasks of a job as a state machine: who has which, who answered, what may be folded next.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use locule_component::OutgoingTask;
 use locule_fobs::Shareable;
@@ -266,15 +266,15 @@ impl Tasks {
     }
 }
 
-/// A task for all sites that needs every one of them.
-#[cfg(test)]
-fn task(min_results: usize, grace: Duration) -> OutgoingTask {
-    OutgoingTask { name: "train".into(), data: Shareable::default(), min_results, grace, round: Some(0) }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+
+    fn task(min_results: usize, grace: Duration) -> OutgoingTask {
+        OutgoingTask { name: "train".into(), data: Shareable::default(), min_results, grace, round: Some(0) }
+    }
 
     fn tasks(min_results: usize) -> Tasks {
         let mut tasks = Tasks::new(["a", "b", "c"].map(str::to_owned).to_vec());

@@ -63,11 +63,10 @@ async fn a_stock_client_exchanges_frames_with_our_listener() {
         let data = Bytes::from(vec![number as u8; len]);
         sender.send(Frame { seq: number as i32, data: data.clone() }).await.unwrap();
         assert_eq!(link.incoming.next().await.unwrap().unwrap(), data);
-        link.outgoing
-            .send(OutFrame { head: data.slice(..len / 2), body: data.slice(len / 2..) })
-            .await
-            .unwrap();
-        let answer = answers.message().await.unwrap().unwrap();
+        let frame = OutFrame { head: data.slice(..len / 2), body: data.slice(len / 2..) };
+        let (sent, answer) = tokio::join!(link.outgoing.send(frame), answers.message());
+        sent.unwrap();
+        let answer = answer.unwrap().unwrap();
         assert_eq!((answer.seq, answer.data), (number as i32 + 1, data));
     }
 }

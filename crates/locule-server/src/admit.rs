@@ -1,0 +1,271 @@
+//! What a site says before and beside its jobs: challenge, register, heartbeat, quit, outcomes.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use locule_auth::{IssueRefused, Pulse};
+use locule_cell::{HandlerError, Incoming, LinkSecurity, Now, Reply};
+use locule_identity::{Party, RegistrationProof as Proof};
+use locule_message::{ReturnCode, key};
+use locule_protocol::{
+    AuxReply, AuxRequest, ChallengeReply, ChallengeRequest, ClientType, DecodeError, EncodeError, Heartbeat,
+    HeartbeatReply, NVFLARE_VERSION, OutcomeReport, Parts, Quit, QuitReply, RegisterReply, RegisterRequest,
+    prop, server_context,
+};
+
+use crate::book::Entry;
+use crate::job::JobReport;
+use crate::life::Signal;
+use crate::record::SiteOutcome;
+use crate::server::{Shared, lock};
+
+/// Longest reason that is kept of an outcome, in characters.
+const LONGEST_REASON: usize = 4096;
+
+/// Registers the handlers on the server's cell.
+pub(crate) fn open(shared: &Arc<Shared>) {
+    on(shared, ChallengeRequest::CHANNEL, ChallengeRequest::TOPIC, challenge);
+    on(shared, RegisterRequest::CHANNEL, RegisterRequest::TOPIC, register);
+    on(shared, Heartbeat::CHANNEL, Heartbeat::TOPIC, heartbeat);
+    on(shared, Quit::CHANNEL, Quit::TOPIC, quit);
+    on(shared, OutcomeReport::CHANNEL, OutcomeReport::TOPIC, outcome);
+    on(shared, AuxRequest::CHANNEL, "*", aux);
+    on(shared, JobReport::CHANNEL, JobReport::TOPIC, job_report);
+}
+
+fn on<F, R>(shared: &Arc<Shared>, channel: &str, topic: &str, handler: F)
+where
+    F: Fn(Arc<Shared>, Incoming) -> R + Send + Sync + 'static,
+    R: Future<Output = Result<Reply, HandlerError>> + Send + 'static,
+{
+    // Weak, since the cell holds its handlers and the server holds the cell.
+    let shared_weak = Arc::downgrade(shared);
+    let handler = Arc::new(handler);
+    shared.cell.handle(channel, topic, move |incoming| {
+        let (shared, handler) = (shared_weak.upgrade(), Arc::clone(&handler));
+        async move {
+            match shared {
+                Some(shared) => handler(shared, incoming).await,
+                None => Err(HandlerError::new(ReturnCode::ServiceUnavailable, "server is shutting down")),
+            }
+        }
+    });
+}
+
+async fn challenge(shared: Arc<Shared>, incoming: Incoming) -> Result<Reply, HandlerError> {
+    let ask = ChallengeRequest::from_parts(&incoming.headers, &incoming.payload()).map_err(not_understood)?;
+    let opening = lock(&shared.admission).open(
+        incoming.link.link.0,
+        incoming.origin.as_str(),
+        &ask.common_name,
+        &ask.nonce,
+        &mut rand::rng(),
+        Instant::now(),
+    );
+    let opening = opening.map_err(|refused| {
+        // A site tries again after `comm_error` and gives up after `unauthenticated`.
+        let code = if refused.is_retryable() { ReturnCode::CommError } else { ReturnCode::Unauthenticated };
+        HandlerError::new(code, refused.to_string())
+    })?;
+    let proof = shared.sign(move |server| opening.prove(&*server.signer).map_err(|e| failed(&e))).await?;
+    let answer = ChallengeReply {
+        nonce: proof.nonce,
+        common_name: proof.cn,
+        certificate: proof.cert.into(),
+        signature: proof.signature.into(),
+    };
+    reply(answer.to_parts())
+}
+
+async fn register(shared: Arc<Shared>, incoming: Incoming) -> Result<Reply, HandlerError> {
+    let ask = RegisterRequest::from_parts(&incoming.headers, &incoming.payload()).map_err(not_understood)?;
+    let open = lock(&shared.admission).take(incoming.link.link.0, incoming.origin.as_str(), Instant::now());
+    let open = open.ok_or_else(|| unauthenticated("no registration session"))?;
+    if ask.project_name != shared.settings.project {
+        return Err(unauthenticated("Requested task does not match the current server task"));
+    }
+    let party = match ask.client_type {
+        ClientType::Regular => Party::Site,
+        ClientType::Admin => Party::Admin,
+        ClientType::Relay => return Err(unauthenticated("relays cannot register here")),
+    };
+    if ask.peer.str(prop::FQSN).is_some_and(|fqsn| fqsn.contains('.')) {
+        return Err(unauthenticated("a site below another site cannot register here"));
+    }
+    let proof = ask.proof.ok_or_else(|| unauthenticated("registration carries no proof of identity"))?;
+    let proof = Proof {
+        cert: proof.certificate.to_vec(),
+        cn: proof.common_name,
+        signature: proof.signature.to_vec(),
+    };
+    let name = ask.client_name;
+    let granted = shared
+        .sign(move |server| {
+            let refused = |error: &dyn std::error::Error| unauthenticated(chain(error));
+            let proven =
+                open.verify(&proof, &name, &*server.verifier, SystemTime::now()).map_err(|e| refused(&e))?;
+            if proven.party() != party {
+                return Err(unauthenticated("certificate does not say what the registration says"));
+            }
+            let grant = proven.grant(&*server.signer, &mut rand::rng()).map_err(|e| failed(&e))?;
+            // The ledger's record is durable before the token leaves.
+            server.ledger.issue(&grant, now()).map_err(|e: IssueRefused| {
+                let code = if e.is_retryable() {
+                    ReturnCode::ServiceUnavailable
+                } else {
+                    ReturnCode::Unauthenticated
+                };
+                HandlerError::new(code, chain(&e))
+            })?;
+            Ok(grant)
+        })
+        .await;
+    let grant = granted.inspect_err(|error| {
+        tracing::warn!(peer = %incoming.origin, reason = error.reason, "registration refused");
+    })?;
+    tracing::info!(site = grant.name(), "registered");
+    if grant.party() == Party::Site {
+        shared.joined(grant.name());
+    }
+    let answer = RegisterReply::Granted {
+        token: grant.token().expose().to_owned(),
+        signature: grant.signature().expose().to_owned(),
+        ssid: grant.ssid().to_owned(),
+        version: Some(NVFLARE_VERSION.to_owned()),
+    };
+    // Older sites look for their token in the headers.
+    let mut reply = reply(answer.to_parts())?;
+    reply.headers.set(key::CLIENT_NAME, grant.name());
+    reply.headers.set(key::TOKEN, grant.token().expose());
+    reply.headers.set(key::TOKEN_SIGNATURE, grant.signature().expose());
+    reply.headers.set(key::SSID, grant.ssid());
+    Ok(reply)
+}
+
+async fn heartbeat(shared: Arc<Shared>, incoming: Incoming) -> Result<Reply, HandlerError> {
+    let beat = Heartbeat::from_parts(&incoming.headers, &incoming.payload()).map_err(not_understood)?;
+    let site = claimed(&incoming)?;
+    let pulse = shared.ledger.heartbeat(&site, &incoming.origin, now());
+    let pulse = pulse.map_err(|refused| unauthenticated(refused.to_string()))?;
+    tracing::debug!(site, jobs = beat.job_ids.len(), "heartbeat");
+    if pulse == Pulse::Back {
+        tracing::info!(site, "site is back");
+        shared.joined(&site);
+    }
+    let running = shared.running();
+    let (known, stray): (Vec<_>, Vec<_>) = beat.job_ids.into_iter().partition(|job| running.contains(job));
+    shared.signal_all(|| Signal::SiteHolds { site: site.clone(), jobs: known.clone() }).await;
+    let stray = stray.into_iter().filter(|job| !waits_for(&shared, job, &site)).collect();
+    reply(HeartbeatReply::new(stray).to_parts())
+}
+
+/// Whether the server still wants to hear how this job ended at this site.
+fn waits_for(shared: &Shared, job: &str, site: &str) -> bool {
+    shared.record(job).is_some_and(|record| {
+        !record.status().is_final()
+            && record.sites.iter().any(|s| s == site)
+            && !record.outcomes.contains_key(site)
+    })
+}
+
+async fn quit(shared: Arc<Shared>, incoming: Incoming) -> Result<Reply, HandlerError> {
+    let ask = Quit::from_parts(&incoming.headers, &incoming.payload()).map_err(not_understood)?;
+    if ask.project_name != shared.settings.project {
+        return Err(unauthenticated("Requested task does not match the current server task"));
+    }
+    let site = claimed(&incoming)?;
+    if shared.ledger.site(&site).is_none_or(|holder| holder.origin != incoming.origin) {
+        return Err(unauthenticated("Unknown client identity"));
+    }
+    let name = site.clone();
+    let had = shared.sign(move |server| server.ledger.quit(&name).map_err(|e| failed(&e))).await?;
+    if !had {
+        return Err(unauthenticated("Unknown client identity"));
+    }
+    shared.left(&site, "quit").await;
+    reply(QuitReply::new().to_parts())
+}
+
+async fn outcome(shared: Arc<Shared>, incoming: Incoming) -> Result<Reply, HandlerError> {
+    let report = OutcomeReport::from_parts(&incoming.headers, &incoming.payload()).map_err(not_understood)?;
+    let site = claimed(&incoming)?;
+    let wanted = shared.record(&report.job_id).is_some_and(|record| record.sites.contains(&site));
+    if !wanted {
+        // As nvflare: a report that nobody waits for is acknowledged, so that the site can let go.
+        tracing::debug!(site, "outcome of a job that nobody waits for");
+        return Ok(Reply::ok(locule_message::Payload::none()));
+    }
+    let mut refusals = report.refusals;
+    for refusal in &mut refusals {
+        refusal.site.clone_from(&site);
+    }
+    let reason = report.reason.map(|reason| reason.chars().take(LONGEST_REASON).collect());
+    let outcome = SiteOutcome { code: report.code, reason, refusals, tasks_done: report.tasks_done };
+    let entry = Entry::Outcome { job: report.job_id.clone(), site: site.clone(), outcome: outcome.clone() };
+    shared.write(entry).await.map_err(|error| failed(&error))?;
+    shared.signal(&report.job_id, Signal::Outcome { site, outcome }).await;
+    Ok(Reply::ok(locule_message::Payload::none()))
+}
+
+async fn aux(_: Arc<Shared>, incoming: Incoming) -> Result<Reply, HandlerError> {
+    let peer = server_context("server", None);
+    let known = AuxRequest::from_parts(&incoming.headers, &incoming.payload()).is_ok();
+    let code = if known { "TOPIC_UNKNOWN" } else { "MISSING_PEER_CONTEXT" };
+    reply(AuxReply::new(code, peer).to_parts())
+}
+
+async fn job_report(shared: Arc<Shared>, incoming: Incoming) -> Result<Reply, HandlerError> {
+    let of_ours = incoming.link.security == LinkSecurity::Internal
+        && incoming.origin.parent() == Some(shared.cell.name().clone());
+    if !of_ours {
+        return Err(HandlerError::new(
+            ReturnCode::AuthenticationError,
+            "only this server's own jobs report here",
+        ));
+    }
+    let report: JobReport = serde_json::from_slice(&incoming.payload().bytes)
+        .map_err(|error| HandlerError::invalid_request(error.to_string()))?;
+    shared.signal(incoming.origin.leaf(), Signal::Report(report)).await;
+    Ok(Reply::ok(locule_message::Payload::none()))
+}
+
+/// The site that the token is of; the gate has checked both.
+fn claimed(incoming: &Incoming) -> Result<String, HandlerError> {
+    let name = incoming.headers.str(key::CLIENT_NAME);
+    name.map(str::to_owned).ok_or_else(|| unauthenticated("message carries no client name"))
+}
+
+fn now() -> Now {
+    Now { instant: Instant::now(), wall: SystemTime::now() }
+}
+
+pub(crate) fn reply(parts: Result<Parts, EncodeError>) -> Result<Reply, HandlerError> {
+    let parts = parts.map_err(|error| failed(&error))?;
+    let mut reply = Reply::ok(parts.payload);
+    reply.headers = parts.headers;
+    Ok(reply)
+}
+
+pub(crate) fn not_understood(error: DecodeError) -> HandlerError {
+    HandlerError::invalid_request(chain(&error))
+}
+
+fn unauthenticated(reason: impl Into<String>) -> HandlerError {
+    HandlerError::new(ReturnCode::Unauthenticated, reason)
+}
+
+fn failed(error: &dyn std::error::Error) -> HandlerError {
+    HandlerError::failed(chain(error))
+}
+
+/// An error with its causes, in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,160 @@
+//! What the server orders its sites to do for a job.
+
+use std::time::Duration;
+
+use locule_cell::{Cell, Request, RequestError};
+use locule_fobs::{Map, Value};
+use locule_message::Fqcn;
+use locule_protocol::{
+    AdminBody, AdminCommand, AdminContext, AdminReply, AdminRequest, DecodeError, EncodeError, Person,
+    server_context,
+};
+use uuid::Uuid;
+
+use crate::intake::Submitter;
+
+/// Gives orders in the name of one job.
+#[derive(Debug, Clone)]
+pub(crate) struct Orders {
+    pub(crate) cell: Cell,
+    pub(crate) submitter: Submitter,
+    pub(crate) timeout: Duration,
+}
+
+/// Why an order was not carried out, as a sentence without the site's name.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OrderError {
+    #[error("{0}")]
+    Request(#[from] RequestError),
+    #[error("its answer is not understood: {0}")]
+    Answer(#[from] DecodeError),
+    #[error("the order cannot be encoded: {0}")]
+    Encode(#[from] EncodeError),
+    #[error("{0}")]
+    Refused(String),
+}
+
+impl Orders {
+    /// Whether the site has what the job needs: the reservation that it gives.
+    pub(crate) async fn check_resource(
+        &self,
+        site: &Fqcn,
+        job_id: &str,
+        meta: &Map,
+        spec: &Map,
+    ) -> Result<String, OrderError> {
+        let (job_id, meta, spec) = (job_id.to_owned(), meta.clone(), spec.clone());
+        let command = AdminCommand::CheckResource { job_id, meta, spec };
+        match self.give(site, command, Some("check_resources"), false).await?.body {
+            AdminBody::Resource { enough: true, token } => Ok(token),
+            AdminBody::Resource { enough: false, token } => Err(OrderError::Refused(token)),
+            AdminBody::Text(text) => Err(OrderError::Refused(text)),
+            AdminBody::Code(_) => Err(OrderError::Refused("its answer is not one to this order".into())),
+        }
+    }
+
+    /// Gives the reservation back.
+    pub(crate) async fn cancel_resource(
+        &self,
+        site: &Fqcn,
+        job_id: &str,
+        token: String,
+    ) -> Result<(), OrderError> {
+        let command = AdminCommand::CancelResource { job_id: job_id.to_owned(), token, spec: Map::new() };
+        self.give(site, command, None, false).await.map(|_| ())
+    }
+
+    /// Gives the site its app.
+    pub(crate) async fn deploy(
+        &self,
+        site: &Fqcn,
+        job_id: &str,
+        app_name: &str,
+        meta: &Map,
+        zip: bytes::Bytes,
+    ) -> Result<(), OrderError> {
+        let (job_id, app_name, meta) = (job_id.to_owned(), app_name.to_owned(), meta.clone());
+        let command = AdminCommand::Deploy { job_id, app_name, meta, zip };
+        self.give(site, command, Some("submit_job"), true).await.map(|_| ())
+    }
+
+    /// Starts the site's half of the job.
+    pub(crate) async fn start(
+        &self,
+        site: &Fqcn,
+        job_id: &str,
+        meta: &Map,
+        spec: &Map,
+        token: String,
+    ) -> Result<(), OrderError> {
+        let (job_id, meta, spec) = (job_id.to_owned(), meta.clone(), spec.clone());
+        self.give(site, AdminCommand::StartJob { job_id, meta, spec, token }, None, false).await.map(|_| ())
+    }
+
+    /// Stops the site's half of the job.
+    pub(crate) async fn abort(&self, site: &Fqcn, job_id: &str) -> Result<(), OrderError> {
+        self.give(site, AdminCommand::Abort { job_id: job_id.to_owned() }, None, false).await.map(|_| ())
+    }
+
+    async fn give(
+        &self,
+        site: &Fqcn,
+        command: AdminCommand,
+        admin_command: Option<&str>,
+        require_authz: bool,
+    ) -> Result<AdminReply, OrderError> {
+        let mut order = AdminRequest::new(Uuid::from_u128(rand::random()).to_string(), command);
+        let submitter = Person {
+            name: self.submitter.name.clone(),
+            org: self.submitter.org.clone(),
+            role: self.submitter.role.clone(),
+        };
+        order.context = AdminContext {
+            peer: Some(server_context("server", None)),
+            admin_command: admin_command.map(str::to_owned),
+            require_authz,
+            user: submitter.clone(),
+            submitter,
+            event_id: None,
+        };
+        let parts = order.to_parts()?;
+        let mut request =
+            Request::new(AdminRequest::CHANNEL, AdminRequest::TOPIC, parts.payload).timeout(self.timeout);
+        request.headers = parts.headers;
+        let reply = self.cell.request(site, request).await?.into_ok()?;
+        let answer = AdminReply::from_parts(&reply.headers, &reply.payload)?;
+        match (answer.ok, &answer.body) {
+            (true, _) => Ok(answer),
+            (false, AdminBody::Text(text)) => Err(OrderError::Refused(text.clone())),
+            (false, AdminBody::Resource { .. } | AdminBody::Code(_)) => {
+                Err(OrderError::Refused("it gave no reason".into()))
+            }
+        }
+    }
+}
+
+/// JSON as the object format has it.
+pub(crate) fn to_map(json: &serde_json::Value) -> Map {
+    to_value(json).as_map().cloned().unwrap_or_default()
+}
+
+fn to_value(json: &serde_json::Value) -> Value {
+    match json {
+        serde_json::Value::Null => Value::None,
+        serde_json::Value::Bool(flag) => Value::Bool(*flag),
+        serde_json::Value::Number(number) => match (number.as_i64(), number.as_u64()) {
+            (Some(int), _) => Value::Int(int),
+            (None, Some(large)) => Value::UInt(large),
+            (None, None) => Value::Float(number.as_f64().unwrap_or(f64::NAN)),
+        },
+        serde_json::Value::String(text) => Value::Str(text.clone()),
+        serde_json::Value::Array(items) => Value::List(items.iter().map(to_value).collect()),
+        serde_json::Value::Object(fields) => {
+            let mut map = Map::new();
+            for (key, value) in fields {
+                map.insert(key.as_str(), to_value(value));
+            }
+            Value::Map(map)
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! What a server is made of, and how it waits.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use locule_auth::TokenLedger;
+use locule_cell::Cell;
+use locule_identity::{Signer, Verifier};
+use locule_journal::Journal;
+use locule_kit::Workspace;
+use locule_launcher::Launcher;
+
+/// Names and waits of a server.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ServerSettings {
+    /// Name of the federation's project; registrations for another are refused.
+    pub project: String,
+    /// Whether a job must carry signatures that chain to the project's root.
+    pub require_signed_jobs: bool,
+    /// A site that was silent for this long has left (600 s).
+    pub heartbeat_timeout: Duration,
+    /// How long a site may take to report how its part of a finished run ended (900 s).
+    pub outcome_wait: Duration,
+    /// How long a site may take to answer an order (20 s).
+    pub order_timeout: Duration,
+    /// How long sites may take to stop a job that is aborted (10 s).
+    pub abort_grace: Duration,
+    /// Pause before the sites of a job that has too few are asked again (10 s).
+    pub schedule_pause: Duration,
+    /// How often the sites of a job are asked before it is given up (10).
+    pub schedule_tries: u32,
+    /// Jobs that may run at once (4).
+    pub max_jobs: usize,
+}
+
+impl ServerSettings {
+    /// The defaults of nvflare 2.9.0 for a server of this project.
+    #[must_use]
+    pub fn new(project: impl Into<String>) -> Self {
+        Self {
+            project: project.into(),
+            require_signed_jobs: true,
+            heartbeat_timeout: Duration::from_secs(600),
+            outcome_wait: Duration::from_secs(900),
+            order_timeout: Duration::from_secs(20),
+            abort_grace: Duration::from_secs(10),
+            schedule_pause: Duration::from_secs(10),
+            schedule_tries: 10,
+            max_jobs: 4,
+        }
+    }
+}
+
+/// What a server is made of.
+pub struct ServerParts {
+    /// The cell `server`, listening, with its gate and stamp.
+    pub cell: Cell,
+    /// Signs with the server's key.
+    pub signer: Arc<dyn Signer>,
+    /// Judges certificates and signatures under the project's root.
+    pub verifier: Arc<dyn Verifier>,
+    /// The tokens that are good; the cell's gate asks the same ledger.
+    pub ledger: Arc<TokenLedger>,
+    /// Where jobs are remembered.
+    pub jobs: Box<dyn Journal>,
+    /// Starts the server's half of jobs.
+    pub launcher: Arc<dyn Launcher>,
+    /// Endpoint at which the server's own job cells reach it.
+    pub internal: String,
+    /// The server's kit, in which jobs run.
+    pub kit: Workspace,
+}
+
+impl fmt::Debug for ServerParts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerParts").field("kit", &self.kit.root()).finish_non_exhaustive()
+    }
+}

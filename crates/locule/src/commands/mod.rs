@@ -1,0 +1,17 @@
+//! What the binary does, apart from the demo.
+
+mod provision;
+mod server;
+mod site;
+
+pub(crate) use provision::provision;
+pub(crate) use server::{server, why_not_done};
+pub(crate) use site::site;
+
+use std::io::Write as _;
+
+/// Writes a line to standard output; who watches may have gone, and the command goes on.
+fn say(line: &str) {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{line}").and_then(|()| out.flush()).ok();
+}

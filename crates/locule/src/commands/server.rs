@@ -1,0 +1,109 @@
+//! `locule server`: runs a server, and a job if one is given.
+
+use std::fmt::Write as _;
+
+use anyhow::{Context as _, anyhow};
+use locule_kit::ServerKit;
+use locule_server::{JobRecord, JobStatus, ServerEvent};
+use tokio::sync::broadcast::error::RecvError;
+
+use super::say;
+use crate::arguments::{Output, Server};
+use crate::exit::{Code, Failure, OrExit as _};
+use crate::wire::{self, Network, RunningServer};
+use crate::{logs, stop};
+
+/// Runs a server until it is stopped, or until the job that it was given is over.
+pub(crate) async fn server(arguments: Server, verbose: u8) -> Result<(), Failure> {
+    logs::to_stderr(logs::Default::Info, verbose);
+    let kit = ServerKit::open(&arguments.kit)?;
+    if let Some(job) = &arguments.job {
+        wire::check_job(job)?;
+    }
+    let mut running = wire::server(&kit, &Network::of_this_process()).await?;
+    show(&running.listening(), arguments.output)?;
+    let course = tokio::select! {
+        course = follow(&mut running, &arguments) => course,
+        () = stop::asked(arguments.stop_with_stdin) => stopped(&arguments),
+    };
+    running.server.shutdown().await;
+    course
+}
+
+/// Shows what happens; ends with the job that was given, if there is one.
+async fn follow(running: &mut RunningServer, arguments: &Server) -> Result<(), Failure> {
+    let job = match &arguments.job {
+        Some(folder) => {
+            let submitted = running.server.submit(folder).await.map_err(Failure::from);
+            Some(submitted.map_err(|failure| failure.about(folder))?)
+        }
+        None => None,
+    };
+    loop {
+        match running.events.recv().await {
+            Ok(event) => {
+                show(&event, arguments.output)?;
+                match event {
+                    ServerEvent::JobFinished { record, .. } if job.as_ref() == Some(&record.job_id) => {
+                        return why_not_done(&record).map_or(Ok(()), Err);
+                    }
+                    _ => {}
+                }
+            }
+            Err(RecvError::Lagged(missed)) => tracing::warn!(missed, "events were not shown"),
+            Err(RecvError::Closed) => return Err(Failure::new(Code::Software, anyhow!("the server has ended"))),
+        }
+    }
+}
+
+/// To be stopped is how a server ends, unless it was given a job.
+fn stopped(arguments: &Server) -> Result<(), Failure> {
+    if arguments.job.is_some() { Err(Failure::interrupted()) } else { Ok(()) }
+}
+
+/// Why a job did not complete, with every site's refusals and reasons; nothing if it did.
+pub(crate) fn why_not_done(record: &JobRecord) -> Option<Failure> {
+    let status = record.status();
+    if status == JobStatus::Completed {
+        return None;
+    }
+    let reason = record.history.last().map_or("", |change| change.reason.as_str());
+    let mut text = format!("job {} ended as {}: {reason}", record.name, status.as_str());
+    for refusal in record.refusals() {
+        let locule_protocol::Refusal { site, component, file, path, code, reason } = refusal;
+        write!(text, "\n  {site} refuses {component} at {path} of {file}: {reason} ({code})").ok();
+    }
+    for (site, outcome) in &record.outcomes {
+        if let Some(reason) = outcome.reason.as_ref().filter(|_| outcome.refusals.is_empty()) {
+            write!(text, "\n  {site} ended with code {}: {reason}", outcome.code).ok();
+        }
+    }
+    Some(Failure::new(Code::JobFailed, anyhow!(text)))
+}
+
+fn show(event: &ServerEvent, output: Output) -> Result<(), Failure> {
+    match output {
+        Output::Json => say(&serde_json::to_string(event).context("event cannot be shown").or_exit(Code::Software)?),
+        Output::Text => say(&text(event)),
+    }
+    Ok(())
+}
+
+fn text(event: &ServerEvent) -> String {
+    match event {
+        ServerEvent::Listening { endpoint } => format!("listening at {endpoint}"),
+        ServerEvent::SiteJoined { site } => format!("{site} joined"),
+        ServerEvent::SiteLeft { site, reason } => format!("{site} left: {reason}"),
+        ServerEvent::JobStatus { job, status, reason } => format!("job {job} is {}: {reason}", status.as_str()),
+        ServerEvent::RoundStarted { round, rounds, .. } => format!("round {}/{rounds} began", round + 1),
+        ServerEvent::RoundFinished { round, rounds, sites, .. } => {
+            format!("round {}/{rounds} aggregated from {} sites", round + 1, sites.len())
+        }
+        ServerEvent::ResultSaved { path, .. } => format!("saved {}", path.display()),
+        ServerEvent::JobFinished { record, bytes_moved } => {
+            let (name, status) = (&record.name, record.status());
+            format!("job {name} is over: {}, {} rounds, {bytes_moved} bytes", status.as_str(), record.rounds_done)
+        }
+        other => format!("{other:?}"),
+    }
+}
