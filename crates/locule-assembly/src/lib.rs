@@ -144,9 +144,7 @@ pub fn assemble_counted(
     let uncounted = ConstructionCount::new(); // a site's own checkers are no part of the job
     let gates =
         gates_from_site_config(&site, registry, &context(&uncounted)).map_err(AssemblyError::Policy)?;
-    let document = read(&deployed.app_dir, deployed.config_file())?;
-    let document = document.substitute(&deployed.variables()).map_err(AssemblyError::Config)?;
-    let plan = Plan::from_document(&document, deployed.side, registry).map_err(AssemblyError::Config)?;
+    let plan = plan(deployed, registry)?;
     for warning in plan.warnings().iter() {
         tracing::warn!(job = deployed.job_id, site = deployed.participant, %warning, "configuration is doubtful");
     }
@@ -161,6 +159,16 @@ pub fn assemble_counted(
         AssemblyError::Refused(Refusal::new(&plan, refused))
     })?;
     Ok(approved.build(registry, &context(constructed))?)
+}
+
+/// Reads an app's configuration into a plan, and neither judges nor builds anything.
+///
+/// # Errors
+/// [`AssemblyError::Read`] and [`AssemblyError::Config`].
+pub fn plan(deployed: &Deployed, registry: &Registry) -> Result<Plan, AssemblyError> {
+    let document = read(&deployed.app_dir, deployed.config_file())?;
+    let document = document.substitute(&deployed.variables()).map_err(AssemblyError::Config)?;
+    Plan::from_document(&document, deployed.side, registry).map_err(AssemblyError::Config)
 }
 
 /// A refused plan: each denial with the full name of the component that it is about.

@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use locule_auth::SessionStamp;
-use locule_cell::{Cell, RequestError};
+use locule_cell::Cell;
 use locule_component::{Event, EventBus, RunContext};
 use locule_fobs::PeerContext;
-use locule_message::Fqcn;
-use locule_protocol::{DecodeError, EncodeError, OutcomeReport, Quit, QuitReply};
+use locule_message::{Fqcn, ReturnCode};
+use locule_protocol::{OutcomeReport, Quit, QuitReply};
 use tokio_util::sync::CancellationToken;
 
-use crate::conversation::{Conversation, request};
+use crate::conversation::{Conversation, SayError, request};
+use crate::redact::redact;
 use crate::settings::Settings;
 
 /// Speaks for a site: registers it, keeps it known, says good-bye.
@@ -53,15 +54,24 @@ impl Communicator {
         &self.settings
     }
 
-    /// Says good-bye and gives back what the server answered.
+    /// Says good-bye and gives back the server's message, escaped, cut to 300 characters, without secrets.
+    ///
+    /// A server that does not know the site has answered too: the site is as gone as it wants to be. Is not
+    /// ended by the communicator's cancellation, after which it is usually called.
     ///
     /// # Errors
     /// [`SayError`]; the site may leave all the same.
     pub async fn quit(&self) -> Result<String, SayError> {
         let quit = Quit { project_name: self.settings.project_name.clone(), peer: self.peer() };
         let ask = request(Quit::CHANNEL, Quit::TOPIC, quit.to_parts()?, self.settings.maintenance_timeout);
-        let reply = self.conversation.send(ask).await?;
-        Ok(QuitReply::from_parts(&reply.headers, &reply.payload)?.message)
+        let reply = self.conversation.ask(ask).await?;
+        if reply.code == ReturnCode::Unauthenticated {
+            let reason = redact(reply.error.unwrap_or_default());
+            tracing::info!(reason, "server had removed this site already");
+            return Ok(reason);
+        }
+        let reply = reply.into_ok()?;
+        Ok(redact(QuitReply::from_parts(&reply.headers, &reply.payload)?.message))
     }
 
     /// Tells the server how the site's part of a job ended. The server waits for this, also after success.
@@ -82,19 +92,4 @@ impl Communicator {
     pub(crate) fn fire(&self, event: &Event<'_>) {
         self.events.fire(event, &self.context.open());
     }
-}
-
-/// Why the server did not hear, or did not accept, what the site had to say.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum SayError {
-    /// The server could not be asked, or refused.
-    #[error("server did not accept: {0}")]
-    Request(#[from] RequestError),
-    /// The answer made no sense.
-    #[error("server's answer is not understood")]
-    Answer(#[from] DecodeError),
-    /// What was to be said cannot be put on the wire.
-    #[error("message cannot be encoded")]
-    Encode(#[from] EncodeError),
 }

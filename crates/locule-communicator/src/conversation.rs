@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use locule_cell::{Cell, Reply, Request, RequestError};
 use locule_message::Fqcn;
-use locule_protocol::Parts;
+use locule_protocol::{DecodeError, EncodeError, Parts};
+
+use crate::redact::redact;
 
 /// A cell that talks to one other cell.
 #[derive(Clone, Debug)]
@@ -20,7 +22,12 @@ impl Conversation {
 
     /// Sends a request; an answer with another code than `ok` is an error.
     pub(crate) async fn send(&self, request: Request) -> Result<Reply, RequestError> {
-        self.cell.request(&self.with, request).await?.into_ok()
+        self.ask(request).await?.into_ok()
+    }
+
+    /// Sends a request; the answer may have any code.
+    pub(crate) async fn ask(&self, request: Request) -> Result<Reply, RequestError> {
+        self.cell.request(&self.with, request).await
     }
 }
 
@@ -29,4 +36,27 @@ pub(crate) fn request(channel: &str, topic: &str, parts: Parts, timeout: Duratio
     let mut request = Request::new(channel, topic, parts.payload).timeout(timeout);
     request.headers = parts.headers;
     request
+}
+
+/// Why the server did not hear, or did not accept, what the site had to say. The text is fit for a log:
+/// what the server said is in it, without secrets.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SayError {
+    /// The server could not be asked, or refused.
+    #[error("server did not accept: {}", redact(.0))]
+    Request(RequestError),
+    /// The answer made no sense.
+    #[error("server's answer is not understood")]
+    Answer(#[from] DecodeError),
+    /// What was to be said cannot be put on the wire.
+    #[error("message cannot be encoded")]
+    Encode(#[from] EncodeError),
+}
+
+// No `#[from]`: it would make a source, and who prints sources prints what was not redacted.
+impl From<RequestError> for SayError {
+    fn from(error: RequestError) -> Self {
+        Self::Request(error)
+    }
 }

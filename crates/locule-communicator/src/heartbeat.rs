@@ -3,9 +3,8 @@
 use locule_component::Event;
 use locule_protocol::{Heartbeat, HeartbeatReply};
 
-use crate::communicator::{Communicator, SayError};
-use crate::conversation::request;
-use crate::redact::redact;
+use crate::communicator::Communicator;
+use crate::conversation::{SayError, request};
 
 /// Knows a site's jobs.
 pub trait JobKeeper: Send + Sync {
@@ -32,30 +31,36 @@ impl Communicator {
 
     /// Sends signs of life until it is cancelled, and aborts what the server no longer runs.
     ///
-    /// In a simulation it ends at the first answer that is not `ok`.
+    /// Goes on whatever the server answers, also when it does not know the site any more; a site that wants
+    /// to register anew then calls [`heartbeat`](Self::heartbeat) by itself. In a simulation jobs are not
+    /// aborted, and it ends at the first answer that is not `ok`.
     pub async fn heartbeat_loop(&self, jobs: &dyn JobKeeper) {
         loop {
             self.fire(&Event::BeforeClientHeartbeat);
+            let job_ids = jobs.job_ids();
             let answer = tokio::select! {
-                answer = self.heartbeat(jobs.job_ids()) => answer,
+                answer = self.heartbeat(job_ids.clone()) => answer,
                 () = self.cancel.cancelled() => return,
             };
             let wait = match answer {
-                Ok(_) if self.settings.simulate => self.settings.heartbeat_interval,
-                Ok(aborted) => {
-                    for job in &aborted {
-                        tracing::info!(job = redact(job), "server no longer runs this job");
+                Ok(unwanted) => {
+                    // a server can only know of jobs that it was told of
+                    for job in unwanted.iter().filter(|job| !self.settings.simulate && job_ids.contains(job)) {
+                        tracing::info!(job, "server no longer runs this job");
                         jobs.abort(job);
                     }
+                    self.fire(&Event::AfterClientHeartbeat);
                     self.settings.heartbeat_interval
                 }
-                Err(_) if self.settings.simulate => return,
+                Err(error) if self.settings.simulate => {
+                    tracing::info!(%error, "simulation is over");
+                    return;
+                }
                 Err(error) => {
-                    tracing::warn!(reason = redact(&error.to_string()), "heartbeat failed; trying again");
+                    tracing::warn!(%error, "heartbeat failed; trying again");
                     self.settings.heartbeat_retry
                 }
             };
-            self.fire(&Event::AfterClientHeartbeat);
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 () = self.cancel.cancelled() => return,

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use locule_cell::RequestError;
 use locule_component::Event;
 use locule_identity::{
-    Challenge, ChallengeError, NameError, Registration, RegistrationError, Secret, ServerProof, Session,
+    Challenge, ChallengeError, NameError, RegistrationError, Secret, ServerProof, ServerProven, Session,
     SignError, Signer, Token, Verifier,
 };
 use locule_message::ReturnCode;
@@ -36,17 +36,12 @@ impl fmt::Debug for Credentials {
     }
 }
 
-/// A registration that may be sent: with proofs in secure mode, without outside of it.
-enum Ready {
-    Proven(Registration),
-    Plain,
-}
-
 impl Communicator {
     /// Registers the site and puts the session's token on every message of its cell from now on.
     ///
-    /// Waits for the cell's link first, then challenges the server until it can be reached, without limit.
-    /// `credentials` may be absent only outside of secure mode.
+    /// Waits for a link of the cell first (`cell_wait`), then challenges the server and registers. While the
+    /// server cannot be reached, or says that it is not ready, it begins anew every `register_interval`,
+    /// without limit. `credentials` may be absent only outside of secure mode.
     ///
     /// # Errors
     /// [`RegisterError`]; none of them gets better by trying again at once.
@@ -54,15 +49,26 @@ impl Communicator {
     /// # Source
     /// nvflare 2.9.0, `nvflare.private.fed.authenticator`.
     pub async fn register(&self, credentials: Option<&Credentials>) -> Result<Session, RegisterError> {
+        if self.settings.secure && credentials.is_none() {
+            return Err(RegisterError::NoCredentials);
+        }
         self.fire(&Event::BeforeClientRegister);
         let registering = async {
             self.wait_for_cell().await;
-            let ready = match credentials.filter(|_| self.settings.secure) {
-                Some(credentials) => Ready::Proven(self.prove(credentials).await?),
-                None if self.settings.secure => return Err(RegisterError::NoCredentials),
-                None => Ready::Plain,
-            };
-            self.send_registration(ready, credentials).await
+            loop {
+                let ended = match credentials.filter(|_| self.settings.secure) {
+                    Some(credentials) => self.register_proven(credentials).await,
+                    None => self.register_unproven().await,
+                };
+                match ended {
+                    Err(error) if error.may_pass() => {
+                        let again_s = self.settings.register_interval.as_secs_f64();
+                        tracing::info!(%error, again_s, "server not reached; registering again");
+                        tokio::time::sleep(self.settings.register_interval).await;
+                    }
+                    ended => return ended,
+                }
+            }
         };
         let session = tokio::select! {
             session = registering => session?,
@@ -73,74 +79,60 @@ impl Communicator {
         Ok(session)
     }
 
-    /// The first link may take a while; a challenge before it would only be answered "unreachable".
+    /// A challenge before the first link would only be answered "unreachable". The link may lead to a relay;
+    /// a link to one of the site's own jobs leads nowhere.
     async fn wait_for_cell(&self) {
-        let server = &self.conversation.with;
-        if !self.conversation.cell.wait_linked(server, self.settings.cell_wait).await {
-            tracing::warn!(
-                waited_s = self.settings.cell_wait.as_secs(),
-                "no link to the server yet; trying on"
-            );
+        let cell = &self.conversation.cell;
+        let mut links = cell.links();
+        let linked = links.wait_for(|peers| peers.iter().any(|peer| !cell.name().contains(peer)));
+        if tokio::time::timeout(self.settings.cell_wait, linked).await.is_err() {
+            let waited_s = self.settings.cell_wait.as_secs_f64();
+            tracing::warn!(waited_s, "no link to the server yet; trying on");
         }
     }
 
-    /// Challenges the server until it answers, and signs what it asks for.
-    async fn prove(&self, credentials: &Credentials) -> Result<Registration, RegisterError> {
-        let proven = loop {
-            let challenge = Challenge::new(credentials.signer.identity(), &mut rand::rng())?;
-            let parts = ChallengeRequest {
-                common_name: challenge.cn().to_owned(),
-                nonce: challenge.nonce().to_owned(),
-            }
-            .to_parts()?;
-            let (channel, topic) = (ChallengeRequest::CHANNEL, ChallengeRequest::TOPIC);
-            let ask = request(channel, topic, parts, self.settings.maintenance_timeout).optional();
-            match self.conversation.send(ask).await {
-                Ok(reply) => {
-                    let reply = ChallengeReply::from_parts(&reply.headers, &reply.payload)?;
-                    let proof = ServerProof {
-                        nonce: reply.nonce,
-                        cn: reply.common_name,
-                        cert: reply.certificate.to_vec(),
-                        signature: reply.signature.to_vec(),
-                    };
-                    let (expected, verifier) = (&self.settings.expected_server, &*credentials.verifier);
-                    break challenge.prove_server(&proof, expected, verifier, SystemTime::now())?;
-                }
-                Err(error) if may_pass(&error) => {
-                    tracing::info!(
-                        reason = redact(&error.to_string()),
-                        again_s = self.settings.register_interval.as_secs(),
-                        "server not reached; challenging again"
-                    );
-                    tokio::time::sleep(self.settings.register_interval).await;
-                }
-                Err(error) => return Err(RegisterError::refused("challenge", &error)),
-            }
-        };
-        tracing::info!(peer = %proven.server().common_name, "server proved its identity");
+    async fn register_proven(&self, credentials: &Credentials) -> Result<Session, RegisterError> {
+        let proven = self.challenge(credentials).await?;
+        tracing::info!(peer = proven.server().common_name, "server proved its identity");
         let signer = credentials.signer.clone();
         let signed = tokio::task::spawn_blocking(move || proven.register(&*signer)).await;
-        signed.map_err(|_| RegisterError::Cancelled)?.map_err(RegisterError::Sign)
+        let registration = signed.map_err(|_| RegisterError::Cancelled)?.map_err(RegisterError::Sign)?;
+        let proof = registration.proof();
+        let proof = RegistrationProof {
+            certificate: proof.cert.clone().into(),
+            common_name: proof.cn.clone(),
+            signature: proof.signature.clone().into(),
+        };
+        let token = self.ask_for_token(Some(proof)).await?;
+        Ok(registration.accept(token, &*credentials.verifier)?)
     }
 
-    async fn send_registration(
-        &self,
-        ready: Ready,
-        credentials: Option<&Credentials>,
-    ) -> Result<Session, RegisterError> {
-        let settings = &self.settings;
-        let proof = match &ready {
-            Ready::Proven(registration) => {
-                let proof = registration.proof();
-                Some(RegistrationProof {
-                    certificate: proof.cert.clone().into(),
-                    common_name: proof.cn.clone(),
-                    signature: proof.signature.clone().into(),
-                })
-            }
-            Ready::Plain => None,
+    async fn register_unproven(&self) -> Result<Session, RegisterError> {
+        let token = self.ask_for_token(None).await?;
+        Ok(Session::unproven(&self.settings.site_name, token)?)
+    }
+
+    async fn challenge(&self, credentials: &Credentials) -> Result<ServerProven, RegisterError> {
+        let challenge = Challenge::new(credentials.signer.identity(), &mut rand::rng())?;
+        let (common_name, nonce) = (challenge.cn().to_owned(), challenge.nonce().to_owned());
+        let parts = ChallengeRequest { common_name, nonce }.to_parts()?;
+        let (channel, topic) = (ChallengeRequest::CHANNEL, ChallengeRequest::TOPIC);
+        let ask = request(channel, topic, parts, self.settings.maintenance_timeout).optional();
+        let reply = self.conversation.send(ask).await;
+        let reply = reply.map_err(|error| RegisterError::refused("challenge", &error))?;
+        let reply = ChallengeReply::from_parts(&reply.headers, &reply.payload)?;
+        let proof = ServerProof {
+            nonce: reply.nonce,
+            cn: reply.common_name,
+            cert: reply.certificate.to_vec(),
+            signature: reply.signature.to_vec(),
         };
+        let (expected, verifier) = (&self.settings.expected_server, &*credentials.verifier);
+        Ok(challenge.prove_server(&proof, expected, verifier, SystemTime::now())?)
+    }
+
+    async fn ask_for_token(&self, proof: Option<RegistrationProof>) -> Result<Token, RegisterError> {
+        let settings = &self.settings;
         let register = RegisterRequest {
             client_name: settings.site_name.clone(),
             client_type: ClientType::Regular,
@@ -152,32 +144,19 @@ impl Communicator {
         };
         let (channel, topic) = (RegisterRequest::CHANNEL, RegisterRequest::TOPIC);
         let ask = request(channel, topic, register.to_parts()?, settings.maintenance_timeout).optional();
-        let reply = match self.conversation.send(ask).await {
-            Ok(reply) => reply,
-            Err(error) => return Err(RegisterError::refused("registration", &error)),
-        };
-        let RegisterReply::Granted { token, signature, ssid, .. } =
-            RegisterReply::from_parts(&reply.headers, &reply.payload)?
-        else {
-            return Err(RegisterError::Refused {
+        let reply = self.conversation.send(ask).await;
+        let reply = reply.map_err(|error| RegisterError::refused("registration", &error))?;
+        match RegisterReply::from_parts(&reply.headers, &reply.payload)? {
+            RegisterReply::Granted { token, signature, ssid, .. } => {
+                Ok(Token { token: Secret::from(token), signature: Secret::from(signature), ssid })
+            }
+            RegisterReply::Refused => Err(RegisterError::Refused {
                 what: "registration",
                 code: ReturnCode::Unauthenticated,
                 reason: "server gave no reason: name, certificate or signature is not as it expects".into(),
-            });
-        };
-        let token = Token { token: Secret::from(token), signature: Secret::from(signature), ssid };
-        Ok(match (ready, credentials) {
-            (Ready::Proven(registration), Some(credentials)) => {
-                registration.accept(token, &*credentials.verifier)?
-            }
-            (Ready::Proven(_) | Ready::Plain, _) => Session::unproven(&settings.site_name, token)?,
-        })
+            }),
+        }
     }
-}
-
-/// Whether the server may simply not be there yet.
-fn may_pass(error: &RequestError) -> bool {
-    matches!(error.code(), ReturnCode::TargetUnreachable | ReturnCode::CommError | ReturnCode::Timeout)
 }
 
 /// Why a site could not register.
@@ -222,6 +201,15 @@ pub enum RegisterError {
 
 impl RegisterError {
     fn refused(what: &'static str, error: &RequestError) -> Self {
-        Self::Refused { what, code: error.code(), reason: redact(&error.to_string()) }
+        match error {
+            RequestError::Closed => Self::Cancelled,
+            error => Self::Refused { what, code: error.code(), reason: redact(error) },
+        }
+    }
+
+    /// Whether the server may simply not be there yet.
+    fn may_pass(&self) -> bool {
+        use ReturnCode::{CommError, ServiceUnavailable, TargetUnreachable, Timeout};
+        matches!(self, Self::Refused { code: CommError | ServiceUnavailable | TargetUnreachable | Timeout, .. })
     }
 }

@@ -18,7 +18,7 @@ fn substituted(value: Value) -> Result<Value, Diagnostics> {
         .set("SITE_NAME", "hospital-1")
         .set("ROUNDS", 3)
         .set("LITERAL", "{SITE_NAME}")
-        .environment("HOME", "/home/fl");
+        .environment("HOME", "/srv/fl");
     read("app.json", &value).substitute(&variables).map(|document| document.root().to_json())
 }
 
@@ -103,7 +103,7 @@ fn variables_are_put_in_their_places() {
         (json!("{own}"), json!({"lr": 0.1, "site": "hospital-1"})),
         (json!("{own?}"), json!({"lr": 0.1, "site": "hospital-1"})),
         (json!("data/{SITE_NAME}/{ROUNDS}.csv"), json!("data/hospital-1/3.csv")),
-        (json!("{$HOME}/x"), json!("/home/fl/x")),
+        (json!("{$HOME}/x"), json!("/srv/fl/x")),
         (json!("{missing?}"), json!(null)),
         (json!("a{missing?}b"), json!("ab")),
         (json!("{{SITE_NAME}}"), json!("{SITE_NAME}")),
@@ -130,7 +130,7 @@ fn variables_are_put_in_their_places() {
 fn names_that_nothing_defines_are_mistakes_with_suggestions() {
     let text = "{\n  \"data_root\": \"/data\",\n  \"a\": \"{data_rot}/{SITE_NAM}\",\n  \"b\": [\"{$HOMES}\", \"{data_root.__class__}\"],\n  \"c\": \"{@item:k=v}\"\n}";
     let document = Document::parse_json("app.json", text).unwrap_or_else(|mistakes| panic!("{mistakes}"));
-    let variables = Variables::new().set("SITE_NAME", "hospital-1").environment("HOME", "/home/fl");
+    let variables = Variables::new().set("SITE_NAME", "hospital-1").environment("HOME", "/srv/fl");
     assert_snapshot!(document.substitute(&variables).expect_err("names are unknown"), @r#"
     error[E0301]: unknown variable `data_rot`
       ┌─ app.json:3:8   at a

@@ -416,6 +416,27 @@ impl<T: Into<Value>> From<Option<T>> for Value {
 #[error("integer {0} is outside of -2^63 to 2^64-1")]
 pub struct IntOutOfRange(pub i128);
 
+/// JSON as the object format has it; integers stay integers.
+impl From<&serde_json::Value> for Value {
+    fn from(json: &serde_json::Value) -> Value {
+        match json {
+            serde_json::Value::Null => Value::None,
+            serde_json::Value::Bool(flag) => Value::Bool(*flag),
+            serde_json::Value::Number(number) => match (number.as_i64(), number.as_u64()) {
+                (Some(int), _) => Value::Int(int),
+                (None, Some(large)) => Value::UInt(large),
+                (None, None) => Value::Float(number.as_f64().unwrap_or(f64::NAN)),
+            },
+            serde_json::Value::String(text) => Value::Str(text.clone()),
+            serde_json::Value::Array(items) => Value::List(items.iter().map(Value::from).collect()),
+            serde_json::Value::Object(fields) => {
+                let entries = fields.iter().map(|(key, value)| (key.as_str(), Value::from(value)));
+                Value::Map(entries.collect())
+            }
+        }
+    }
+}
+
 impl TryFrom<i128> for Value {
     type Error = IntOutOfRange;
 

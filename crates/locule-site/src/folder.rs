@@ -91,7 +91,9 @@ impl RunFolders {
         }
         let signers = verify_folder(app_dir, &**verifier, SystemTime::now())?;
         match signers.iter().find(|signer| !signer.is_admin()) {
-            Some(signer) => Err(DeployError::Signer { name: signer.common_name.escape_debug().take(96).collect() }),
+            Some(signer) => {
+                Err(DeployError::Signer { name: signer.common_name.escape_debug().take(96).collect() })
+            }
             None => Ok(()),
         }
     }
@@ -265,7 +267,10 @@ mod tests {
         let folders = folders(kit.path());
         folders.deploy("job-1", "app", json!({}), &archive).unwrap();
         folders.deploy("job-2", "app", json!({}), &archive).unwrap();
-        assert!(matches!(folders.deploy("job-3", "app", json!({}), &archive), Err(DeployError::TooMany { most: 2 })));
+        assert!(matches!(
+            folders.deploy("job-3", "app", json!({}), &archive),
+            Err(DeployError::TooMany { most: 2 })
+        ));
         folders.deploy("job-2", "app", json!({}), &archive).expect("replacing one needs no more room");
     }
 

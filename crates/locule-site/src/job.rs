@@ -114,7 +114,11 @@ struct Job {
 
 impl Job {
     /// Links to the parent, with the site's session but without its key.
-    async fn open(host: Arc<SiteJobHost>, start: JobStart, abort: CancellationToken) -> Result<Self, JobFailure> {
+    async fn open(
+        host: Arc<SiteJobHost>,
+        start: JobStart,
+        abort: CancellationToken,
+    ) -> Result<Self, JobFailure> {
         let name = Fqcn::parse(&start.cell).map_err(|error| infrastructure(&error))?;
         let endpoint = Endpoint::parse(&start.parent).map_err(|error| infrastructure(&error))?;
         let parent = name.parent().ok_or_else(|| infrastructure(&"a job's cell has a parent"))?;
@@ -143,7 +147,8 @@ impl Job {
         };
         let end = EndOfRun::new(&self.abort);
         assembled.observers.push((EndOfRun::ID.to_owned(), Box::new(end.observer())));
-        let job_at_server = Fqcn::server().child(&self.start.job_id).map_err(|error| infrastructure(&error))?;
+        let job_at_server =
+            Fqcn::server().child(&self.start.job_id).map_err(|error| infrastructure(&error))?;
         self.hear_end_of_run(&end, job_at_server);
         let task_loop = self.task_loop(assembled, &end)?;
         self.tell_status(JobStatus::Started).await;
@@ -165,7 +170,6 @@ impl Job {
     async fn assemble(&self) -> Result<Assembled, JobFailure> {
         let (host, start) = (Arc::clone(&self.host), self.start.clone());
         let work = move || {
-            let meta = read_meta(&start).map_err(|error| Err(infrastructure(&error)))?;
             let site = &host.settings.site_name;
             let deployed = Deployed {
                 side: Side::Site,
@@ -174,15 +178,15 @@ impl Job {
                 job_id: start.job_id.clone(),
                 kit: host.kit.clone(),
                 app_dir: start.run_dir.join(format!("app_{site}")),
-                meta,
+                meta: read_meta(&start)?,
             };
-            assemble(&deployed, &host.registry).map_err(Ok)
+            Ok::<_, String>(assemble(&deployed, &host.registry))
         };
-        let error = match tokio::task::spawn_blocking(work).await {
-            Ok(Ok(assembled)) => return Ok(assembled),
-            Ok(Err(Ok(error))) => error,
-            Ok(Err(Err(failure))) => return Err(failure),
-            Err(panic) => return Err(JobFailure::new(FailureKind::Exception, panic.to_string())),
+        let done = tokio::task::spawn_blocking(work).await;
+        let done = done.map_err(|panic| JobFailure::new(FailureKind::Exception, panic.to_string()))?;
+        let error = match done.map_err(|error| infrastructure(&error))? {
+            Ok(assembled) => return Ok(assembled),
+            Err(error) => error,
         };
         if let AssemblyError::Refused(refusal) = &error {
             let body = json!(refusals(&self.host.settings.site_name, refusal)).to_string();
@@ -237,7 +241,9 @@ impl Job {
             }
             AssemblyError::Kit(_) | AssemblyError::Policy(_) => {
                 tracing::error!(job, %error, "site cannot judge jobs");
-                infrastructure(&"the site's own configuration cannot be used; its operator can read why in its log")
+                infrastructure(
+                    &"the site's own configuration cannot be used; its operator can read why in its log",
+                )
             }
             _ => infrastructure(&error),
         }

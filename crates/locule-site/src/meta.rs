@@ -40,8 +40,9 @@ fn value_to_json(value: &Value) -> Json {
         }
         Value::Map(map) => to_json(map),
         Value::OrderedDict(entries) => {
-            let entries =
-                entries.iter().filter_map(|(key, value)| Some((key.as_str()?.to_owned(), value_to_json(value))));
+            let entries = entries
+                .iter()
+                .filter_map(|(key, value)| Some((key.as_str()?.to_owned(), value_to_json(value))));
             Json::Object(entries.collect())
         }
         Value::None
@@ -81,7 +82,8 @@ mod tests {
     #[test]
     fn only_fixed_fields_are_compared() {
         let deployed = json!({ "job_id": "a", "resource_spec": { "x": 1, "y": 2 }, "status": "SUBMITTED" });
-        let same = json!({ "job_id": "a", "resource_spec": { "y": 2, "x": 1 }, "status": "RUNNING", "scope": null });
+        let same =
+            json!({ "job_id": "a", "resource_spec": { "y": 2, "x": 1 }, "status": "RUNNING", "scope": null });
         assert_eq!(difference(&deployed, &same), None);
         for (key, value) in [
             ("job_id", json!("b")),

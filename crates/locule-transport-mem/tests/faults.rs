@@ -1,5 +1,7 @@
 //! What the faults do to links.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::time::Duration;
 
 use bytes::Bytes;

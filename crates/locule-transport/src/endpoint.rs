@@ -3,8 +3,9 @@
 use std::fmt;
 use std::net::Ipv6Addr;
 use std::str::FromStr;
+use std::sync::Arc;
 
-/// `scheme://host[:port][/path][?query]`, checked.
+/// `scheme://host[:port][/path][?query]`, checked; cheap to clone.
 ///
 /// | part | form |
 /// |---|---|
@@ -26,8 +27,11 @@ use std::str::FromStr;
 ///
 /// # Source
 /// nvflare 2.9.0, `nvflare.fuel.f3.drivers.driver_params` (there, IPv6 hosts do not work).
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Endpoint {
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Endpoint(Arc<Parts>);
+
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+struct Parts {
     scheme: String,
     host: String,
     port: Option<u16>,
@@ -49,27 +53,27 @@ impl Endpoint {
 
     /// The scheme, in lower case: `grpc`.
     pub fn scheme(&self) -> &str {
-        &self.scheme
+        &self.0.scheme
     }
 
     /// The host: a name, an IPv4 address, an IPv6 address without its brackets, or `0`.
     pub fn host(&self) -> &str {
-        &self.host
+        &self.0.host
     }
 
     /// The port, when there is one.
     pub fn port(&self) -> Option<u16> {
-        self.port
+        self.0.port
     }
 
     /// The path with its leading `/`, or nothing.
     pub fn path(&self) -> &str {
-        &self.path
+        &self.0.path
     }
 
     /// What follows the `?`.
     pub fn query(&self) -> Option<&str> {
-        self.query.as_deref()
+        self.0.query.as_deref()
     }
 
     /// The value of a query parameter, as written; the last one counts.
@@ -83,20 +87,21 @@ impl Endpoint {
 
     /// Whether the host is `0`: every interface of this machine.
     pub fn is_all_interfaces(&self) -> bool {
-        self.host == "0"
+        self.0.host == "0"
     }
 
     /// The same endpoint at another port.
     #[must_use]
     pub fn with_port(mut self, port: u16) -> Self {
-        self.port = Some(port);
+        Arc::make_mut(&mut self.0).port = Some(port);
         self
     }
 
     /// Host and port as a URL has them: IPv6 addresses in brackets, no `:` without a port.
     pub fn authority(&self) -> String {
-        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
-        match self.port {
+        let host =
+            if self.host().contains(':') { format!("[{}]", self.host()) } else { self.host().to_owned() };
+        match self.port() {
             Some(port) => format!("{host}:{port}"),
             None => host,
         }
@@ -105,11 +110,17 @@ impl Endpoint {
 
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}://{}{}", self.scheme, self.authority(), self.path)?;
-        match &self.query {
+        write!(f, "{}://{}{}", self.scheme(), self.authority(), self.path())?;
+        match self.query() {
             Some(query) => write!(f, "?{query}"),
             None => Ok(()),
         }
+    }
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Endpoint({self})")
     }
 }
 
@@ -171,7 +182,8 @@ fn read(text: &str) -> Result<Endpoint, Fault> {
     };
     let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     let (host, port) = split_authority(authority)?;
-    Ok(Endpoint { scheme: read_scheme(scheme)?, host, port, path: path.to_owned(), query })
+    let scheme = read_scheme(scheme)?;
+    Ok(Endpoint(Arc::new(Parts { scheme, host, port, path: path.to_owned(), query })))
 }
 
 fn read_scheme(scheme: &str) -> Result<String, Fault> {

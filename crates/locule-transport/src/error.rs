@@ -78,9 +78,10 @@ impl DialError {
     /// Sorts an operating system's error.
     pub fn from_io(endpoint: &Endpoint, error: io::Error) -> Self {
         let endpoint = endpoint.clone();
-        match error.kind() {
-            io::ErrorKind::ConnectionRefused => Self::Refused { endpoint },
-            _ => Self::Unreachable { endpoint, source: error.into() },
+        if error.kind() == io::ErrorKind::ConnectionRefused {
+            Self::Refused { endpoint }
+        } else {
+            Self::Unreachable { endpoint, source: error.into() }
         }
     }
 
@@ -149,6 +150,7 @@ impl ListenError {
     }
 
     /// Sorts an operating system's error.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the other kinds need no remedy of their own")]
     pub fn from_io(endpoint: &Endpoint, error: io::Error) -> Self {
         let endpoint = endpoint.clone();
         match error.kind() {

@@ -6,6 +6,7 @@ mod commands;
 mod demo;
 mod exit;
 mod logs;
+mod network;
 mod stop;
 mod version;
 mod wire;

@@ -5,14 +5,16 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, anyhow};
 use locule_assembly::{AssemblyError, Deployed};
 use locule_auth::{CertificateLinkPolicy, LedgerLimits, ServerGate, ServerStamp, SessionStamp, TokenLedger};
-use locule_cell::{Cell, CellConfig};
-use locule_communicator::Credentials;
-use locule_component::{Registry, Side};
+use locule_cell::{Cell, CellConfig, Dialing};
+use locule_communicator::{Credentials, Settings};
+use locule_component::{EventBus, Registry, Side};
+use locule_config::{Diagnostic, Node};
+use locule_fobs::{Map, Value};
 use locule_identity::{Identity, Signer, Usage, Verifier};
 use locule_identity_openssl::{OpensslSigner, OpensslVerifier};
 use locule_job::JobFolder;
@@ -20,13 +22,13 @@ use locule_kit::{Address, ConnectionSecurity, KitFiles, ServerKit, SiteKit, Work
 use locule_launcher::{JobStart, TaskLauncher};
 use locule_message::Fqcn;
 use locule_server::{JobHost, Server, ServerEvent, ServerParts, ServerSettings};
-use locule_site::{Site, SiteJobHost, SiteParts, SiteSettings};
+use locule_site::{Site, SiteEvent, SiteJobHost, SiteParts, SiteSettings};
 use locule_store::FileJournal;
-use locule_transport::{Endpoint, Security, Transports};
-use locule_transport_mem::MemTransport;
-use tokio::sync::broadcast;
+use locule_transport::Endpoint;
+use tokio::sync::{broadcast, watch};
 
 use crate::exit::{Code, Failure, OrExit as _};
+use crate::network::{self, Carriers, Network};
 
 /// Components that jobs and sites may name, one line each.
 pub(crate) fn registry() -> Arc<Registry> {
@@ -57,8 +59,8 @@ impl RunningServer {
 /// From a server's kit to a server that admits sites.
 pub(crate) async fn server(kit: &ServerKit, network: &Network) -> Result<RunningServer, Failure> {
     let (signer, verifier) = credentials(&kit.files, Usage::Server)?;
-    let (external, internal) = (endpoint(&kit.listen)?, internal("server")?);
-    let transports = network.transports(&kit.listen, || server_carrier(kit))?;
+    let (external, internal) = (endpoint(&kit.listen)?, network::jobs_endpoint());
+    let Carriers { all, inside } = network.carriers_of_server(kit)?;
     let state = kit.workspace.make_state_dir();
     let state = state.with_context(|| format!("cannot write {}", kit.state_dir().display()));
     let state = state.or_exit(Code::CannotCreate)?;
@@ -69,7 +71,7 @@ pub(crate) async fn server(kit: &ServerKit, network: &Network) -> Result<Running
     let stamp = Arc::new(ServerStamp::parent(&*signer).or_exit(Code::Config)?);
 
     let cell = Cell::builder(CellConfig::new(Fqcn::server()))
-        .transports(transports)
+        .transports(all)
         .gate(Arc::new(ServerGate::new(Fqcn::server(), Arc::clone(&ledger))))
         .stamp(stamp.clone())
         .link_policy(Arc::new(link_policy(Fqcn::server(), kit.connection_security, &kit.auth_identity_map)?))
@@ -77,7 +79,7 @@ pub(crate) async fn server(kit: &ServerKit, network: &Network) -> Result<Running
 
     let host = Arc::new(JobHost {
         registry: registry(),
-        transports: network.inside(),
+        transports: inside,
         kit: kit.workspace.clone(),
         project: kit.project.clone(),
         org: signer.identity().organization.clone().unwrap_or_default(),
@@ -113,10 +115,85 @@ pub(crate) struct SiteChoices {
     /// Another name than the certificate's common name.
     pub(crate) name: Option<String>,
     /// Another interval between heartbeats.
-    pub(crate) heartbeat: Option<std::time::Duration>,
+    pub(crate) heartbeat: Option<Duration>,
 }
 
-/// Stops a server or a site that was not wired to its end.
+/// A site on its way into its federation.
+#[derive(Debug)]
+pub(crate) struct RunningSite {
+    pub(crate) site: Site,
+    /// What happens from the start on.
+    pub(crate) events: broadcast::Receiver<SiteEvent>,
+    /// How dialing the server goes.
+    pub(crate) dialing: watch::Receiver<Dialing>,
+}
+
+/// From a site's kit to a site that registers.
+pub(crate) async fn site(
+    kit: &SiteKit,
+    choices: SiteChoices,
+    network: &Network,
+) -> Result<RunningSite, Failure> {
+    if let Some(relay) = &kit.relay {
+        let error =
+            anyhow!("the kit reaches its server through the relay {}, which cannot be done yet", relay.fqcn);
+        return Err(Failure::new(Code::Config, error));
+    }
+    let (signer, verifier) = credentials(&kit.files, Usage::Client)?;
+    let Identity { common_name, organization, .. } = signer.identity().clone();
+    let name = choices.name.unwrap_or(common_name);
+    let own = Fqcn::parse(&name).with_context(|| format!("{name:?} cannot be the name of a site"));
+    let own = own.or_exit(Code::Config)?;
+    let server = endpoint(&kit.server)?;
+    let Carriers { all, inside } = network.carriers_of_site(kit)?;
+    let policy = link_policy(own.clone(), kit.connection_security, &kit.auth_identity_map)?;
+    let policy = policy.expect(Fqcn::server(), &kit.server_identity);
+    let stamp = Arc::new(SessionStamp::new());
+
+    let cell = Cell::builder(CellConfig::new(own))
+        .transports(all)
+        .stamp(stamp.clone())
+        .link_policy(Arc::new(policy))
+        .start();
+
+    let settings = communicator_settings(kit, &name, choices.heartbeat);
+    let (session, of_now) = watch::channel(None);
+    let mut host = SiteJobHost::new(settings.clone(), kit.workspace.clone(), registry(), inside, of_now);
+    host.org = organization.unwrap_or_default();
+    let host = Arc::new(host);
+    let run = move |start: JobStart, abort| locule_site::run_job(Arc::clone(&host), start, abort);
+    let parts = SiteParts {
+        cell: cell.clone(),
+        stamp,
+        session,
+        credentials: Some(Credentials { signer, verifier }),
+        launcher: Arc::new(TaskLauncher::new(run)),
+        internal: network::jobs_endpoint(),
+        kit: kit.workspace.clone(),
+        events: Arc::new(EventBus::default()),
+    };
+    let mut settings = SiteSettings::new(settings);
+    settings.require_signed_jobs = kit.require_signed_jobs;
+    let site = Site::start(settings, parts).await?;
+    let events = site.events();
+    let dialing = cell.connect(server).state();
+    Ok(RunningSite { site, events, dialing })
+}
+
+fn communicator_settings(kit: &SiteKit, name: &str, heartbeat: Option<Duration>) -> Settings {
+    let mut settings = Settings::new(&kit.project, name, &kit.server_identity);
+    settings.maintenance_timeout = kit.timeouts.message;
+    settings.communication_timeout = kit.timeouts.communication;
+    settings.register_interval = kit.timeouts.register_interval;
+    settings.heartbeat_interval = heartbeat.unwrap_or(kit.timeouts.heartbeat_interval);
+    let config = kit.site_config.iter().map(|(key, value)| (key.as_str(), Value::from(value)));
+    settings.site_config = Some(config.collect()).filter(|config: &Map| !config.is_empty());
+    let compression = kit.resources.root().find(&["client", "compression"]).and_then(Node::as_str);
+    settings.compression = compression.map(str::to_owned);
+    settings
+}
+
+/// A journal of this process alone.
 fn journal(path: &Path) -> Result<Box<FileJournal>, Failure> {
     let journal = FileJournal::open(path).map_err(|error| match &error {
         locule_store::OpenError::InUse { .. } => Failure::new(Code::Unavailable, error),
@@ -149,11 +226,6 @@ fn endpoint(address: &Address) -> Result<Endpoint, Failure> {
     Endpoint::parse(&address.to_string()).or_exit(Code::Config)
 }
 
-/// Where the cells of a daemon's own jobs reach it, in memory.
-fn internal(name: &str) -> Result<Endpoint, Failure> {
-    Endpoint::parse(&format!("mem://jobs.{name}")).or_exit(Code::Config)
-}
-
 /// Lets a neighbour bear the name that its certificate allows; without mutual TLS, only tokens tell.
 fn link_policy(
     own: Fqcn,
@@ -171,17 +243,36 @@ fn link_policy(
     })
 }
 
-/// Checks a job folder as far as that is possible without its sites: its meta, and both halves of every app.
+/// Checks a job folder as far as that is possible without its sites: its meta, and both halves of its apps.
 ///
 /// A site may know components that this program does not, so an unknown name in a site's half is a mistake
 /// only in our own namespace.
 pub(crate) fn check_job(folder: &Path) -> Result<(), Failure> {
-    todo!()
+    let job = JobFolder::read(folder).map_err(|error| Failure::from(error).about(folder))?;
+    let registry = registry();
+    for (app, to) in &job.meta.deploy_map {
+        let halves = [(Side::Server, to.has_server()), (Side::Site, to.has_sites())];
+        for (side, _) in halves.into_iter().filter(|(_, deployed)| *deployed) {
+            let deployed = Deployed {
+                side,
+                participant: if side == Side::Server { "server" } else { "site" }.to_owned(),
+                org: String::new(),
+                job_id: "job".to_owned(),
+                kit: Workspace::new(folder),
+                app_dir: job.app_dir(app),
+                meta: job.meta.to_json(job.byoc),
+            };
+            match locule_assembly::plan(&deployed, &registry) {
+                Ok(_) => {}
+                Err(AssemblyError::Config(mistakes))
+                    if side == Side::Site && mistakes.iter().all(is_foreign) => {}
+                Err(error) => return Err(Failure::new(Code::Data, error).about(&deployed.app_dir)),
+            }
+        }
+    }
+    Ok(())
 }
 
-/// What carries messages in memory: for one process alone, or for a whole federation in it.
-#[derive(Clone, Debug)]
-pub(crate) struct Network {
-    mem: MemTransport,
-    is_shared: bool,
+fn is_foreign(mistake: &Diagnostic) -> bool {
+    mistake.code == locule_component::code::UNKNOWN_COMPONENT && !mistake.snippet.text.contains("\"locule.")
 }

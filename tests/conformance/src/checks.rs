@@ -1,5 +1,7 @@
 //! The promises of a carrier, one function each.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::future::poll_fn;
 use std::time::Duration;
 

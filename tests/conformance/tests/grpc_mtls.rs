@@ -1,5 +1,7 @@
 //! gRPC where both ends show a certificate, and what happens when one of them is not accepted.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;

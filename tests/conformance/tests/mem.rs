@@ -1,5 +1,7 @@
 //! The in-process carrier.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::sync::Arc;
 
 use conformance::{Fixture, MAX_FRAME_LEN};

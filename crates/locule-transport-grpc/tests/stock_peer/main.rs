@@ -1,5 +1,7 @@
 //! The carrier against a peer that it was not written with: the same service, generated, on tonic.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 #[expect(
     clippy::allow_attributes_without_reason,
     unreachable_pub,

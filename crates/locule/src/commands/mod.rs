@@ -6,7 +6,7 @@ mod site;
 
 pub(crate) use provision::provision;
 pub(crate) use server::{server, why_not_done};
-pub(crate) use site::site;
+pub(crate) use site::{site, why as why_site_ended};
 
 use std::io::Write as _;
 

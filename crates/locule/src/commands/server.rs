@@ -20,7 +20,7 @@ pub(crate) async fn server(arguments: Server, verbose: u8) -> Result<(), Failure
     if let Some(job) = &arguments.job {
         wire::check_job(job)?;
     }
-    let mut running = wire::server(&kit, &Network::of_this_process()).await?;
+    let mut running = wire::server(&kit, &Network::outside()).await?;
     show(&running.listening(), arguments.output)?;
     let course = tokio::select! {
         course = follow(&mut running, &arguments) => course,
@@ -51,7 +51,9 @@ async fn follow(running: &mut RunningServer, arguments: &Server) -> Result<(), F
                 }
             }
             Err(RecvError::Lagged(missed)) => tracing::warn!(missed, "events were not shown"),
-            Err(RecvError::Closed) => return Err(Failure::new(Code::Software, anyhow!("the server has ended"))),
+            Err(RecvError::Closed) => {
+                return Err(Failure::new(Code::Software, anyhow!("the server has ended")));
+            }
         }
     }
 }
@@ -83,7 +85,9 @@ pub(crate) fn why_not_done(record: &JobRecord) -> Option<Failure> {
 
 fn show(event: &ServerEvent, output: Output) -> Result<(), Failure> {
     match output {
-        Output::Json => say(&serde_json::to_string(event).context("event cannot be shown").or_exit(Code::Software)?),
+        Output::Json => {
+            say(&serde_json::to_string(event).context("event cannot be shown").or_exit(Code::Software)?)
+        }
         Output::Text => say(&text(event)),
     }
     Ok(())
@@ -94,7 +98,9 @@ fn text(event: &ServerEvent) -> String {
         ServerEvent::Listening { endpoint } => format!("listening at {endpoint}"),
         ServerEvent::SiteJoined { site } => format!("{site} joined"),
         ServerEvent::SiteLeft { site, reason } => format!("{site} left: {reason}"),
-        ServerEvent::JobStatus { job, status, reason } => format!("job {job} is {}: {reason}", status.as_str()),
+        ServerEvent::JobStatus { job, status, reason } => {
+            format!("job {job} is {}: {reason}", status.as_str())
+        }
         ServerEvent::RoundStarted { round, rounds, .. } => format!("round {}/{rounds} began", round + 1),
         ServerEvent::RoundFinished { round, rounds, sites, .. } => {
             format!("round {}/{rounds} aggregated from {} sites", round + 1, sites.len())
@@ -102,7 +108,11 @@ fn text(event: &ServerEvent) -> String {
         ServerEvent::ResultSaved { path, .. } => format!("saved {}", path.display()),
         ServerEvent::JobFinished { record, bytes_moved } => {
             let (name, status) = (&record.name, record.status());
-            format!("job {name} is over: {}, {} rounds, {bytes_moved} bytes", status.as_str(), record.rounds_done)
+            format!(
+                "job {name} is over: {}, {} rounds, {bytes_moved} bytes",
+                status.as_str(),
+                record.rounds_done
+            )
         }
         other => format!("{other:?}"),
     }

@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use locule_server::ServerEvent;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::Happening;
@@ -21,32 +21,45 @@ const GRACE: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(super) struct Children {
     running: JoinSet<()>,
-    stop: tokio::sync::watch::Sender<bool>,
+    stop: watch::Sender<bool>,
     happenings: mpsc::Sender<Happening>,
     logs: PathBuf,
+    verbose: u8,
 }
 
 impl Children {
     /// None yet; what they do is told to `happenings`, what they log goes to files in `logs`.
-    pub(super) fn new(happenings: mpsc::Sender<Happening>, logs: &Path) -> Self {
-        let (stop, _) = tokio::sync::watch::channel(false);
-        Self { running: JoinSet::new(), stop, happenings, logs: logs.to_owned() }
+    pub(super) fn new(happenings: mpsc::Sender<Happening>, logs: &Path, verbose: u8) -> Self {
+        let (stop, _) = watch::channel(false);
+        Self { running: JoinSet::new(), stop, happenings, logs: logs.to_owned(), verbose }
     }
 
-    /// Starts `locule` with these arguments under this name.
-    pub(super) fn start(&mut self, name: &str, arguments: &[&str]) -> anyhow::Result<()> {
+    /// Starts `locule` under this name with a subcommand, a kit and more arguments.
+    pub(super) fn start(
+        &mut self,
+        name: &str,
+        command: &str,
+        kit: &Path,
+        more: &[&str],
+    ) -> anyhow::Result<()> {
         let log = self.logs.join(format!("{name}.log"));
-        let file = File::create(&log).with_context(|| format!("create {}", log.display()))?;
-        let binary = std::env::current_exe().context("find this binary")?;
-        let child = Command::new(binary)
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(file)
-            .kill_on_drop(true)
-            .spawn()
-            .with_context(|| format!("start {name}"))?;
-        self.running.spawn(watch(name.to_owned(), child, log, self.happenings.clone(), self.stop.subscribe()));
+        let file = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
+        let binary = std::env::current_exe().context("cannot find this binary")?;
+        let mut child = Command::new(binary);
+        child.arg(command).arg(kit).args(more).arg("--stop-with-stdin");
+        child.args(std::iter::repeat_n("-v", self.verbose.into()));
+        child.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(file).kill_on_drop(true);
+        // A Ctrl-C in the terminal is for the demo, which then ends its children in order.
+        #[cfg(unix)]
+        child.process_group(0);
+        let child = child.spawn().with_context(|| format!("cannot start {name}"))?;
+        self.running.spawn(watch_over(
+            name.to_owned(),
+            child,
+            log,
+            self.happenings.clone(),
+            self.stop.subscribe(),
+        ));
         Ok(())
     }
 
@@ -58,12 +71,12 @@ impl Children {
 }
 
 /// Tells what a child prints and how it ends; ends it when told to.
-async fn watch(
+async fn watch_over(
     name: String,
     mut child: Child,
     log: PathBuf,
     happenings: mpsc::Sender<Happening>,
-    mut stop: tokio::sync::watch::Receiver<bool>,
+    mut stop: watch::Receiver<bool>,
 ) {
     let mut stdin = child.stdin.take();
     let stdout = child.stdout.take().expect("standard output is piped");
@@ -79,6 +92,7 @@ async fn watch(
             _ = stop.wait_for(|stop| *stop), if stdin.is_some() => {
                 drop(stdin.take());
                 if tokio::time::timeout(GRACE, child.wait()).await.is_err() {
+                    tracing::warn!(name, "process does not end; killing it");
                     child.kill().await.ok();
                 }
             }
@@ -88,7 +102,7 @@ async fn watch(
         tell(&happenings, &line).await;
     }
     let how = describe(&name, status, &log);
-    happenings.send(Happening::Ended { name, how }).await.ok();
+    happenings.send(Happening::Ended { how }).await.ok();
 }
 
 async fn tell(happenings: &mpsc::Sender<Happening>, line: &str) {
@@ -101,8 +115,8 @@ async fn tell(happenings: &mpsc::Sender<Happening>, line: &str) {
 fn describe(name: &str, status: Option<ExitStatus>, log: &Path) -> String {
     let status = status.map_or_else(|| "ended".to_owned(), |status| format!("ended with {status}"));
     let said = std::fs::read_to_string(log).unwrap_or_default();
-    match said.lines().rev().find(|line| line.starts_with("locule: ")) {
-        Some(line) => format!("{name} {status}: {}", &line["locule: ".len()..]),
+    match said.lines().rev().find_map(|line| line.strip_prefix("locule: ")) {
+        Some(reason) => format!("{name} {status}: {reason}"),
         None => format!("{name} {status}; see {}", log.display()),
     }
 }

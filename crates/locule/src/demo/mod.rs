@@ -1,111 +1,152 @@
 //! `locule demo`: provision, start, submit, watch, judge, report.
 
 mod children;
+mod course;
 mod report;
 mod scene;
 mod screen;
+#[cfg(feature = "mem")]
 mod tasks;
 
-use std::path::PathBuf;
-use std::time::Instant;
+use std::io::Write as _;
 
-use anyhow::{Context as _, anyhow};
-use locule_demo::{Model, RoundPoint};
-use locule_server::{JobRecord, JobStatus, ServerEvent};
+use anyhow::anyhow;
+use locule_server::{JobRecord, ServerEvent};
 use tokio::sync::mpsc;
 
 use self::children::Children;
-use self::report::{Quality, Report, SiteReport};
+use self::course::Course;
 use self::scene::Scene;
-use self::screen::{Score, Screen};
+use self::screen::Screen;
+#[cfg(feature = "mem")]
 use self::tasks::Tasks;
 use crate::arguments::{Carrier, Demo, Output};
 use crate::exit::{Code, Failure, OrExit as _};
+use crate::{commands, logs, stop};
+
+/// Happenings that may wait to be seen.
+const HAPPENINGS: usize = 256;
 
 /// Something that happens in the demo's federation.
 #[derive(Debug)]
 enum Happening {
     /// The server says something.
     Server(ServerEvent),
-    /// A server or a site ended.
-    Ended { name: String, how: String },
+    /// The server or a site ended.
+    Ended { how: String },
 }
 
 /// Runs the demo; the exit code is 0 only if every site finished all rounds.
 pub(crate) async fn run(arguments: Demo, verbose: u8) -> Result<(), Failure> {
-    let scene = tokio::task::spawn_blocking({
-        let arguments = arguments.clone();
-        move || Scene::make(&arguments)
-    })
-    .await
-    .or_exit(Code::Software)??;
-    let quiet = arguments.output == Output::Json;
-    let screen = Screen::new(&scene.site_names(), u64::from(arguments.rounds), quiet);
-    let started = Instant::now();
-    let (told, mut happenings) = mpsc::channel(64);
-    let federation = Federation::start(&scene, arguments.transport, verbose, told).await?;
-    let mut course = Course::new(&scene, &screen);
-    let outcome = tokio::select! {
-        outcome = course.follow(&mut happenings) => outcome,
-        _ = tokio::signal::ctrl_c() => Err(Failure::new(Code::Interrupted, anyhow!("interrupted"))),
+    let scene = make_scene(&arguments).await?;
+    start_logs(arguments.transport, &scene, verbose)?;
+    let screen = Screen::new(&scene.site_names(), u64::from(arguments.rounds));
+    let (told, mut happenings) = mpsc::channel(HAPPENINGS);
+    let mut federation = Federation::new(arguments.transport, &scene, verbose, told);
+    let mut course = Course::begin(&scene, &screen);
+    let ended = tokio::select! {
+        ended = course.follow(&mut federation, &mut happenings) => ended,
+        () = stop::asked(false) => Err(Failure::interrupted()),
     };
     drop(happenings);
     federation.stop().await;
-    screen.finish();
-    if outcome.is_err() {
-        screen.clear();
+    match ended {
+        Ok(record) => {
+            screen.finish();
+            show(course.report(&record, &arguments)?, arguments.output);
+            verdict(&record, u64::from(arguments.rounds))
+        }
+        Err(failure) => {
+            screen.clear();
+            Err(failure)
+        }
     }
-    let record = outcome?;
-    let report = course.report(&record, &arguments, started.elapsed().as_secs_f64()).or_exit(Code::CannotCreate)?;
-    print(&report, arguments.output);
-    verdict(&record, &scene, u64::from(arguments.rounds))
+}
+
+async fn make_scene(arguments: &Demo) -> Result<Scene, Failure> {
+    let arguments = arguments.clone();
+    tokio::task::spawn_blocking(move || Scene::make(&arguments)).await.or_exit(Code::Software)?
+}
+
+/// Where everything runs in this process, so do its logs go to the folder of logs.
+fn start_logs(carrier: Carrier, scene: &Scene, verbose: u8) -> Result<(), Failure> {
+    match carrier {
+        Carrier::Grpc => logs::to_stderr(logs::Default::Warn, verbose),
+        Carrier::Mem => logs::to_file(&scene.logs.join("demo.log"), logs::Default::Info, verbose)?,
+    }
+    Ok(())
+}
+
+fn show(report: report::Report, output: Output) {
+    let text = match output {
+        Output::Text => report.text(),
+        Output::Json => report.json(),
+    };
+    // Who reads may have gone; the exit code still says how it ended.
+    writeln!(std::io::stdout(), "{text}").ok();
+}
+
+/// The job must be done, and all of it.
+fn verdict(record: &JobRecord, rounds: u64) -> Result<(), Failure> {
+    match commands::why_not_done(record) {
+        Some(failure) => Err(failure),
+        None if record.rounds_done < rounds => {
+            let error = anyhow!("only {} of {rounds} rounds were done", record.rounds_done);
+            Err(Failure::new(Code::JobFailed, error))
+        }
+        None => Ok(()),
+    }
 }
 
 /// The server and the sites, as processes or as tasks.
 #[derive(Debug)]
 enum Federation {
     Processes(Children),
+    #[cfg(feature = "mem")]
     Tasks(Tasks),
 }
 
 impl Federation {
-    async fn start(
-        scene: &Scene,
-        carrier: Carrier,
-        verbose: u8,
-        told: mpsc::Sender<Happening>,
-    ) -> Result<Self, Failure> {
+    /// Nothing runs yet.
+    fn new(carrier: Carrier, scene: &Scene, verbose: u8, told: mpsc::Sender<Happening>) -> Self {
         match carrier {
-            Carrier::Grpc => {
-                let mut children = Children::new(told, &scene.logs);
-                let verbosity = "v".repeat(verbose.into());
-                let verbosity = if verbose == 0 { "--stop-with-stdin".into() } else { format!("-{verbosity}") };
-                let text = |path: &PathBuf| path.display().to_string();
-                let server = [
-                    "server",
-                    &text(&scene.server),
-                    "--job",
-                    &text(&scene.job),
-                    "--output",
-                    "json",
-                    "--stop-with-stdin",
-                    &verbosity,
-                ]
-                .map(str::to_owned);
-                children.start("server", &dedup(&server)).or_exit(Code::Unavailable)?;
-                for (name, kit) in &scene.sites {
-                    let site = ["site", &text(kit), "--stop-with-stdin", &verbosity].map(str::to_owned);
-                    children.start(name, &dedup(&site)).or_exit(Code::Unavailable)?;
-                }
-                Ok(Self::Processes(children))
-            }
-            Carrier::Mem => Ok(Self::Tasks(Tasks::start(scene, told).await?)),
+            #[cfg(feature = "mem")]
+            Carrier::Mem => Self::Tasks(Tasks::new(told)),
+            _ => Self::Processes(Children::new(told, &scene.logs, verbose)),
         }
     }
 
+    /// Starts the server, which says so by a happening when it listens.
+    async fn start_server(&mut self, scene: &Scene) -> Result<(), Failure> {
+        match self {
+            Self::Processes(children) => {
+                let job = scene.job.display().to_string();
+                let more = ["--job", &job, "--output", "json"];
+                children.start("server", "server", &scene.server, &more).or_exit(Code::Unavailable)
+            }
+            #[cfg(feature = "mem")]
+            Self::Tasks(tasks) => tasks.start_server(scene).await,
+        }
+    }
+
+    async fn start_sites(&mut self, scene: &Scene) -> Result<(), Failure> {
+        for (name, kit) in &scene.sites {
+            match self {
+                Self::Processes(children) => {
+                    children.start(name, "site", kit, &[]).or_exit(Code::Unavailable)?
+                }
+                #[cfg(feature = "mem")]
+                Self::Tasks(tasks) => tasks.start_site(name, kit).await?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Stops the sites and the server, and waits until they are gone.
     async fn stop(self) {
         match self {
             Self::Processes(children) => children.stop().await,
+            #[cfg(feature = "mem")]
             Self::Tasks(tasks) => tasks.stop().await,
         }
     }

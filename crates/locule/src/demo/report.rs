@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use comfy_table::{CellAlignment, Table, presets};
+use locule_demo::Judgement;
 use locule_protocol::Refusal;
 use serde::Serialize;
 
@@ -42,6 +43,12 @@ pub(super) struct Quality {
     pub(super) accuracy: f64,
 }
 
+impl From<Judgement> for Quality {
+    fn from(Judgement { auc, accuracy, .. }: Judgement) -> Self {
+        Self { auc, accuracy }
+    }
+}
+
 /// What a site would reach alone.
 #[derive(Debug, Serialize)]
 pub(super) struct SiteReport {
@@ -69,7 +76,9 @@ impl Report {
             bytes(self.bytes_moved),
             self.seconds
         ));
-        for (what, place) in [("model", &self.model), ("plot", &self.plot), ("logs", &Some(self.logs.clone()))] {
+        for (what, place) in
+            [("model", &self.model), ("plot", &self.plot), ("logs", &Some(self.logs.clone()))]
+        {
             if let Some(place) = place {
                 text.push_str(&format!("  {what:5}  {}\n", place.display()));
             }
@@ -88,7 +97,12 @@ impl Report {
         table.load_preset(presets::UTF8_HORIZONTAL_ONLY);
         table.set_header(["trained on", "rows", "AUC", "accuracy"]);
         let row = |name: &str, rows: usize, quality: Quality| {
-            [name.to_owned(), rows.to_string(), format!("{:.4}", quality.auc), format!("{:.4}", quality.accuracy)]
+            [
+                name.to_owned(),
+                rows.to_string(),
+                format!("{:.4}", quality.auc),
+                format!("{:.4}", quality.accuracy),
+            ]
         };
         let rows: usize = self.sites.iter().map(|site| site.samples).sum();
         for site in &self.sites {

@@ -1,6 +1,7 @@
 //! What a person sees while the demo runs: a line for each site, a bar over the rounds.
 
 use std::collections::BTreeMap;
+use std::io::{IsTerminal as _, Write as _};
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -12,18 +13,20 @@ pub(super) struct Score {
     pub(super) auc: f64,
 }
 
-/// Progress on standard error; silent unless that is a terminal.
+/// Progress on standard error: lines that move on a terminal, plain lines elsewhere.
 #[derive(Debug)]
 pub(super) struct Screen {
     sites: BTreeMap<String, ProgressBar>,
     rounds: ProgressBar,
     all: MultiProgress,
+    is_plain: bool,
 }
 
 impl Screen {
-    /// A line for each of `sites` and a bar of `rounds`; nothing at all if `quiet`.
-    pub(super) fn new(sites: &[String], rounds: u64, quiet: bool) -> Self {
-        let target = if quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+    /// A line for each of `sites` and a bar of `rounds`.
+    pub(super) fn new(sites: &[String], rounds: u64) -> Self {
+        let is_plain = !std::io::stderr().is_terminal();
+        let target = if is_plain { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
         let all = MultiProgress::with_draw_target(target);
         let width = sites.iter().map(String::len).max().unwrap_or(0);
         let lines = sites.iter().map(|site| {
@@ -37,20 +40,29 @@ impl Screen {
         let lines = lines.collect();
         let bar = all.add(ProgressBar::new(rounds));
         bar.set_style(style("  {bar:30.green/dim} {pos:>3}/{len} rounds  {msg}"));
-        Self { sites: lines, rounds: bar, all }
+        bar.tick();
+        Self { sites: lines, rounds: bar, all, is_plain }
     }
 
-    /// What a site does now.
+    /// What a site does now, for as long as it does it.
     pub(super) fn site(&self, site: &str, doing: &str) {
         if let Some(line) = self.sites.get(site) {
             line.set_message(doing.to_owned());
         }
     }
 
+    /// Something that is worth a line of its own where lines do not move.
+    pub(super) fn note(&self, site: &str, happened: &str) {
+        self.site(site, happened);
+        self.plain(&format!("{site} {happened}"));
+    }
+
     /// A round is over.
-    pub(super) fn round(&self, done: u64, score: Score) {
+    pub(super) fn round(&self, done: u64, rounds: u64, score: Score) {
+        let Score { loss, auc } = score;
         self.rounds.set_position(done);
-        self.rounds.set_message(format!("loss {:.4}  AUC {:.4}", score.loss, score.auc));
+        self.rounds.set_message(format!("loss {loss:.4}  AUC {auc:.4}"));
+        self.plain(&format!("round {done}/{rounds}  loss {loss:.4}  AUC {auc:.4}"));
     }
 
     /// Leaves the last state of every line standing.
@@ -64,6 +76,13 @@ impl Screen {
     /// Removes every line.
     pub(super) fn clear(&self) {
         self.all.clear().ok();
+    }
+
+    fn plain(&self, line: &str) {
+        if self.is_plain {
+            // Who reads may have gone; the demo goes on.
+            writeln!(std::io::stderr(), "{line}").ok();
+        }
     }
 }
 

@@ -1,0 +1,356 @@
+//! A site's parent: obeys its server, listens to its jobs, reports how they ended.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use locule_cell::{Cell, HandlerError, Incoming, LinkSecurity, Reply, Request};
+use locule_communicator::{Communicator, JobKeeper, SayError};
+use locule_launcher::{JobHandle, JobStart, Launcher};
+use locule_message::{Fqcn, Payload, ReturnCode};
+use locule_protocol::{
+    AdminBody, AdminCommand, AdminReply, AdminRequest, JobStatus, OutcomeReport, Refusal, channel,
+};
+use locule_transport::Endpoint;
+use serde_json::{Value as Json, json};
+use tokio::sync::{Notify, Semaphore, broadcast};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::book::JobBook;
+use crate::event::SiteEvent;
+use crate::folder::RunFolders;
+use crate::{meta, news};
+
+/// Deployments that are checked and unpacked at a time.
+pub(crate) const DEPLOYMENTS: usize = 2;
+
+/// How a server tells that a start failed: the return code alone does not make it give up.
+///
+/// # Source
+/// nvflare 2.9.0, `nvflare.apis.job_def`, `nvflare.private.fed.server.admin`.
+const ERROR_PREFIX: &str = "NVFLARE_ERROR";
+
+/// Everything that the site's handlers and tasks share.
+pub(crate) struct Parent {
+    pub(crate) site: String,
+    pub(crate) cell: Cell,
+    pub(crate) communicator: Communicator,
+    pub(crate) folders: RunFolders,
+    pub(crate) launcher: Arc<dyn Launcher>,
+    pub(crate) internal: Endpoint,
+    pub(crate) book: JobBook,
+    pub(crate) abort_grace: Duration,
+    pub(crate) deployments: Semaphore,
+    pub(crate) events: broadcast::Sender<SiteEvent>,
+    /// One task a job, from its start until its outcome is taken.
+    pub(crate) supervisors: TaskTracker,
+    /// The site is to stop.
+    pub(crate) stop: CancellationToken,
+    /// There is no more time for reports.
+    pub(crate) no_more_time: CancellationToken,
+    /// The server does not know the site any more.
+    pub(crate) unknown_there: Notify,
+}
+
+impl Parent {
+    /// Takes orders from the server and news from jobs from now on.
+    pub(crate) fn open(self: &Arc<Self>) {
+        let (this, cell) = (Arc::clone(self), &self.cell);
+        cell.handle(AdminRequest::CHANNEL, AdminRequest::TOPIC, move |incoming: Incoming| {
+            let this = Arc::clone(&this);
+            async move { this.take_order(incoming).await }
+        });
+        let this = Arc::clone(self);
+        cell.handle(AdminRequest::CHANNEL, AdminRequest::NOTIFY_TOPIC, move |incoming: Incoming| {
+            let noted = this.note_status(&incoming);
+            async move { noted }
+        });
+        let this = Arc::clone(self);
+        cell.handle(news::CHANNEL, "*", move |incoming: Incoming| {
+            let noted = this.note_news(&incoming);
+            async move { noted }
+        });
+    }
+
+    /// Orders count only if they come from the server, and not by way of one of our own jobs.
+    async fn take_order(self: Arc<Self>, incoming: Incoming) -> Result<Reply, HandlerError> {
+        let through_a_job = self.cell.name().contains(&incoming.link.peer);
+        if incoming.origin != Fqcn::server() || through_a_job {
+            tracing::debug!(peer = %incoming.origin, "order does not come from the server");
+            return Err(HandlerError::new(ReturnCode::Unauthenticated, "orders come from the server only"));
+        }
+        let order = AdminRequest::from_parts(&incoming.headers, &incoming.payload());
+        let order = order.map_err(|error| HandlerError::invalid_request(error.to_string()))?;
+        let mut reply = order.reply(true, AdminBody::Text(String::new()));
+        match self.obey(order.command).await {
+            Ok(body) => reply.body = body,
+            Err(reason) => {
+                reply.ok = false;
+                reply.body = AdminBody::Text(reason);
+            }
+        }
+        answer(&reply)
+    }
+
+    async fn obey(self: &Arc<Self>, command: AdminCommand) -> Result<AdminBody, String> {
+        match command {
+            AdminCommand::CheckResource { job_id, spec, .. } => Ok(self.check_resource(&job_id, &spec)),
+            AdminCommand::CancelResource { token, .. } => {
+                self.book.cancel(&token);
+                Ok(AdminBody::Code("OK".into()))
+            }
+            AdminCommand::Deploy { job_id, app_name, meta, zip } => {
+                self.deploy(job_id, app_name, meta::to_json(&meta), zip).await
+            }
+            AdminCommand::StartJob { job_id, meta, token, .. } => {
+                let started = self.start_job(job_id, meta::to_json(&meta), &token).await;
+                started.map_err(|reason| format!("{ERROR_PREFIX}: {reason}"))
+            }
+            AdminCommand::Abort { job_id } => Ok(AdminBody::Text(self.abort_by_order(&job_id).into())),
+            AdminCommand::CheckStatus => Ok(AdminBody::json(&self.status())),
+            AdminCommand::Shutdown => {
+                tracing::info!(site = self.site, "server tells the site to shut down");
+                self.stop.cancel();
+                Ok(AdminBody::Text("the site shuts down".into()))
+            }
+            AdminCommand::NotifyJobStatus { .. } | AdminCommand::Other { .. } => {
+                Err("invalid_request".into())
+            }
+        }
+    }
+
+    fn check_resource(&self, job_id: &str, spec: &locule_fobs::Map) -> AdminBody {
+        let no = |reason: String| AdminBody::Resource { enough: false, token: reason };
+        if let Err(error) = self.folders.kit.run_dir(job_id) {
+            return no(error.to_string());
+        }
+        if meta::unmet(spec).is_some() {
+            return no("the site has no such resources to give".into());
+        }
+        match self.book.reserve(job_id, Instant::now()) {
+            Ok(token) => AdminBody::Resource { enough: true, token },
+            Err(reason) => no(reason.to_string()),
+        }
+    }
+
+    async fn deploy(
+        self: &Arc<Self>,
+        job_id: String,
+        app: String,
+        meta: Json,
+        archive: Bytes,
+    ) -> Result<AdminBody, String> {
+        let this = Arc::clone(self);
+        let permit = self.deployments.acquire().await.map_err(|error| error.to_string())?;
+        let deployed = tokio::task::spawn_blocking(move || {
+            let _deploying = this.book.begin_deploy(&job_id).map_err(|error| error.to_string())?;
+            let done = this.folders.deploy(&job_id, &app, meta, &archive);
+            done.map(|_| (job_id, app)).map_err(|error| error.to_string())
+        })
+        .await;
+        drop(permit);
+        match deployed.map_err(|_| "the deployment broke off".to_owned()).and_then(|deployed| deployed) {
+            Ok((job, app)) => {
+                tracing::info!(site = self.site, job, app, "job deployed");
+                let text = format!("deployed {app} to {}", self.site);
+                self.events.send(SiteEvent::JobDeployed { job, app }).ok();
+                Ok(AdminBody::Text(text))
+            }
+            Err(reason) => {
+                tracing::warn!(site = self.site, reason, "deployment refused");
+                Err(reason)
+            }
+        }
+    }
+
+    async fn start_job(
+        self: &Arc<Self>,
+        job_id: String,
+        meta: Json,
+        token: &str,
+    ) -> Result<AdminBody, String> {
+        self.folders.kit.run_dir(&job_id).map_err(|error| error.to_string())?;
+        self.book.enter(&job_id, token, Instant::now()).map_err(|error| error.to_string())?;
+        match self.launch(&job_id, meta).await {
+            Ok((app, handle)) => {
+                if self.book.started(&job_id, app, handle.clone()) {
+                    handle.request_abort(self.abort_grace);
+                }
+                tracing::info!(site = self.site, job = job_id, "job started");
+                self.events.send(SiteEvent::JobStarted { job: job_id.clone() }).ok();
+                self.supervisors.spawn(Arc::clone(self).supervise(job_id, handle));
+                Ok(AdminBody::Text("Start the client app...".into()))
+            }
+            Err(reason) => {
+                tracing::warn!(site = self.site, job = job_id, reason, "job not started");
+                self.book.withdraw(&job_id);
+                Err(reason)
+            }
+        }
+    }
+
+    async fn launch(self: &Arc<Self>, job_id: &str, meta: Json) -> Result<(String, JobHandle), String> {
+        let (this, job) = (Arc::clone(self), job_id.to_owned());
+        let prepared = tokio::task::spawn_blocking(move || this.folders.prepare(&job, meta)).await;
+        let prepared = prepared.map_err(|_| "the preparation broke off".to_owned())?;
+        let (run_dir, app) = prepared.map_err(|error| error.to_string())?;
+        let cell = self.cell.name().child(job_id).map_err(|error| error.to_string())?;
+        let start = JobStart::new(job_id, cell.as_str(), run_dir, self.internal.to_string());
+        let handle = self.launcher.start(start).map_err(|error| error.to_string())?;
+        Ok((app, handle))
+    }
+
+    fn abort_by_order(&self, job_id: &str) -> &'static str {
+        if self.abort_job(job_id) { "the job is being aborted" } else { "the job does not run here" }
+    }
+
+    /// Asks a job to stop: by message, for one in another process, and through its launcher, which ends it when
+    /// the grace is over. False when it does not run here.
+    fn abort_job(&self, job_id: &str) -> bool {
+        let Some(handle) = self.book.to_abort(job_id) else { return false };
+        if let Ok(job) = self.cell.name().child(job_id) {
+            let cell = self.cell.clone();
+            self.supervisors.spawn(async move {
+                let notice = Request::new(channel::CLIENT_COMMAND, "abort", Payload::none()).optional();
+                cell.notify(&job, notice).await.ok();
+            });
+        }
+        if let Some(handle) = handle {
+            handle.request_abort(self.abort_grace);
+        }
+        true
+    }
+
+    fn status(&self) -> Json {
+        let word = |status: JobStatus| match status {
+            JobStatus::NotStarted => "not started",
+            JobStatus::Starting => "starting",
+            JobStatus::Started => "started",
+            JobStatus::Stopped => "stopped",
+            JobStatus::Exception => "exception",
+        };
+        let jobs = self.book.standings().into_iter();
+        let jobs: Vec<Json> = jobs
+            .map(|job| json!({ "app_name": job.app, "job_id": job.job_id, "status": word(job.status) }))
+            .collect();
+        json!({ "client_name": self.site, "running_jobs": jobs })
+    }
+
+    /// Waits for a job to end and tells the server how, until the server has taken it.
+    async fn supervise(self: Arc<Self>, job_id: String, handle: JobHandle) {
+        let outcome = handle.wait().await;
+        let report = self.book.end(&job_id, outcome.code(), outcome.reason());
+        tracing::info!(
+            site = self.site,
+            job = job_id,
+            code = report.code,
+            tasks = report.tasks_done,
+            reason = report.reason,
+            "job ended"
+        );
+        for Refusal { component, file, path, code, reason, .. } in &report.refusals {
+            tracing::info!(job = job_id, ?component, ?file, ?path, ?code, ?reason, "component refused");
+        }
+        let (code, reason, refusals) = (report.code, report.reason.clone(), report.refusals.clone());
+        self.events.send(SiteEvent::JobEnded { job: job_id.clone(), code, reason, refusals }).ok();
+        tokio::select! {
+            () = self.report(&report) => {
+                self.book.forget(&job_id);
+                self.events.send(SiteEvent::OutcomeTaken { job: job_id }).ok();
+            }
+            () = self.no_more_time.cancelled() => {
+                tracing::warn!(site = self.site, job = job_id, "server has not taken the job's outcome");
+            }
+        }
+    }
+
+    async fn report(&self, report: &OutcomeReport) {
+        while let Err(error) = self.communicator.report_outcome(report).await {
+            tracing::warn!(job = report.job_id, %error, "outcome not taken; telling it again");
+            if is_unknown_there(&error) {
+                self.unknown_there.notify_one();
+            }
+            tokio::time::sleep(self.communicator.settings().heartbeat_retry).await;
+        }
+    }
+
+    fn note_status(&self, incoming: &Incoming) -> Result<Reply, HandlerError> {
+        let job_id = self.job_of(incoming)?;
+        let request = AdminRequest::from_parts(&incoming.headers, &incoming.payload());
+        let request = request.map_err(|error| HandlerError::invalid_request(error.to_string()))?;
+        match &request.command {
+            AdminCommand::NotifyJobStatus { job_id: named, status } if named == job_id => {
+                self.book.note_status(job_id, *status);
+            }
+            _ => return Err(HandlerError::invalid_request("a job tells its own status only")),
+        }
+        answer(&request.reply(true, AdminBody::Text(String::new())))
+    }
+
+    fn note_news(&self, incoming: &Incoming) -> Result<Reply, HandlerError> {
+        let job_id = self.job_of(incoming)?;
+        let body = incoming.payload().bytes;
+        let not_understood = |_| HandlerError::invalid_request("news of a job are not understood");
+        if body.len() > news::MAX_BODY {
+            return Err(HandlerError::invalid_request("news of a job are too long"));
+        }
+        let noted = match incoming.topic.as_str() {
+            news::REFUSED => {
+                let mut refusals: Vec<Refusal> = serde_json::from_slice(&body).map_err(not_understood)?;
+                refusals.truncate(OutcomeReport::MAX_REFUSALS);
+                refusals.iter_mut().for_each(|refusal| refusal.site.clone_from(&self.site));
+                self.book.note_refusals(job_id, refusals)
+            }
+            news::DONE => {
+                let done: Json = serde_json::from_slice(&body).map_err(not_understood)?;
+                self.book.note_tasks(job_id, done["tasks_done"].as_u64().unwrap_or_default())
+            }
+            _ => return Err(HandlerError::invalid_request("there is no such news")),
+        };
+        if noted { Ok(Reply::ok(Payload::none())) } else { Err(HandlerError::invalid_request("no such job")) }
+    }
+
+    /// The job that a message comes from: a child of this cell, over its own link, which crosses no network.
+    fn job_of<'a>(&self, incoming: &'a Incoming) -> Result<&'a str, HandlerError> {
+        let Incoming { origin, link, .. } = incoming;
+        let own = origin.parent().as_ref() == Some(self.cell.name());
+        if own && link.security == LinkSecurity::Internal && link.peer == *origin {
+            return Ok(origin.leaf());
+        }
+        Err(HandlerError::new(ReturnCode::Unauthenticated, "only a job of this site may say so"))
+    }
+}
+
+impl JobKeeper for Parent {
+    fn job_ids(&self) -> Vec<String> {
+        self.book.job_ids()
+    }
+
+    fn abort(&self, job_id: &str) {
+        self.abort_job(job_id);
+    }
+}
+
+impl fmt::Debug for Parent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Parent").field("site", &self.site).finish_non_exhaustive()
+    }
+}
+
+/// Whether the server refuses because it does not know the site's token.
+pub(crate) fn is_unknown_there(error: &SayError) -> bool {
+    matches!(error, SayError::Request(error) if error.code() == ReturnCode::Unauthenticated)
+}
+
+fn answer(reply: &AdminReply) -> Result<Reply, HandlerError> {
+    match reply.to_parts() {
+        Ok(parts) => {
+            let mut answer = Reply::ok(parts.payload);
+            answer.headers = parts.headers;
+            Ok(answer)
+        }
+        Err(error) => Err(HandlerError::failed(error.to_string())),
+    }
+}

@@ -1,0 +1,314 @@
+//! A site, its jobs and a server by hand, over links in memory.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod federation;
+
+use std::fs;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use federation::{Heard, JOB, SITE, Server, Signers, endpoint, make_kit, order_from, site_name, start_site};
+use locule_cell::{Cell, CellConfig};
+use locule_component::{
+    BuildCx, BuildError, Built, Component, ExecuteError, Executor, Kind, Registry, Task, TaskCx,
+};
+use locule_fobs::{Map, Shareable};
+use locule_identity_openssl::Subject;
+use locule_message::{Fqcn, ReturnCode};
+use locule_policy::RefuseComponents;
+use locule_protocol::{AdminBody, AdminCommand, outcome};
+use locule_site::{Site, SiteEvent};
+use serde::Deserialize;
+use serde_json::{Value as Json, json};
+use tokio::sync::watch;
+
+/// Adds one; or, if it is told to, waits until it is aborted.
+struct AddOne {
+    patient: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AddOneArgs {
+    #[serde(default)]
+    patient: bool,
+}
+
+impl Component for AddOne {
+    const KIND: Kind = Kind::Executor;
+    const NAME: &'static str = "test.AddOne";
+    type Args = AddOneArgs;
+
+    fn build(args: AddOneArgs, _cx: &BuildCx<'_>) -> Result<Built, BuildError> {
+        Ok(Built::Executor(Box::new(AddOne { patient: args.patient })))
+    }
+}
+
+impl Executor for AddOne {
+    fn execute(&mut self, task: &Task, cx: &TaskCx<'_>) -> Result<Shareable, ExecuteError> {
+        while self.patient && !cx.abort.is_raised() {
+            std::thread::yield_now();
+        }
+        let mut result = Shareable::new();
+        result.fields.insert("number", task.data.fields.int("number").unwrap() + 1);
+        Ok(result)
+    }
+}
+
+/// Counts how often it was made.
+struct Forbidden;
+
+static FORBIDDEN_MADE: AtomicUsize = AtomicUsize::new(0);
+
+#[derive(Deserialize)]
+struct NoArgs {}
+
+impl Component for Forbidden {
+    const KIND: Kind = Kind::Executor;
+    const NAME: &'static str = "test.Forbidden";
+    type Args = NoArgs;
+
+    fn build(_args: NoArgs, _cx: &BuildCx<'_>) -> Result<Built, BuildError> {
+        FORBIDDEN_MADE.fetch_add(1, Ordering::SeqCst);
+        Ok(Built::Executor(Box::new(AddOne { patient: false })))
+    }
+}
+
+fn registry() -> Registry {
+    let mut registry = Registry::new();
+    registry.register::<AddOne>().register::<Forbidden>().register::<RefuseComponents>();
+    registry
+}
+
+fn app(executor: &Json) -> Json {
+    json!({ "format_version": 2, "executors": [{ "tasks": ["train"], "executor": executor }] })
+}
+
+/// A registered site in a kit of its own.
+struct Scene {
+    server: Server,
+    site: Site,
+    signers: Signers,
+    kit: tempfile::TempDir,
+}
+
+impl Scene {
+    async fn set() -> Self {
+        let (kit, signers) = (tempfile::tempdir().unwrap(), Signers::new());
+        make_kit(kit.path());
+        let mut server = Server::start().await;
+        let site = start_site(&server, kit.path(), registry(), &signers).await;
+        assert!(matches!(server.next().await, Heard::Registration));
+        Self { server, site, signers, kit }
+    }
+
+    fn add_one(&self, patient: bool) -> bytes::Bytes {
+        self.signers.signed_app(&app(&json!({ "path": "test.AddOne", "args": { "patient": patient } })))
+    }
+}
+
+#[tokio::test]
+async fn a_job_is_deployed_started_worked_on_and_reported() {
+    let Scene { mut server, site, signers, kit } = Scene::set().await;
+    let mut events = site.events();
+    let (end, ending) = watch::channel(false);
+    let _job = server.open_job(ending).await;
+    server.run_app(signers.signed_app(&app(&json!({ "path": "test.AddOne" })))).await;
+
+    let Heard::Result(update) = server.next().await else { panic!("no result") };
+    assert_eq!(update.result.fields.int("number"), Some(42));
+    assert_eq!((update.task_name.as_str(), update.job_id()), ("train", JOB));
+    let status = server.order(AdminCommand::CheckStatus).await.json().unwrap();
+    let running = json!([{ "app_name": "app", "job_id": JOB, "status": "started" }]);
+    assert_eq!(status, json!({ "client_name": SITE, "running_jobs": running }));
+    let again = server.deploy(bytes::Bytes::new()).await;
+    assert_eq!(again.body, AdminBody::Text("the job runs here already".into()));
+    let meta: Json =
+        serde_json::from_slice(&fs::read(kit.path().join(JOB).join("meta.json")).unwrap()).unwrap();
+    assert_eq!(meta["job_clients"], json!([{ "name": SITE }]));
+
+    end.send_replace(true);
+    let report = server.outcome().await;
+    assert_eq!((report.job_id.as_str(), report.code, report.reason.clone()), (JOB, outcome::DONE, None));
+    assert_eq!(report.tasks_done, 1);
+    while events.recv().await.unwrap() != (SiteEvent::OutcomeTaken { job: JOB.into() }) {}
+
+    site.shutdown().await.unwrap();
+    assert!(matches!(server.next().await, Heard::Quit));
+}
+
+#[tokio::test]
+async fn a_refused_job_is_reported_with_component_file_path_and_reason_and_nothing_is_made() {
+    let Scene { mut server, site: _site, signers, kit } = Scene::set().await;
+    let checker = json!({
+        "id": "house-rules",
+        "path": "locule.policy.RefuseComponents",
+        "args": { "names": ["test.Forb*"], "reason": "not in this house", "code": "house-rule" },
+    });
+    let policy = json!({ "format_version": 2, "components": [checker] });
+    fs::write(kit.path().join("local/job_resources.json"), policy.to_string()).unwrap();
+
+    server.run_app(signers.signed_app(&app(&json!({ "path": "test.Forbidden" })))).await;
+    let report = server.outcome().await;
+    assert_eq!(report.code, outcome::UNSAFE_COMPONENT);
+    assert_eq!(report.reason.as_deref(), Some("refused: not in this house"));
+    let [refusal] = &report.refusals[..] else { panic!("{report:?}") };
+    assert_eq!(refusal.site, SITE);
+    assert_eq!(refusal.component, "test.Forbidden");
+    assert_eq!(refusal.file, "config_fed_client.json");
+    assert_eq!(refusal.path, "executors.#1.executor");
+    assert_eq!(refusal.code, "house-rule");
+    assert_eq!(refusal.reason, "not in this house");
+    assert_eq!(FORBIDDEN_MADE.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn a_mistake_in_the_configuration_is_reported_as_a_compiler_would() {
+    let Scene { mut server, site: _site, signers, .. } = Scene::set().await;
+    server.run_app(signers.signed_app(&app(&json!({ "path": "test.AddTwo" })))).await;
+    let report = server.outcome().await;
+    assert_eq!(report.code, outcome::CONFIG_ERROR);
+    let reason = report.reason.unwrap();
+    for part in ["config_fed_client.json:1:", "test.AddTwo", "test.AddOne"] {
+        assert!(reason.contains(part), "{part} is not in: {reason}");
+    }
+}
+
+#[tokio::test]
+async fn checkers_that_cannot_be_used_refuse_everything_and_their_files_stay_private() {
+    let Scene { mut server, site: _site, signers, kit } = Scene::set().await;
+    let policy = r#"{"format_version": 2, "components": [{"id": "secret-rule", "path": "no.such.Checker"}]}"#;
+    fs::write(kit.path().join("local/job_resources.json"), policy).unwrap();
+    server.run_app(signers.signed_app(&app(&json!({ "path": "test.AddOne" })))).await;
+    let report = server.outcome().await;
+    assert_eq!(report.code, outcome::INFRASTRUCTURE_ERROR);
+    assert!(!report.reason.unwrap().contains("secret-rule"));
+}
+
+#[tokio::test]
+async fn an_aborted_job_ends_with_the_code_for_that() {
+    let scene = Scene::set().await;
+    let app = scene.add_one(true);
+    let Scene { mut server, site, kit: _kit, .. } = scene;
+    let (_end, ending) = watch::channel(false);
+    let _job = server.open_job(ending).await;
+    server.run_app(app).await;
+    let mut started = Json::Null;
+    while started["running_jobs"][0]["status"] != "started" {
+        started = server.order(AdminCommand::CheckStatus).await.json().unwrap();
+    }
+    assert!(server.order(AdminCommand::Abort { job_id: JOB.into() }).await.ok);
+    assert_eq!(server.outcome().await.code, outcome::ABORTED);
+    site.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_outcome_is_reported_until_the_server_has_taken_it() {
+    let Scene { mut server, site, signers, kit: _kit } = Scene::set().await;
+    server.reports_to_miss.store(3, Ordering::SeqCst);
+    let mut events = site.events();
+    server.run_app(signers.signed_app(&app(&json!({ "path": "test.AddTwo" })))).await;
+    server.outcome().await;
+    assert_eq!(server.reports_to_miss.load(Ordering::SeqCst), 0);
+    while events.recv().await.unwrap() != (SiteEvent::OutcomeTaken { job: JOB.into() }) {}
+    site.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_site_that_the_server_has_forgotten_registers_anew() {
+    let Scene { mut server, site, kit: _kit, .. } = Scene::set().await;
+    server.knows_site.store(false, Ordering::SeqCst);
+    assert!(matches!(server.next().await, Heard::Registration));
+    site.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_site_that_stops_aborts_reports_and_says_good_bye() {
+    let scene = Scene::set().await;
+    let app = scene.add_one(true);
+    let Scene { mut server, site, kit: _kit, .. } = scene;
+    let (_end, ending) = watch::channel(false);
+    let _job = server.open_job(ending).await;
+    server.run_app(app).await;
+    assert!(server.order(AdminCommand::Shutdown).await.ok);
+    site.wait().await.unwrap();
+    assert_eq!(server.outcome().await.code, outcome::ABORTED);
+    assert!(matches!(server.next().await, Heard::Quit));
+}
+
+#[tokio::test]
+async fn only_what_an_administrator_signed_is_deployed() {
+    let Scene { server, site: _site, signers, kit } = Scene::set().await;
+    let config = app(&json!({ "path": "test.AddOne" }));
+    let unsigned = server.deploy(signers.app_signed_by(&config, None)).await;
+    let text = AdminBody::Text("unsigned job rejected - signed deploy is required".into());
+    assert_eq!((unsigned.ok, unsigned.body), (false, text));
+
+    let by_site = signers.app_signed_by(&config, Some(&signers.issue(&Subject::new("site-2"))));
+    let by_site = server.deploy(by_site).await;
+    let text = AdminBody::Text("the app is signed by site-2, who is no administrator".into());
+    assert_eq!((by_site.ok, by_site.body), (false, text));
+
+    let stranger = Signers::new().signed_app(&config);
+    assert!(!server.deploy(stranger).await.ok);
+    assert!(!kit.path().join(JOB).exists());
+}
+
+#[tokio::test]
+async fn a_start_needs_a_reservation() {
+    let Scene { server, site: _site, signers, .. } = Scene::set().await;
+    assert!(server.deploy(signers.signed_app(&app(&json!({ "path": "test.AddOne" })))).await.ok);
+    let refused = server.start_job("made-up".into()).await;
+    let AdminBody::Text(text) = refused.body else { panic!("no text") };
+    assert_eq!(text, "NVFLARE_ERROR: the reservation is not known, or has expired");
+
+    let token = server.reserve().await;
+    let (job_id, spec) = (JOB.to_owned(), Map::new());
+    server.order(AdminCommand::CancelResource { job_id, token: token.clone(), spec }).await;
+    assert!(!server.start_job(token).await.ok);
+}
+
+#[tokio::test]
+async fn orders_count_only_from_the_server() {
+    let Scene { server, site: _site, .. } = Scene::set().await;
+    for (name, at) in [("site-2", "server"), ("site-1.job-9", SITE), ("server.job-9", "server")] {
+        let cell = Cell::builder(CellConfig::new(name.parse().unwrap()))
+            .transports(server.transports.clone())
+            .start();
+        cell.connect(endpoint(at));
+        let neighbour: Fqcn = at.parse().unwrap();
+        assert!(cell.wait_linked(&neighbour, Duration::from_secs(5)).await);
+        let error = order_from(&cell, AdminCommand::Shutdown).await.unwrap_err();
+        assert_eq!(error.code(), ReturnCode::Unauthenticated, "{name}");
+    }
+    assert!(server.order(AdminCommand::CheckStatus).await.ok);
+}
+
+#[tokio::test]
+async fn a_job_of_the_site_cannot_pose_as_the_server() {
+    let Scene { server, site: _site, .. } = Scene::set().await;
+    // The impostor links to the site under a job's name and forwards for a cell `server` behind it.
+    let impostor = Cell::builder(CellConfig::new("site-1.job-9".parse().unwrap()))
+        .transports(server.transports.clone())
+        .start();
+    impostor.listen(&endpoint("impostor")).await.unwrap();
+    impostor.connect(endpoint(SITE));
+    assert!(impostor.wait_linked(&site_name(), Duration::from_secs(5)).await);
+    let false_server =
+        Cell::builder(CellConfig::new(Fqcn::server())).transports(server.transports.clone()).start();
+    false_server.connect(endpoint("impostor"));
+    assert!(false_server.wait_linked(&"site-1.job-9".parse().unwrap(), Duration::from_secs(5)).await);
+    let outcome =
+        tokio::time::timeout(Duration::from_millis(500), order_from(&false_server, AdminCommand::Shutdown))
+            .await;
+    assert!(!matches!(outcome, Ok(Ok(_))), "{outcome:?}");
+    assert!(server.order(AdminCommand::CheckStatus).await.ok);
+}
+
+#[tokio::test]
+async fn an_unknown_order_is_an_invalid_request() {
+    let Scene { server, site: _site, .. } = Scene::set().await;
+    let reply = server.order(AdminCommand::Other { topic: "sys.shell".into() }).await;
+    assert_eq!((reply.ok, reply.body), (false, AdminBody::Text("invalid_request".into())));
+}

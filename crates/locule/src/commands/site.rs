@@ -1,0 +1,94 @@
+//! `locule site`: runs a site.
+
+use std::time::Duration;
+
+use locule_cell::Dialing;
+use locule_communicator::RegisterError;
+use locule_kit::SiteKit;
+use locule_site::{SiteError, SiteEvent};
+use tokio::sync::broadcast::{self, error::RecvError};
+use tokio::sync::watch;
+
+use super::say;
+use crate::arguments::Site;
+use crate::exit::{Code, Failure};
+use crate::network::Network;
+use crate::wire::{self, RunningSite, SiteChoices};
+use crate::{logs, stop};
+
+/// Runs a site until it is stopped, or until its server does not take it.
+pub(crate) async fn site(arguments: Site, verbose: u8) -> Result<(), Failure> {
+    logs::to_stderr(logs::Default::Info, verbose);
+    let kit = SiteKit::open(&arguments.kit)?;
+    let choices =
+        SiteChoices { name: arguments.name, heartbeat: arguments.heartbeat.map(Duration::from_secs) };
+    let RunningSite { site, events, dialing } = wire::site(&kit, choices, &Network::outside()).await?;
+    let showing = tokio::spawn(show(events));
+    let failures = tokio::spawn(log_failures(dialing));
+    let ended = tokio::select! {
+        ended = site.wait() => ended,
+        () = stop::asked(arguments.stop_with_stdin) => site.shutdown().await,
+    };
+    failures.abort();
+    drop(site);
+    showing.await.ok();
+    ended.map_err(|error| why(error, &kit))
+}
+
+/// Why a site ended by itself.
+pub(crate) fn why(error: SiteError, kit: &SiteKit) -> Failure {
+    let code = match &error {
+        SiteError::Register(cause) => match **cause {
+            RegisterError::Refused { .. } | RegisterError::Server(_) | RegisterError::Grant(_) => {
+                Code::NoPermission
+            }
+            RegisterError::Name(_) | RegisterError::NoCredentials | RegisterError::Sign(_) => Code::Config,
+            _ => Code::Unavailable,
+        },
+        _ => Code::Software,
+    };
+    let server = format!("server {} at {}", kit.server_identity, kit.server);
+    Failure::new(code, anyhow::Error::new(error).context(server))
+}
+
+/// Shows what happens, until the site has stopped.
+async fn show(mut events: broadcast::Receiver<SiteEvent>) {
+    loop {
+        match events.recv().await {
+            Ok(event) => say(&text(&event)),
+            Err(RecvError::Lagged(missed)) => tracing::warn!(missed, "events were not shown"),
+            Err(RecvError::Closed) => return,
+        }
+    }
+}
+
+fn text(event: &SiteEvent) -> String {
+    match event {
+        SiteEvent::Registered { site } => format!("{site} registered"),
+        SiteEvent::JobDeployed { job, app } => format!("job {job}: app {app} deployed"),
+        SiteEvent::JobStarted { job } => format!("job {job} started"),
+        SiteEvent::JobEnded { job, code, reason, .. } => match reason {
+            Some(reason) => format!("job {job} ended with code {code}: {reason}"),
+            None => format!("job {job} ended with code {code}"),
+        },
+        SiteEvent::OutcomeTaken { job } => format!("job {job}: the server has taken the outcome"),
+        SiteEvent::Stopped => "stopped".to_owned(),
+        other => format!("{other:?}"),
+    }
+}
+
+/// Says once for each reason why the server is not reached; the site goes on trying.
+async fn log_failures(mut dialing: watch::Receiver<Dialing>) {
+    let mut said = String::new();
+    while dialing.changed().await.is_ok() {
+        let state = dialing.borrow_and_update().clone();
+        match state {
+            Dialing::Failed { error, .. } if error != said => {
+                tracing::warn!(error, "server not reached; trying on");
+                said = error;
+            }
+            Dialing::Linked(_) => said.clear(),
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! What the demo runs in: a folder with kits, each site's rows in its own kit, and a signed job.
+
+use std::fs;
+use std::io;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use anyhow::{Context as _, anyhow};
+use locule_component::Component as _;
+use locule_demo::{DataSet, DemoJob, LogisticRegression, Split, Training, write_job};
+use locule_identity::Usage;
+use locule_kit::AdminKit;
+use locule_policy::RefuseComponents;
+use locule_provision::{ConnectionSecurity, Project, Provisioned};
+use serde_json::json;
+
+use crate::arguments::{Carrier, Demo};
+use crate::exit::{Code, Failure, OrExit as _};
+use crate::wire;
+
+/// Everything that is there before the first process starts.
+#[derive(Debug)]
+pub(super) struct Scene {
+    /// The folder that all of it is in.
+    pub(super) dir: PathBuf,
+    /// The server's kit.
+    pub(super) server: PathBuf,
+    /// Names and kits of the sites.
+    pub(super) sites: Vec<(String, PathBuf)>,
+    /// The signed job.
+    pub(super) job: PathBuf,
+    /// Folder of the logs.
+    pub(super) logs: PathBuf,
+    /// Who has which rows.
+    pub(super) split: Split,
+    /// How the job trains.
+    pub(super) training: Training,
+}
+
+impl Scene {
+    /// Makes it, in an empty folder. Blocking.
+    pub(super) fn make(arguments: &Demo) -> Result<Self, Failure> {
+        let names: Vec<String> = (1..=arguments.sites).map(|number| format!("site-{number}")).collect();
+        check(arguments, &names)?;
+        let split = DataSet::wisconsin().split(arguments.seed, names.len()).or_exit(Code::Usage)?;
+        let dir = empty_folder(arguments.dir.as_deref())?;
+        let kits =
+            locule_provision::provision(&project(arguments.transport, &names)?, &dir, SystemTime::now())?;
+        let sites: Vec<_> = names.into_iter().zip(kits.site_dirs.iter().cloned()).collect();
+        for ((name, kit), rows) in sites.iter().zip(&split.sites) {
+            rows.write_csv(&kit.join("data.csv")).or_exit(Code::CannotCreate)?;
+            if arguments.refuse.contains(name) {
+                refuse(kit)?;
+            }
+        }
+        let training = Training { seed: arguments.seed, ..Training::default() };
+        let job = signed_job(&dir, &kits, arguments, training)?;
+        let logs = dir.join("logs");
+        fs::create_dir_all(&logs).with_context(|| cannot_write(&logs)).or_exit(Code::CannotCreate)?;
+        Ok(Self { server: kits.server_dir, dir, sites, job, logs, split, training })
+    }
+
+    /// Names of the sites, in their order.
+    pub(super) fn site_names(&self) -> Vec<String> {
+        self.sites.iter().map(|(name, _)| name.clone()).collect()
+    }
+}
+
+fn check(arguments: &Demo, sites: &[String]) -> Result<(), Failure> {
+    let wanted = arguments.transport.scheme();
+    let known = [("grpc", cfg!(feature = "grpc")), ("mem", cfg!(feature = "mem"))];
+    let known: Vec<_> = known.iter().filter(|(_, compiled)| *compiled).map(|(name, _)| *name).collect();
+    if !known.contains(&wanted) {
+        let known = known.join(", ");
+        let error = anyhow!("no transport `{wanted}` in this build; there is: {known}");
+        return Err(Failure::new(Code::Usage, error));
+    }
+    match arguments.refuse.iter().find(|name| !sites.contains(name)) {
+        Some(stranger) => {
+            let there = sites.join(", ");
+            Err(Failure::new(Code::Usage, anyhow!("no site `{stranger}` takes part; the sites are {there}")))
+        }
+        None => Ok(()),
+    }
+}
+
+/// The folder that was asked for, if nothing is in it, or a fresh one that stays.
+fn empty_folder(wanted: Option<&Path>) -> Result<PathBuf, Failure> {
+    let Some(dir) = wanted else {
+        let fresh = tempfile::Builder::new().prefix("locule-demo-").tempdir();
+        return Ok(fresh.context("cannot make a temporary folder").or_exit(Code::CannotCreate)?.keep());
+    };
+    let is_empty = match fs::read_dir(dir) {
+        Ok(mut entries) => entries.next().is_none(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => true,
+        Err(error) => {
+            let error = anyhow!(error).context(format!("{} cannot be used as a folder", dir.display()));
+            return Err(Failure::new(Code::CannotCreate, error));
+        }
+    };
+    if !is_empty {
+        let error = anyhow!("{} is not empty: give a new or an empty folder with --dir", dir.display());
+        return Err(Failure::new(Code::CannotCreate, error));
+    }
+    fs::create_dir_all(dir).with_context(|| cannot_write(dir)).or_exit(Code::CannotCreate)?;
+    dir.canonicalize().with_context(|| cannot_write(dir)).or_exit(Code::CannotCreate)
+}
+
+fn project(carrier: Carrier, sites: &[String]) -> Result<Project, Failure> {
+    let mut project = Project::new("project", "server", "university").admin(
+        "scientist@university.org",
+        "university",
+        "lead",
+    );
+    project.scheme = carrier.scheme().into();
+    project.server.host = Some("localhost".into());
+    match carrier {
+        Carrier::Grpc => project.server.port = free_port().or_exit(Code::Unavailable)?,
+        // Nothing leaves the process; sites and server prove by message who they are all the same.
+        Carrier::Mem => project.connection_security = ConnectionSecurity::Clear,
+    }
+    for (index, site) in sites.iter().enumerate() {
+        project = project.site(site, format!("hospital_{}", index + 1));
+    }
+    Ok(project)
+}
+
+/// A port of loopback that nobody uses now.
+fn free_port() -> anyhow::Result<u16> {
+    let free = TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr());
+    Ok(free.context("no free port on loopback")?.port())
+}
+
+/// Gives a site a checker that says no to the job's executor.
+fn refuse(kit: &Path) -> Result<(), Failure> {
+    let checkers = json!({
+        "format_version": 2,
+        "components": [{
+            "id": "ethics_board",
+            "path": RefuseComponents::NAME,
+            "args": {
+                "names": [LogisticRegression::NAME],
+                "reason": "the ethics board has not agreed to this training",
+                "code": "not-agreed",
+                "public": true,
+            },
+        }],
+    });
+    let file = kit.join("local/job_resources.json");
+    fs::write(&file, format!("{checkers:#}\n"))
+        .with_context(|| cannot_write(&file))
+        .or_exit(Code::CannotCreate)
+}
+
+/// Writes the job folder and signs it with the admin's key.
+fn signed_job(
+    dir: &Path,
+    kits: &Provisioned,
+    arguments: &Demo,
+    training: Training,
+) -> Result<PathBuf, Failure> {
+    let folder = dir.join("job");
+    let (sites, rounds) = (kits.site_dirs.len(), u64::from(arguments.rounds));
+    write_job(&folder, &DemoJob { sites, rounds, training, ..DemoJob::default() })
+        .or_exit(Code::CannotCreate)?;
+    let admin = AdminKit::open(&kits.admin_dirs[0])?;
+    let (signer, _) = wire::credentials(&admin.files, Usage::Client)?;
+    let signed = locule_job::sign_folder(&folder, &*signer);
+    signed.with_context(|| format!("cannot sign {}", folder.display())).or_exit(Code::CannotCreate)?;
+    Ok(folder)
+}
+
+fn cannot_write(path: &Path) -> String {
+    format!("cannot write {}", path.display())
+}

@@ -1,0 +1,115 @@
+//! The demo's server and sites as tasks of this process.
+
+use std::path::Path;
+use std::time::Duration;
+
+use locule_kit::{ServerKit, SiteKit};
+use locule_server::{Server, ServerEvent};
+use locule_site::Site;
+use tokio::sync::broadcast::{Receiver, error::RecvError};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use super::Happening;
+use super::scene::Scene;
+use crate::commands;
+use crate::exit::Failure;
+use crate::network::Network;
+use crate::wire::{self, RunningServer, RunningSite, SiteChoices};
+
+/// How long everything may take to stop; what is left then ends with this process.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// A whole federation in this process, with a network of its own.
+#[derive(Debug)]
+pub(super) struct Tasks {
+    network: Network,
+    server: Option<Server>,
+    sites: JoinSet<()>,
+    stop: watch::Sender<bool>,
+    happenings: mpsc::Sender<Happening>,
+}
+
+impl Tasks {
+    /// Nothing runs yet; what happens is told to `happenings`.
+    pub(super) fn new(happenings: mpsc::Sender<Happening>) -> Self {
+        let (stop, _) = watch::channel(false);
+        Self { network: Network::in_memory(), server: None, sites: JoinSet::new(), stop, happenings }
+    }
+
+    /// Starts the server and gives it the job.
+    pub(super) async fn start_server(&mut self, scene: &Scene) -> Result<(), Failure> {
+        let kit = ServerKit::open(&scene.server)?;
+        let running = Box::pin(wire::server(&kit, &self.network)).await?;
+        let listening = running.listening();
+        let RunningServer { server, events, .. } = running;
+        self.server = Some(server.clone());
+        self.happenings.send(Happening::Server(listening)).await.ok();
+        tokio::spawn(tell(events, self.happenings.clone()));
+        server.submit(&scene.job).await?;
+        Ok(())
+    }
+
+    /// Starts a site.
+    pub(super) async fn start_site(&mut self, name: &str, kit: &Path) -> Result<(), Failure> {
+        let kit = SiteKit::open(kit)?;
+        let RunningSite { site, .. } =
+            Box::pin(wire::site(&kit, SiteChoices::default(), &self.network)).await?;
+        let (stop, happenings) = (self.stop.subscribe(), self.happenings.clone());
+        self.sites.spawn(watch_over(name.to_owned(), kit, site, stop, happenings));
+        Ok(())
+    }
+
+    /// Stops the sites, then the server.
+    pub(super) async fn stop(mut self) {
+        self.stop.send_replace(true);
+        let stopping = async {
+            while self.sites.join_next().await.is_some() {}
+            if let Some(server) = &self.server {
+                server.shutdown().await;
+            }
+        };
+        if tokio::time::timeout(GRACE, stopping).await.is_err() {
+            tracing::warn!("the federation did not stop in time");
+        }
+    }
+}
+
+/// Tells how a site ends, unless it was told to.
+async fn watch_over(
+    name: String,
+    kit: SiteKit,
+    site: Site,
+    mut stop: watch::Receiver<bool>,
+    happenings: mpsc::Sender<Happening>,
+) {
+    let ended = tokio::select! {
+        ended = site.wait() => ended,
+        _ = stop.wait_for(|stop| *stop) => {
+            site.shutdown().await.ok();
+            return;
+        }
+    };
+    let how = match ended {
+        Ok(()) => format!("{name} ended"),
+        Err(error) => format!("{name} ended: {}", commands::why_site_ended(error, &kit).text()),
+    };
+    happenings.send(Happening::Ended { how }).await.ok();
+}
+
+async fn tell(mut events: Receiver<ServerEvent>, happenings: mpsc::Sender<Happening>) {
+    loop {
+        let happening = match events.recv().await {
+            Ok(event) => Happening::Server(event),
+            Err(RecvError::Lagged(missed)) => {
+                tracing::warn!(missed, "events were not seen");
+                continue;
+            }
+            Err(RecvError::Closed) => Happening::Ended { how: "server ended".to_owned() },
+        };
+        let is_last = matches!(happening, Happening::Ended { .. });
+        if happenings.send(happening).await.is_err() || is_last {
+            return;
+        }
+    }
+}
