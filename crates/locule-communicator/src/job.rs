@@ -1,8 +1,10 @@
 //! A job's half of the conversation: pull a task, submit its result.
 
-use std::time::{Duration, Instant};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use locule_cell::{Cell, Request, RequestError};
+use locule_component::{RunContext, TaskFilter};
 use locule_fobs::{PeerContext, Shareable};
 use locule_identity::Session;
 use locule_message::{Fqcn, FqcnError, ReturnCode};
@@ -10,28 +12,37 @@ use locule_protocol::{
     Assignment, AuxReply, AuxRequest, DecodeError, EncodeError, GetTask, SubmitUpdate, TaskReply, aux_topic,
     prop, to_props,
 };
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::conversation::{Conversation, request};
+use crate::conversation::{Conversation, SayError, request};
 use crate::redact::redact;
 use crate::settings::Settings;
+use crate::submission::{StateProcessors, Submission};
 
-/// How long the answer to a question of the job's housekeeping may take.
+/// Pause before the job at the server is asked again whether it is ready.
+const SYNC_INTERVAL: Duration = Duration::from_millis(500);
+
+/// How long the answer to that may take.
+const SYNC_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long the answer to another question of the job's housekeeping may take.
 const HOUSEKEEPING: Duration = Duration::from_secs(5);
 
-/// Speaks for one job of a site, with the session that the site was granted.
+/// Speaks for one job of a site, with the session that the site was granted. Clones share the session.
 #[derive(Clone, Debug)]
 pub struct JobCommunicator {
     conversation: Conversation,
     settings: Settings,
-    session: Session,
+    session: Arc<RwLock<Session>>,
+    job_id: String,
     peer: PeerContext,
+    processors: Arc<StateProcessors>,
     cancel: CancellationToken,
 }
 
 /// What a pull brought.
 #[derive(Clone, Debug)]
-#[non_exhaustive]
 pub enum Pulled {
     /// A task to do.
     Task(Box<Assignment>),
@@ -61,7 +72,35 @@ impl JobCommunicator {
     ) -> Result<Self, FqcnError> {
         let conversation = Conversation::new(cell, Fqcn::server().child(job_id)?);
         peer.set_public(prop::RUN_NUM, job_id);
-        Ok(Self { conversation, settings, session, peer, cancel })
+        Ok(Self {
+            conversation,
+            settings,
+            session: Arc::new(RwLock::new(session)),
+            job_id: job_id.to_owned(),
+            peer,
+            processors: Arc::default(),
+            cancel,
+        })
+    }
+
+    /// Passes every result through `processors`, in their order, before it is submitted: the site's last word
+    /// on what leaves it. They see the properties of `run`.
+    #[must_use]
+    pub fn with_state_processors(mut self, run: RunContext, processors: Vec<Box<dyn TaskFilter>>) -> Self {
+        self.processors = Arc::new(StateProcessors::new(run, processors));
+        self
+    }
+
+    /// The session that the job works in.
+    #[must_use]
+    pub fn session(&self) -> Session {
+        self.session.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Works in another session from now on: the site has registered anew. The stamp of the job's cell must
+    /// be told as well.
+    pub fn renew(&self, session: Session) {
+        *self.session.write().unwrap_or_else(PoisonError::into_inner) = session;
     }
 
     /// Waits until the job at the server is ready, asking every half second for at most `limit`.
@@ -71,12 +110,12 @@ impl JobCommunicator {
     pub async fn sync(&self, limit: Duration) -> Result<(), SyncError> {
         let asking = async {
             loop {
-                match self.aux(&self.about(aux_topic::SYNC_RUNNER)).await {
+                match self.aux(&self.about(aux_topic::SYNC_RUNNER), SYNC_TIMEOUT).await {
                     Ok(reply) if reply.is_ok() => return,
                     Ok(reply) => tracing::debug!(code = redact(&reply.code), "job not ready"),
                     Err(error) => tracing::debug!(%error, "job not ready"),
                 }
-                tokio::time::sleep(Duration::from_millis(500)).await;
+                tokio::time::sleep(SYNC_INTERVAL).await;
             }
         };
         tokio::select! {
@@ -86,7 +125,7 @@ impl JobCommunicator {
         }
     }
 
-    /// Asks for the next task.
+    /// Asks for the next task. `last_task_id` is the one done last.
     ///
     /// If the server does not accept the token, the error comes after a pause (`auth_error_pause`), so that
     /// a loop around this does not hammer the server.
@@ -100,16 +139,16 @@ impl JobCommunicator {
             peer: self.peer.clone(),
             last_task_id: last_task_id.map(str::to_owned),
         };
-        let request =
-            request(GetTask::CHANNEL, GetTask::TOPIC, get.to_parts()?, self.settings.communication_timeout);
+        let timeout = self.settings.communication_timeout;
+        let request = request(GetTask::CHANNEL, GetTask::TOPIC, get.to_parts()?, timeout).optional();
         let reply = tokio::select! {
-            reply = self.conversation.send(request.optional()) => reply,
+            reply = self.conversation.send(request) => reply,
             () = self.cancel.cancelled() => return Err(PullError::Cancelled),
         };
         let reply = match reply {
             Ok(reply) => reply,
             Err(error) if error.code() == ReturnCode::AuthenticationError => {
-                tracing::warn!(reason = redact(&error.to_string()), "server does not accept our token");
+                tracing::warn!(error = redact(&error), "server does not accept our token");
                 tokio::select! {
                     () = tokio::time::sleep(self.settings.auth_error_pause) => {}
                     () = self.cancel.cancelled() => {}
@@ -119,44 +158,46 @@ impl JobCommunicator {
             Err(error) => return Err(PullError::Request(error)),
         };
         let bytes = reply.payload.bytes.len();
-        match TaskReply::from_parts(&reply.headers, &reply.payload)? {
+        let pulled = TaskReply::from_parts(&reply.headers, &reply.payload)?;
+        let elapsed_ms = millis(started.elapsed());
+        match pulled {
             TaskReply::Task(task) => {
-                let elapsed_ms = millis(started.elapsed());
-                tracing::info!(task = redact(&task.name), bytes, elapsed_ms, "task pulled");
+                tracing::debug!(task = redact(&task.name), bytes, elapsed_ms, "task pulled");
                 Ok(Pulled::Task(task))
             }
-            TaskReply::TryAgain { wait, .. } => Ok(Pulled::TryAgain { wait }),
-            TaskReply::EndRun { .. } => Ok(Pulled::EndRun),
+            TaskReply::TryAgain { wait, .. } => {
+                tracing::debug!(bytes, elapsed_ms, "no task yet");
+                Ok(Pulled::TryAgain { wait })
+            }
+            TaskReply::EndRun { .. } => {
+                tracing::debug!(bytes, elapsed_ms, "run is over");
+                Ok(Pulled::EndRun)
+            }
         }
     }
 
     /// Whether the server still wants the result of this task.
     ///
     /// # Errors
-    /// [`RequestError`] if the server could not be asked.
-    pub async fn is_wanted(&self, task_id: &str) -> Result<bool, RequestError> {
-        let reply = self.aux(&AuxRequest::task_check(task_id, to_props(&self.peer))).await?;
-        Ok(reply.code != "TASK_UNKNOWN")
+    /// [`SayError`] if the server could not be asked, or is not ready to say; ask again.
+    pub async fn is_wanted(&self, task_id: &str) -> Result<bool, SayError> {
+        let reply = self.aux(&AuxRequest::task_check(task_id, to_props(&self.peer)), HOUSEKEEPING).await?;
+        match reply.code.as_str() {
+            "TASK_UNKNOWN" => Ok(false),
+            "SERVER_NOT_READY" | "COMMUNICATION_ERROR" => {
+                Err(RequestError::Refused { code: ReturnCode::ServiceUnavailable, reason: reply.code }.into())
+            }
+            _ => Ok(true),
+        }
     }
 
-    /// Hands in the result of `task`, which was pulled in the session `ssid`.
+    /// Makes the result of `task` ready to be submitted: through the state processors and onto the wire's
+    /// form, on a blocking thread. A result that a processor stops becomes the return code that says so.
     ///
     /// # Errors
-    /// [`SubmitError::InvalidSession`] if that is not the session of now: the result belongs to another
-    /// run of the server. The others say whether another try may help.
-    pub async fn submit_update(
-        &self,
-        task: &Assignment,
-        ssid: &str,
-        result: Shareable,
-    ) -> Result<(), SubmitError> {
-        if ssid != self.session.ssid() {
-            tracing::warn!(task = redact(&task.name), "result belongs to another session");
-            return Err(SubmitError::InvalidSession);
-        }
-        let started = Instant::now();
-        let aborted = result.return_code() == "TASK_ABORTED";
-        let submit = SubmitUpdate {
+    /// [`SubmitError::Encode`] if the result holds what cannot be sent; [`SubmitError::Cancelled`].
+    pub async fn prepare(&self, task: &Assignment, result: Shareable) -> Result<Submission, SubmitError> {
+        let update = SubmitUpdate {
             project_name: self.settings.project_name.clone(),
             task_name: task.name.clone(),
             task_id: task.id.clone(),
@@ -164,52 +205,62 @@ impl JobCommunicator {
             peer: self.peer.clone(),
             result,
         };
-        let parts = submit.to_parts()?;
-        let bytes = parts.payload.bytes.len();
-        let mut request =
-            request(SubmitUpdate::CHANNEL, SubmitUpdate::TOPIC, parts, self.settings.communication_timeout);
-        request.optional = aborted;
+        let (processors, site) = (Arc::clone(&self.processors), self.settings.site_name.clone());
+        let job_id = self.job_id.clone();
+        let work = tokio::task::spawn_blocking(move || processors.prepare(update, &site, &job_id));
+        tokio::select! {
+            submission = work => Ok(submission.map_err(|_| SubmitError::Cancelled)??),
+            () = self.cancel.cancelled() => Err(SubmitError::Cancelled),
+        }
+    }
+
+    /// Hands in a result whose task was pulled in the session `ssid`. May be tried again with the same
+    /// submission.
+    ///
+    /// # Errors
+    /// [`SubmitError::InvalidSession`] if that is not the session of now: the result belongs to another
+    /// run of the server. The others say whether another try may help.
+    pub async fn submit_update(&self, submission: &Submission, ssid: &str) -> Result<(), SubmitError> {
+        let task = redact(&submission.task);
+        if ssid != self.session().ssid() {
+            tracing::warn!(task, "result belongs to another session");
+            return Err(SubmitError::InvalidSession);
+        }
+        let started = Instant::now();
+        let bytes = submission.len();
+        let (channel, topic) = (SubmitUpdate::CHANNEL, SubmitUpdate::TOPIC);
+        let timeout = self.settings.communication_timeout;
+        let mut request = request(channel, topic, submission.parts.clone(), timeout);
+        request.optional = submission.aborted;
         tokio::select! {
             reply = self.conversation.send(request) => reply?,
             () = self.cancel.cancelled() => return Err(SubmitError::Cancelled),
         };
-        let elapsed_ms = millis(started.elapsed());
-        tracing::info!(task = redact(&task.name), bytes, elapsed_ms, "result submitted");
+        tracing::debug!(task, bytes, elapsed_ms = millis(started.elapsed()), "result submitted");
         Ok(())
     }
 
     /// A sign of life of this job while a task takes long.
     ///
     /// # Errors
-    /// [`RequestError`] if it could not be sent.
-    pub async fn job_heartbeat(&self) -> Result<(), RequestError> {
-        let heartbeat = aux_request(&self.about(aux_topic::JOB_HEARTBEAT))?;
-        self.conversation.cell.notify(&self.conversation.with, heartbeat).await
-    }
-
-    /// The session that the job works in.
-    #[must_use]
-    pub fn session(&self) -> &Session {
-        &self.session
+    /// [`SayError`] if it could not be sent.
+    pub async fn job_heartbeat(&self) -> Result<(), SayError> {
+        let heartbeat = aux_request(&self.about(aux_topic::JOB_HEARTBEAT), HOUSEKEEPING)?;
+        Ok(self.conversation.cell.notify(&self.conversation.with, heartbeat).await?)
     }
 
     fn about(&self, topic: &str) -> AuxRequest {
         AuxRequest::new(topic, to_props(&self.peer))
     }
 
-    async fn aux(&self, aux: &AuxRequest) -> Result<AuxReply, RequestError> {
-        let reply = self.conversation.send(aux_request(aux)?).await?;
-        AuxReply::from_parts(&reply.headers, &reply.payload).map_err(|error| not_understood(&error))
+    async fn aux(&self, aux: &AuxRequest, timeout: Duration) -> Result<AuxReply, SayError> {
+        let reply = self.conversation.send(aux_request(aux, timeout)?.optional()).await?;
+        Ok(AuxReply::from_parts(&reply.headers, &reply.payload)?)
     }
 }
 
-fn aux_request(aux: &AuxRequest) -> Result<Request, RequestError> {
-    let parts = aux.to_parts().map_err(|error| not_understood(&error))?;
-    Ok(request(AuxRequest::CHANNEL, &aux.topic, parts, HOUSEKEEPING))
-}
-
-fn not_understood(error: &dyn std::error::Error) -> RequestError {
-    RequestError::Refused { code: ReturnCode::InvalidRequest, reason: error.to_string() }
+fn aux_request(aux: &AuxRequest, timeout: Duration) -> Result<Request, EncodeError> {
+    Ok(request(AuxRequest::CHANNEL, &aux.topic, aux.to_parts()?, timeout))
 }
 
 /// Why the job at the server did not become ready.
@@ -217,14 +268,14 @@ fn not_understood(error: &dyn std::error::Error) -> RequestError {
 #[non_exhaustive]
 pub enum SyncError {
     /// It did not answer in time.
-    #[error("job at the server was not ready within {} s", .0.as_secs())]
+    #[error("job at the server was not ready within {} s", .0.as_secs_f64())]
     TooLate(Duration),
     /// The job was stopped here.
     #[error("job was stopped")]
     Cancelled,
 }
 
-/// Why a pull brought nothing.
+/// Why a pull brought nothing. The text is fit for a log, as that of [`SayError`].
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PullError {
@@ -232,8 +283,8 @@ pub enum PullError {
     #[error("server does not accept our token")]
     Authentication,
     /// The server could not be asked, or refused.
-    #[error("server did not answer the pull")]
-    Request(#[from] RequestError),
+    #[error("server did not answer the pull: {}", redact(.0))]
+    Request(RequestError),
     /// The answer made no sense.
     #[error("task is not understood")]
     Answer(#[from] DecodeError),
@@ -245,7 +296,7 @@ pub enum PullError {
     Cancelled,
 }
 
-/// Why a result was not taken.
+/// Why a result was not taken. The text is fit for a log, as that of [`SayError`].
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SubmitError {
@@ -253,14 +304,20 @@ pub enum SubmitError {
     #[error("result belongs to another session")]
     InvalidSession,
     /// The server could not be reached, or refused.
-    #[error("server did not take the result")]
-    Request(#[from] RequestError),
+    #[error("server did not take the result: {}", redact(.0))]
+    Request(RequestError),
     /// The result cannot be put on the wire.
     #[error("result cannot be encoded")]
     Encode(#[from] EncodeError),
     /// The job was stopped here.
     #[error("job was stopped")]
     Cancelled,
+}
+
+impl From<RequestError> for SubmitError {
+    fn from(error: RequestError) -> Self {
+        Self::Request(error)
+    }
 }
 
 fn millis(elapsed: Duration) -> u64 {

@@ -24,9 +24,12 @@ mod job;
 mod redact;
 mod register;
 mod settings;
+mod submission;
 
-pub use communicator::{Communicator, SayError};
+pub use communicator::Communicator;
+pub use conversation::SayError;
 pub use heartbeat::JobKeeper;
 pub use job::{JobCommunicator, PullError, Pulled, SubmitError, SyncError};
 pub use register::{Credentials, RegisterError};
 pub use settings::Settings;
+pub use submission::Submission;

@@ -201,10 +201,10 @@ pub enum RegisterError {
 
 impl RegisterError {
     fn refused(what: &'static str, error: &RequestError) -> Self {
-        match error {
-            RequestError::Closed => Self::Cancelled,
-            error => Self::Refused { what, code: error.code(), reason: redact(error) },
+        if *error == RequestError::Closed {
+            return Self::Cancelled;
         }
+        Self::Refused { what, code: error.code(), reason: redact(error) }
     }
 
     /// Whether the server may simply not be there yet.

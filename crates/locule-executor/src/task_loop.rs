@@ -1,14 +1,19 @@
 //! From the first pull to the end of the run.
 
+use std::fmt;
 use std::time::Duration;
 
-use locule_communicator::{JobCommunicator, PullError, Pulled, SubmitError, SyncError};
+use locule_cell::RequestError;
+use locule_communicator::{
+    JobCommunicator, PullError, Pulled, SayError, Submission, SubmitError, SyncError,
+};
 use locule_component::Event;
 use locule_fobs::Shareable;
 use locule_protocol::Assignment;
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use crate::workbench::Workbench;
+use crate::workbench::{Notices, Workbench};
 
 /// Waits of a task loop.
 #[derive(Clone, Copy, Debug)]
@@ -57,11 +62,14 @@ pub enum RunError {
     #[error("run was aborted")]
     Aborted,
     /// An executor did not stop when it was told to.
-    #[error("executor did not stop within {} s", .0.as_secs())]
+    #[error("executor did not stop within {} s", .0.as_secs_f64())]
     Stuck(Duration),
     /// The thread that executes tasks is gone.
     #[error("work on a task ended without a result")]
     Lost,
+    /// Neither a result nor the word that there is none can be sent.
+    #[error("result cannot be sent: {0}")]
+    Unsendable(String),
 }
 
 /// Runs a job's tasks at a site until the server ends the run.
@@ -69,10 +77,13 @@ pub enum RunError {
 pub struct TaskLoop {
     communicator: JobCommunicator,
     bench: Option<Workbench>,
+    notices: Notices,
     pace: Pace,
     cancel: CancellationToken,
     last_task: Option<String>,
     tasks_done: u64,
+    /// The server did not answer last time: the operator was told, and need not be told each time.
+    server_away: bool,
 }
 
 impl TaskLoop {
@@ -84,48 +95,54 @@ impl TaskLoop {
         pace: Pace,
         cancel: CancellationToken,
     ) -> Self {
-        Self { communicator, bench: Some(bench), pace, cancel, last_task: None, tasks_done: 0 }
+        let notices = bench.notices();
+        let bench = Some(bench);
+        Self { communicator, bench, notices, pace, cancel, last_task: None, tasks_done: 0, server_away: false }
     }
 
     /// Runs until the server says that the run is over.
     ///
-    /// Observers hear `_end_run` also when the run is aborted.
+    /// While the server is away the loop asks on. Observers hear `_end_run` also when the run is aborted. To
+    /// stop it use its cancellation token: dropping the future leaves the executor at work and tells nobody.
     ///
     /// # Errors
     /// [`RunError`] says why it ended early.
     pub async fn run(mut self) -> Result<RunSummary, RunError> {
         self.communicator.sync(self.pace.sync_limit).await?;
-        self.fire(&Event::AboutToStartRun);
-        self.fire(&Event::StartRun);
+        self.notices.fire(&Event::AboutToStartRun);
+        self.notices.fire(&Event::StartRun);
         let ended = self.pull_until_the_end().await;
         if ended.is_err() {
-            self.fire(&Event::AbortTask);
+            self.notices.fire(&Event::AbortTask);
         }
-        self.fire(&Event::AboutToEndRun);
-        self.fire(&Event::EndRun);
+        self.notices.fire(&Event::AboutToEndRun);
+        self.notices.fire(&Event::CheckEndRunReadiness);
+        self.notices.fire(&Event::EndRun);
         ended.map(|()| RunSummary { tasks_done: self.tasks_done })
     }
 
     async fn pull_until_the_end(&mut self) -> Result<(), RunError> {
         loop {
-            self.fire(&Event::BeforePullTask);
+            self.notices.fire(&Event::BeforePullTask);
             let pulled = self.communicator.pull_task(self.last_task.as_deref()).await;
-            self.fire(&Event::AfterPullTask);
+            self.notices.fire(&Event::AfterPullTask);
             let wait = match pulled {
                 Ok(Pulled::Task(task)) => {
+                    self.server_away = false;
                     self.perform_and_submit(&task).await?;
                     self.last_task = Some(task.id.clone());
                     task.wait
                 }
-                Ok(Pulled::TryAgain { wait }) => wait,
-                Ok(Pulled::EndRun) => return Ok(()),
-                Err(PullError::Cancelled) => return Err(RunError::Aborted),
-                Err(error) => {
-                    tracing::debug!(%error, "pull failed; trying again");
-                    self.pace.retry
+                Ok(Pulled::TryAgain { wait }) => {
+                    self.server_away = false;
+                    wait
                 }
-                Ok(other) => {
-                    tracing::debug!(?other, "pull brought something unknown");
+                Ok(Pulled::EndRun) => return Ok(()),
+                Err(PullError::Cancelled | PullError::Request(RequestError::Closed)) => {
+                    return Err(RunError::Aborted);
+                }
+                Err(error) => {
+                    self.note_failure(&error, "pull failed; trying again");
                     self.pace.retry
                 }
             };
@@ -136,9 +153,13 @@ impl TaskLoop {
     async fn perform_and_submit(&mut self, task: &Assignment) -> Result<(), RunError> {
         let ssid = self.communicator.session().ssid().to_owned();
         let result = self.perform(task).await?;
-        self.fire(&Event::BeforeSendTaskResult { task: &task.name });
-        let sent = self.send(task, &ssid, result).await;
-        self.fire(&Event::AfterSendTaskResult { task: &task.name });
+        self.notices.fire(&Event::BeforeSendTaskResult { task: &task.name });
+        let cancel = self.cancel.clone();
+        let sent = tokio::select! {
+            sent = self.send(task, &ssid, result) => sent,
+            () = cancel.cancelled() => Err(RunError::Aborted),
+        };
+        self.notices.fire(&Event::AfterSendTaskResult { task: &task.name });
         sent
     }
 
@@ -152,6 +173,7 @@ impl TaskLoop {
             (bench, result)
         });
         let mut heartbeat = tokio::time::interval(self.pace.heartbeat);
+        heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         heartbeat.tick().await;
         loop {
             tokio::select! {
@@ -168,53 +190,80 @@ impl TaskLoop {
                 () = self.cancel.cancelled() => {
                     abort.raise();
                     let grace = self.pace.abort_grace;
-                    let done = tokio::time::timeout(grace, working).await.map_err(|_| RunError::Stuck(grace))?;
-                    self.bench = done.ok().map(|(bench, _)| bench);
-                    return Err(RunError::Aborted);
+                    let stopped = tokio::time::timeout(grace, working).await;
+                    return Err(if stopped.is_ok() { RunError::Aborted } else { RunError::Stuck(grace) });
                 }
             }
         }
     }
 
     /// Sends until the server took the result or does not want it any more.
-    async fn send(&mut self, task: &Assignment, ssid: &str, mut result: Shareable) -> Result<(), RunError> {
+    async fn send(&mut self, task: &Assignment, ssid: &str, result: Shareable) -> Result<(), RunError> {
+        let mut submission = match self.communicator.prepare(task, result).await {
+            Ok(submission) => submission,
+            Err(error) => self.prepare_excuse(task, &error).await?,
+        };
+        let mut excused = false;
         loop {
             match self.communicator.is_wanted(&task.id).await {
-                Ok(true) => match self.communicator.submit_update(task, ssid, result.clone()).await {
+                Ok(true) => match self.communicator.submit_update(&submission, ssid).await {
                     Ok(()) => {
+                        self.server_away = false;
                         self.tasks_done += 1;
                         return Ok(());
                     }
-                    Err(SubmitError::Cancelled) => return Err(RunError::Aborted),
                     Err(SubmitError::InvalidSession) => return Ok(()),
-                    Err(SubmitError::Encode(error)) => {
-                        tracing::error!(%error, task = task.name, "result cannot be sent; saying so instead");
-                        result = Shareable::default();
-                        result.set_return_code("EXECUTION_RESULT_ERROR");
+                    Err(SubmitError::Cancelled | SubmitError::Request(RequestError::Closed)) => {
+                        return Err(RunError::Aborted);
+                    }
+                    Err(error @ SubmitError::Request(RequestError::TooBig)) if !excused => {
+                        submission = self.prepare_excuse(task, &error).await?;
+                        excused = true;
                         continue;
                     }
-                    Err(error) => tracing::warn!(%error, task = task.name, "submission failed; trying again"),
+                    Err(error) => self.note_failure(&error, "submission failed; trying again"),
                 },
                 Ok(false) => {
                     tracing::info!(task = task.name, "server does not want the result any more");
                     return Ok(());
                 }
-                Err(error) => tracing::debug!(%error, "task check failed; trying again"),
+                Err(SayError::Request(RequestError::Closed)) => return Err(RunError::Aborted),
+                Err(error) => self.note_failure(&error, "task check failed; trying again"),
             }
-            self.pause(self.pace.retry).await?;
+            tokio::time::sleep(self.pace.retry).await;
         }
     }
 
-    async fn pause(&self, wait: Duration) -> Result<(), RunError> {
+    /// What is sent in place of a result that cannot be sent.
+    async fn prepare_excuse(
+        &mut self,
+        task: &Assignment,
+        error: &SubmitError,
+    ) -> Result<Submission, RunError> {
+        let gave_up = |error: &SubmitError| matches!(error, SubmitError::Cancelled);
+        if gave_up(error) {
+            return Err(RunError::Aborted);
+        }
+        tracing::error!(%error, task = task.name, "result cannot be sent; saying so instead");
+        let excuse = Shareable::with_return_code("EXECUTION_RESULT_ERROR");
+        self.communicator.prepare(task, excuse).await.map_err(|error| {
+            if gave_up(&error) { RunError::Aborted } else { RunError::Unsendable(error.to_string()) }
+        })
+    }
+
+    /// Says once aloud that the server is away.
+    fn note_failure(&mut self, error: &dyn fmt::Display, what: &'static str) {
+        if std::mem::replace(&mut self.server_away, true) {
+            tracing::debug!(%error, "{what}");
+        } else {
+            tracing::warn!(%error, "{what}");
+        }
+    }
+
+    async fn pause(&mut self, wait: Duration) -> Result<(), RunError> {
         tokio::select! {
             () = tokio::time::sleep(wait) => Ok(()),
             () = self.cancel.cancelled() => Err(RunError::Aborted),
-        }
-    }
-
-    fn fire(&self, event: &Event<'_>) {
-        if let Some(bench) = &self.bench {
-            bench.fire(event);
         }
     }
 }

@@ -4,10 +4,16 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use locule_component::{
     AbortFlag, Assembled, Chain, Context, Direction, Event, EventBus, ExecuteError, ExecutorTable,
-    FilterChains, FilterCx, RunContext, Task, TaskCx, panic_text,
+    FilterChains, FilterCx, FilterError, RunContext, Task, TaskCx, panic_text,
 };
-use locule_fobs::Shareable;
+use locule_fobs::{Shareable, Value, header};
 use locule_protocol::{Assignment, prop};
+
+const ABORTED: &str = "TASK_ABORTED";
+const UNSAFE: &str = "UNSAFE_JOB";
+
+/// What a workflow wants back with a result: taken over from the task where the executor does not say.
+const ROUND_HEADERS: [&str; 3] = ["current_round", "start_round", "num_rounds"];
 
 /// Everything that a job built at a site, ready to work on tasks.
 ///
@@ -22,6 +28,8 @@ pub struct Workbench {
     filters: FilterChains,
     events: EventBus,
     abort: AbortFlag,
+    /// A component judged the job to be unsafe: nothing of it runs any more.
+    unsafe_job: bool,
 }
 
 impl Workbench {
@@ -36,12 +44,18 @@ impl Workbench {
             filters: assembled.filters,
             events: EventBus::new(assembled.observers),
             abort,
+            unsafe_job: false,
         }
     }
 
     /// Tells the job's observers.
     pub fn fire(&self, event: &Event<'_>) {
         self.events.fire(event, &self.run.open());
+    }
+
+    /// Tells the job's observers, also while the workbench is at work elsewhere.
+    pub(crate) fn notices(&self) -> Notices {
+        Notices { events: self.events.clone(), run: self.run.clone() }
     }
 
     /// What tells executors to stop.
@@ -52,16 +66,18 @@ impl Workbench {
 
     /// Works on a task. The result carries a return code other than `OK` if it could not be done.
     ///
+    /// Once a component has judged the job to be unsafe, every later task is answered with `UNSAFE_JOB`.
     /// Blocks for as long as the executor computes.
     pub fn perform(&mut self, assignment: &Assignment) -> Shareable {
         let mut context = self.run.open();
-        let mut result = match self.work(assignment, &mut context) {
-            Ok(result) => result,
-            Err(code) => with_code(code),
-        };
-        for header in ["current_round", "start_round", "num_rounds"] {
-            if let (None, Some(value)) = (result.header(header), assignment.data.header(header)) {
-                result.set_header(header, value.clone());
+        let result = if self.unsafe_job { Err(UNSAFE) } else { self.work(assignment, &mut context) };
+        let mut result = result.unwrap_or_else(|code| {
+            self.unsafe_job |= code == UNSAFE;
+            Shareable::with_return_code(code)
+        });
+        for name in ROUND_HEADERS {
+            if let (None, Some(value)) = (result.header(name), assignment.data.header(name)) {
+                result.set_header(name, value.clone());
             }
         }
         result
@@ -69,11 +85,13 @@ impl Workbench {
 
     fn work(&mut self, assignment: &Assignment, context: &mut Context) -> Result<Shareable, &'static str> {
         let task = assignment.name.as_str();
-        let peer = assignment.data.peer_context().ok_or("MISSING_PEER_CONTEXT")?;
-        match peer.str(prop::RUN_NUM) {
-            None => return Err("BAD_PEER_CONTEXT"),
-            Some(run) if run != self.job_id => return Err("RUN_MISMATCH"),
-            Some(_) => context.set_peer(peer.clone()),
+        match assignment.data.header(header::PEER_CONTEXT) {
+            None | Some(Value::None) => return Err("MISSING_PEER_CONTEXT"),
+            Some(Value::Context(peer)) if peer.str(prop::RUN_NUM) == Some(&self.job_id) => {
+                context.set_peer(peer.clone());
+            }
+            Some(Value::Context(_)) => return Err("RUN_MISMATCH"),
+            Some(_) => return Err("BAD_PEER_CONTEXT"),
         }
         if self.executors.find(task).is_none() {
             tracing::warn!(task, "no executor for this task");
@@ -103,7 +121,11 @@ impl Workbench {
         let cx = TaskCx { site: &self.site, job_id: &self.job_id, abort: &self.abort, context };
         let executor = self.executors.find(&task.name).ok_or("TASK_UNKNOWN")?;
         match catch_unwind(AssertUnwindSafe(|| executor.execute(&task, &cx))) {
-            Ok(Ok(_)) if self.abort.is_raised() => Err(ExecuteError::Aborted.return_code()),
+            Ok(Err(error @ ExecuteError::Unsafe(_))) => {
+                tracing::error!(task = task.name, %error, "task failed");
+                Err(error.return_code())
+            }
+            _ if self.abort.is_raised() => Err(ABORTED), // whatever came of it is of no use
             Ok(Ok(result)) => Ok(result),
             Ok(Err(error)) => {
                 tracing::warn!(task = task.name, %error, "task failed");
@@ -127,6 +149,11 @@ impl Workbench {
         let cx = FilterCx { site: &self.site, job_id: &self.job_id, task, chain, direction, context };
         match catch_unwind(AssertUnwindSafe(|| self.filters.apply(data, &cx))) {
             Ok(Ok(data)) => Ok(data),
+            Ok(Err(error @ FilterError::Unsafe(_))) => {
+                tracing::error!(task, %error, "filter stopped the payload");
+                Err(error.return_code(chain))
+            }
+            _ if self.abort.is_raised() => Err(ABORTED),
             Ok(Err(error)) => {
                 tracing::warn!(task, %error, "filter stopped the payload");
                 Err(error.return_code(chain))
@@ -142,8 +169,15 @@ impl Workbench {
     }
 }
 
-fn with_code(code: &str) -> Shareable {
-    let mut result = Shareable::default();
-    result.set_return_code(code);
-    result
+/// Tells a job's observers.
+#[derive(Debug)]
+pub(crate) struct Notices {
+    events: EventBus,
+    run: RunContext,
+}
+
+impl Notices {
+    pub(crate) fn fire(&self, event: &Event<'_>) {
+        self.events.fire(event, &self.run.open());
+    }
 }

@@ -2,25 +2,25 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
 use locule_auth::{IssueRefused, Pulse};
-use locule_cell::{HandlerError, Incoming, LinkSecurity, Now, Reply};
+use locule_cell::{HandlerError, Incoming, LinkSecurity, Reply};
 use locule_identity::{Party, RegistrationProof as Proof};
-use locule_message::{ReturnCode, key};
+use locule_message::{Payload, ReturnCode, key};
 use locule_protocol::{
     AuxReply, AuxRequest, ChallengeReply, ChallengeRequest, ClientType, DecodeError, EncodeError, Heartbeat,
-    HeartbeatReply, NVFLARE_VERSION, OutcomeReport, Parts, Quit, QuitReply, RegisterReply, RegisterRequest,
-    prop, server_context,
+    HeartbeatReply, NVFLARE_VERSION, OutcomeReport, Parts, Quit, QuitReply, Refusal, RegisterReply,
+    RegisterRequest, prop, server_context,
 };
 
 use crate::book::Entry;
 use crate::job::JobReport;
 use crate::life::Signal;
-use crate::record::SiteOutcome;
-use crate::server::{Shared, lock};
+use crate::record::{JobRecord, SiteOutcome};
+use crate::server::{Shared, lock, now};
 
-/// Longest reason that is kept of an outcome, in characters.
+/// Longest text that is kept of an outcome, in bytes.
 const LONGEST_REASON: usize = 4096;
 
 /// Registers the handlers on the server's cell.
@@ -61,7 +61,7 @@ async fn challenge(shared: Arc<Shared>, incoming: Incoming) -> Result<Reply, Han
         &ask.common_name,
         &ask.nonce,
         &mut rand::rng(),
-        Instant::now(),
+        now().instant,
     );
     let opening = opening.map_err(|refused| {
         // A site tries again after `comm_error` and gives up after `unauthenticated`.
@@ -79,8 +79,9 @@ async fn challenge(shared: Arc<Shared>, incoming: Incoming) -> Result<Reply, Han
 }
 
 async fn register(shared: Arc<Shared>, incoming: Incoming) -> Result<Reply, HandlerError> {
+    // Whatever becomes of it, the registration uses the challenge up.
+    let open = lock(&shared.admission).take(incoming.link.link.0, incoming.origin.as_str(), now().instant);
     let ask = RegisterRequest::from_parts(&incoming.headers, &incoming.payload()).map_err(not_understood)?;
-    let open = lock(&shared.admission).take(incoming.link.link.0, incoming.origin.as_str(), Instant::now());
     let open = open.ok_or_else(|| unauthenticated("no registration session"))?;
     if ask.project_name != shared.settings.project {
         return Err(unauthenticated("Requested task does not match the current server task"));
@@ -126,7 +127,7 @@ async fn register(shared: Arc<Shared>, incoming: Incoming) -> Result<Reply, Hand
     })?;
     tracing::info!(site = grant.name(), "registered");
     if grant.party() == Party::Site {
-        shared.joined(grant.name());
+        shared.registered(grant.name());
     }
     let answer = RegisterReply::Granted {
         token: grant.token().expose().to_owned(),
@@ -149,24 +150,8 @@ async fn heartbeat(shared: Arc<Shared>, incoming: Incoming) -> Result<Reply, Han
     let pulse = shared.ledger.heartbeat(&site, &incoming.origin, now());
     let pulse = pulse.map_err(|refused| unauthenticated(refused.to_string()))?;
     tracing::debug!(site, jobs = beat.job_ids.len(), "heartbeat");
-    if pulse == Pulse::Back {
-        tracing::info!(site, "site is back");
-        shared.joined(&site);
-    }
-    let running = shared.running();
-    let (known, stray): (Vec<_>, Vec<_>) = beat.job_ids.into_iter().partition(|job| running.contains(job));
-    shared.signal_all(|| Signal::SiteHolds { site: site.clone(), jobs: known.clone() }).await;
-    let stray = stray.into_iter().filter(|job| !waits_for(&shared, job, &site)).collect();
-    reply(HeartbeatReply::new(stray).to_parts())
-}
-
-/// Whether the server still wants to hear how this job ended at this site.
-fn waits_for(shared: &Shared, job: &str, site: &str) -> bool {
-    shared.record(job).is_some_and(|record| {
-        !record.status().is_final()
-            && record.sites.iter().any(|s| s == site)
-            && !record.outcomes.contains_key(site)
-    })
+    shared.heard(&site, pulse == Pulse::Back);
+    reply(HeartbeatReply::new(shared.holds(&site, beat.job_ids)).to_parts())
 }
 
 async fn quit(shared: Arc<Shared>, incoming: Incoming) -> Result<Reply, HandlerError> {
@@ -190,22 +175,33 @@ async fn quit(shared: Arc<Shared>, incoming: Incoming) -> Result<Reply, HandlerE
 async fn outcome(shared: Arc<Shared>, incoming: Incoming) -> Result<Reply, HandlerError> {
     let report = OutcomeReport::from_parts(&incoming.headers, &incoming.payload()).map_err(not_understood)?;
     let site = claimed(&incoming)?;
-    let wanted = shared.record(&report.job_id).is_some_and(|record| record.sites.contains(&site));
-    if !wanted {
-        // As nvflare: a report that nobody waits for is acknowledged, so that the site can let go.
+    // As nvflare: a report that nobody waits for is acknowledged, so that the site can let go. Of two reports
+    // of one site the first counts.
+    let record = shared.book.record(&report.job_id);
+    let wanted = |record: &JobRecord| record.sites.contains(&site) && !record.outcomes.contains_key(&site);
+    if !record.as_ref().is_some_and(wanted) {
         tracing::debug!(site, "outcome of a job that nobody waits for");
-        return Ok(Reply::ok(locule_message::Payload::none()));
+        return Ok(Reply::ok(Payload::none()));
     }
     let mut refusals = report.refusals;
     for refusal in &mut refusals {
         refusal.site.clone_from(&site);
+        let Refusal { site: _, component, file, path, code, reason } = refusal;
+        for text in [component, file, path, code, reason] {
+            shorten(text);
+        }
     }
-    let reason = report.reason.map(|reason| reason.chars().take(LONGEST_REASON).collect());
+    let mut reason = report.reason;
+    reason.iter_mut().for_each(shorten);
     let outcome = SiteOutcome { code: report.code, reason, refusals, tasks_done: report.tasks_done };
     let entry = Entry::Outcome { job: report.job_id.clone(), site: site.clone(), outcome: outcome.clone() };
     shared.write(entry).await.map_err(|error| failed(&error))?;
     shared.signal(&report.job_id, Signal::Outcome { site, outcome }).await;
-    Ok(Reply::ok(locule_message::Payload::none()))
+    Ok(Reply::ok(Payload::none()))
+}
+
+fn shorten(text: &mut String) {
+    text.truncate(text.floor_char_boundary(LONGEST_REASON));
 }
 
 async fn aux(_: Arc<Shared>, incoming: Incoming) -> Result<Reply, HandlerError> {
@@ -227,17 +223,13 @@ async fn job_report(shared: Arc<Shared>, incoming: Incoming) -> Result<Reply, Ha
     let report: JobReport = serde_json::from_slice(&incoming.payload().bytes)
         .map_err(|error| HandlerError::invalid_request(error.to_string()))?;
     shared.signal(incoming.origin.leaf(), Signal::Report(report)).await;
-    Ok(Reply::ok(locule_message::Payload::none()))
+    Ok(Reply::ok(Payload::none()))
 }
 
 /// The site that the token is of; the gate has checked both.
 fn claimed(incoming: &Incoming) -> Result<String, HandlerError> {
     let name = incoming.headers.str(key::CLIENT_NAME);
     name.map(str::to_owned).ok_or_else(|| unauthenticated("message carries no client name"))
-}
-
-fn now() -> Now {
-    Now { instant: Instant::now(), wall: SystemTime::now() }
 }
 
 pub(crate) fn reply(parts: Result<Parts, EncodeError>) -> Result<Reply, HandlerError> {

@@ -1,6 +1,7 @@
 //! The book of jobs: every change is in the journal before anybody hears of it.
 
 use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use locule_journal::{AppendError, Journal, ReplayError};
@@ -19,15 +20,15 @@ pub(crate) enum Entry {
     Round { job: String, done: u64 },
 }
 
-/// Records of all jobs, with the journal that they are the sum of.
+/// Records of all jobs, with the journal that they are the sum of. A look waits for no disk.
 pub(crate) struct Book {
-    records: BTreeMap<String, JobRecord>,
-    journal: Box<dyn Journal>,
+    records: RwLock<BTreeMap<String, JobRecord>>,
+    journal: Mutex<Box<dyn Journal>>,
 }
 
 impl std::fmt::Debug for Book {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Book").field("jobs", &self.records.len()).finish_non_exhaustive()
+        f.debug_struct("Book").finish_non_exhaustive()
     }
 }
 
@@ -46,6 +47,9 @@ pub enum BookError {
         /// What is wrong with it.
         source: serde_json::Error,
     },
+    /// The end of a job that an earlier run of the server left open cannot be written.
+    #[error("journal of jobs does not take how a job of an earlier run ended")]
+    Append(#[from] AppendError),
 }
 
 impl Book {
@@ -56,27 +60,41 @@ impl Book {
             let entry = serde_json::from_slice(bytes).map_err(|source| BookError::Entry { index, source })?;
             apply(&mut records, entry);
         }
-        Ok(Self { records, journal })
+        Ok(Self { records: RwLock::new(records), journal: Mutex::new(journal) })
     }
 
-    /// Writes an entry; the job's record after it. Blocks until it is durable.
-    pub(crate) fn write(&mut self, entry: Entry) -> Result<Option<JobRecord>, AppendError> {
-        let job = match &entry {
-            Entry::Submitted { job, .. }
-            | Entry::Sites { job, .. }
-            | Entry::Status { job, .. }
-            | Entry::Outcome { job, .. }
-            | Entry::Round { job, .. } => job.clone(),
+    /// Ends the jobs that an earlier run of the server left open: nobody runs them any more.
+    pub(crate) fn close_open_jobs(&self, time: u64) -> Result<(), AppendError> {
+        let open: Vec<String> = {
+            let records = self.records.read().unwrap_or_else(PoisonError::into_inner);
+            records.values().filter(|record| !record.status().is_final()).map(|r| r.job_id.clone()).collect()
         };
+        for job in open {
+            tracing::warn!(job, "job was running when the server ended, and is closed");
+            let (status, reason) = (JobStatus::Abnormal, "server restarted".to_owned());
+            self.write(Entry::Status { job, status, time, reason })?;
+        }
+        Ok(())
+    }
+
+    /// Writes an entry. Blocks until it is durable; nobody sees it before.
+    pub(crate) fn write(&self, entry: Entry) -> Result<(), AppendError> {
         let bytes = serde_json::to_vec(&entry).expect("an entry has only text keys");
-        self.journal.append(&bytes)?;
-        apply(&mut self.records, entry);
-        Ok(self.records.get(&job).cloned())
+        let mut journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
+        journal.append(&bytes)?;
+        // The journal stays locked, so that the records change in the order in which they were written.
+        self.note(entry);
+        Ok(())
+    }
+
+    /// Notes an entry that the journal does not take, so that it is true as long as the server runs.
+    pub(crate) fn note(&self, entry: Entry) {
+        apply(&mut self.records.write().unwrap_or_else(PoisonError::into_inner), entry);
     }
 
     /// The record of a job.
-    pub(crate) fn record(&self, job: &str) -> Option<&JobRecord> {
-        self.records.get(job)
+    pub(crate) fn record(&self, job: &str) -> Option<JobRecord> {
+        self.records.read().unwrap_or_else(PoisonError::into_inner).get(job).cloned()
     }
 }
 
@@ -85,7 +103,8 @@ impl Book {
 /// # Errors
 /// [`BookError`] says which record is at fault.
 pub fn read_records(journal: Box<dyn Journal>) -> Result<BTreeMap<String, JobRecord>, BookError> {
-    Book::open(journal).map(|book| book.records)
+    let book = Book::open(journal)?;
+    Ok(book.records.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
 fn apply(records: &mut BTreeMap<String, JobRecord>, entry: Entry) {
@@ -108,7 +127,8 @@ fn apply(records: &mut BTreeMap<String, JobRecord>, entry: Entry) {
             }
         }
         Entry::Status { job, status, time, reason } => {
-            if let Some(record) = records.get_mut(&job) {
+            // A job that is over stays over, whatever was still on its way to the disk.
+            if let Some(record) = records.get_mut(&job).filter(|record| !record.status().is_final()) {
                 record.history.push(StatusChange { status, time, reason });
             }
         }

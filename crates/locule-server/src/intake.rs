@@ -1,12 +1,13 @@
 //! Takes a job folder in: checks it, stores the server's half, packs what the sites will get.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use bytes::Bytes;
+use locule_fobs::Map;
 use locule_identity::Identity;
 use locule_job::{
     DeployTo, JobError, JobFolder, JobMeta, Limits, PackError, UnpackError, VerifyError, is_signed, pack_app,
@@ -16,6 +17,7 @@ use locule_journal::AppendError;
 use serde_json::{Value, json};
 
 use crate::book::{Entry, seconds};
+use crate::orders::to_map;
 use crate::server::Shared;
 
 /// A job that was taken in: everything that its life needs.
@@ -64,7 +66,7 @@ impl Intake {
             name: job.meta.name.clone(),
             time: seconds(SystemTime::now()),
         };
-        let noted = stored.and_then(|()| shared.write_blocking(entry).map_err(SubmitError::Journal));
+        let noted = stored.and_then(|()| shared.book.write(entry).map_err(SubmitError::Journal));
         if let Err(error) = noted {
             fs::remove_dir_all(&run_dir).ok();
             return Err(error);
@@ -73,13 +75,20 @@ impl Intake {
         Ok(Self { job_id, meta, document, run_dir, apps, submitter })
     }
 
-    /// Which of these sites the job is meant for.
-    pub(crate) fn is_for(&self, site: &str) -> bool {
-        self.app_of(site).is_some()
-    }
-
+    /// The app that is meant for this site.
     pub(crate) fn app_of(&self, site: &str) -> Option<&str> {
         self.meta.app_of(site)
+    }
+
+    /// What the job needs of this site.
+    pub(crate) fn resources(&self, site: &str) -> Map {
+        self.meta.resource_spec.get(site).map(to_map).unwrap_or_default()
+    }
+
+    /// Whether these sites are as many as must take part, and all that must.
+    pub(crate) fn is_enough<'a>(&self, sites: impl IntoIterator<Item = &'a String>) -> bool {
+        let sites: BTreeSet<&String> = sites.into_iter().collect();
+        sites.len() >= self.needed() && self.meta.mandatory_clients.iter().all(|site| sites.contains(site))
     }
 
     /// How many sites must take part.
@@ -101,6 +110,9 @@ fn signer_of(shared: &Shared, folder: &Path) -> Result<Submitter, SubmitError> {
         return Ok(Submitter::default());
     }
     let signers = verify_folder(folder, &*shared.verifier, SystemTime::now())?;
+    if let Some(other) = signers.iter().find(|signer| !signer.is_admin()) {
+        return Err(SubmitError::NotAdministrator { signer: other.common_name.clone() });
+    }
     Ok(signers.into_iter().next().map(Submitter::from).unwrap_or_default())
 }
 
@@ -143,6 +155,12 @@ pub enum SubmitError {
     /// The signatures do not hold.
     #[error("the job's signatures do not hold; sign the folder with an administrator's key of this project")]
     Signature(#[from] VerifyError),
+    /// Somebody signed it who may not submit jobs.
+    #[error("the job is signed by {signer}, who is no administrator; sign it with an administrator's key")]
+    NotAdministrator {
+        /// Common name of the certificate.
+        signer: String,
+    },
     /// No app is meant for the server.
     #[error("no app of the job is deployed to the server: add `server` or `@ALL` to deploy_map in meta.json")]
     NoServerApp,
@@ -167,7 +185,10 @@ pub enum SubmitError {
     /// The journal of jobs does not take it.
     #[error("the journal of jobs does not take it")]
     Journal(#[source] AppendError),
-    /// The server stopped meanwhile.
+    /// As many jobs as the server keeps wait or run already.
+    #[error("as many jobs as the server keeps wait or run already")]
+    Full,
+    /// The server stops, or stopped meanwhile.
     #[error("interrupted: {0}")]
     Interrupted(String),
 }
@@ -177,8 +198,13 @@ impl SubmitError {
     #[must_use]
     pub fn is_the_jobs_fault(&self) -> bool {
         match self {
-            Self::Job(_) | Self::Signature(_) | Self::NoServerApp | Self::Pack(_) | Self::Unpack(_) => true,
-            Self::JobId | Self::Store { .. } | Self::Journal(_) | Self::Interrupted(_) => false,
+            Self::Job(_)
+            | Self::Signature(_)
+            | Self::NotAdministrator { .. }
+            | Self::NoServerApp
+            | Self::Pack(_)
+            | Self::Unpack(_) => true,
+            Self::JobId | Self::Store { .. } | Self::Journal(_) | Self::Full | Self::Interrupted(_) => false,
         }
     }
 }

@@ -29,6 +29,7 @@ mod orders;
 mod record;
 mod server;
 mod settings;
+mod watch;
 
 pub use book::{BookError, read_records};
 pub use event::ServerEvent;

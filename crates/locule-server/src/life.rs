@@ -4,21 +4,22 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::join_all;
-use locule_cell::Request;
-use locule_launcher::{JobHandle, JobOutcome, JobStart};
-use locule_message::{Fqcn, Payload};
-use locule_protocol::{channel, outcome};
+use futures_util::StreamExt;
+use futures_util::future::{join, join_all};
+use futures_util::stream::FuturesUnordered;
+use locule_journal::AppendError;
+use locule_launcher::{FailureKind, JobHandle, JobOutcome, JobStart};
+use locule_message::Fqcn;
 use serde_json::json;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 
-use crate::book::Entry;
 use crate::event::ServerEvent;
 use crate::intake::{Intake, write_meta};
 use crate::job::JobReport;
-use crate::orders::{Orders, to_map};
+use crate::orders::{OrderError, Orders, to_map};
 use crate::record::{JobStatus, SiteOutcome};
 use crate::server::Shared;
+use crate::watch::{Course, Watch};
 
 /// How long the server's half of a job may take to stop.
 const STOP_GRACE: Duration = Duration::from_secs(10);
@@ -32,111 +33,151 @@ pub(crate) enum Signal {
     Report(JobReport),
     /// A site is gone.
     SiteLost { site: String, reason: String },
-    /// A site says which of the server's jobs it holds.
-    SiteHolds { site: String, jobs: Vec<String> },
-    /// A person, or the server's end, stops the job.
-    Abort { reason: String },
+    /// A site says by its heartbeat whether it holds the job.
+    SiteHolds { site: String, holds: bool },
 }
 
 /// How a job ends: its last state and the reason.
-type Ending = (JobStatus, String);
+pub(crate) type Ending = (JobStatus, String);
 
 /// Runs a job from its intake to its last state.
-pub(crate) async fn run(shared: Arc<Shared>, intake: Intake, signals: mpsc::Receiver<Signal>) {
+pub(crate) async fn run(
+    shared: Arc<Shared>,
+    intake: Intake,
+    signals: mpsc::Receiver<Signal>,
+    mut aborted: watch::Receiver<Option<String>>,
+) {
     let job_id = intake.job_id.clone();
     let orders = Orders {
         cell: shared.cell.clone(),
         submitter: intake.submitter.clone(),
         timeout: shared.settings.order_timeout,
     };
-    let mut life = Life { shared: Arc::clone(&shared), intake, signals, orders, sites: BTreeMap::new() };
-    let (status, reason) = match life.live().await {
-        Ok(ending) | Err(ending) => ending,
+    let watch = Watch::new(Arc::clone(&shared), &job_id);
+    let mut life = Life {
+        shared: Arc::clone(&shared),
+        intake: Arc::new(intake),
+        signals,
+        orders,
+        watch,
+        slot: None,
+        reservations: BTreeMap::new(),
+        sites: BTreeMap::new(),
+        started: BTreeSet::new(),
+        handle: None,
     };
-    shared.enter(&job_id, status, &reason).await;
+    let (status, reason) = tokio::select! {
+        biased;
+        reason = abort_of(&mut aborted) => (JobStatus::Aborted, reason),
+        ending = life.live() => ending.unwrap_or_else(|ending| ending),
+    };
+    life.close(status).await;
+    shared.end(&job_id, status, &reason).await;
     shared.forget(&job_id);
-    if let Some(record) = shared.record(&job_id) {
+    if let Some(record) = shared.book.record(&job_id) {
         shared.tell(ServerEvent::JobFinished { record, bytes_moved: shared.bytes_moved() });
     }
 }
 
+async fn abort_of(aborted: &mut watch::Receiver<Option<String>>) -> String {
+    if aborted.wait_for(Option::is_some).await.is_err() {
+        std::future::pending::<()>().await; // nobody is left who could abort it
+    }
+    aborted.borrow().clone().unwrap_or_default()
+}
+
+/// A job on its way. An abort drops [`Life::live`] wherever it is, so whatever has to be undone stands here.
 struct Life {
     shared: Arc<Shared>,
-    intake: Intake,
+    intake: Arc<Intake>,
     signals: mpsc::Receiver<Signal>,
     orders: Orders,
+    watch: Watch,
+    /// The right to be one of the jobs that run.
+    slot: Option<OwnedSemaphorePermit>,
+    /// What sites have set aside for the job and have not begun to use.
+    reservations: BTreeMap<String, Reservation>,
     /// Sites that take part, with the cells that they registered from.
     sites: BTreeMap<String, Fqcn>,
+    /// Those of them that were told to start.
+    started: BTreeSet<String>,
+    handle: Option<JobHandle>,
+}
+
+struct Reservation {
+    cell: Fqcn,
+    token: String,
 }
 
 impl Life {
     async fn live(&mut self) -> Result<Ending, Ending> {
-        let slots = Arc::clone(&self.shared.slots);
-        let aborted = |reason| (JobStatus::Aborted, reason);
-        let _slot = tokio::select! {
-            slot = slots.acquire_owned() => slot.map_err(|_| aborted("server shuts down".to_owned()))?,
-            reason = wait_for_abort(&mut self.signals) => return Err(aborted(reason)),
-        };
-        let reservations = self.schedule().await?;
+        let job_id = self.intake.job_id.clone();
+        self.schedule().await?;
         self.deploy().await?;
-        self.shared.enter(&self.intake.job_id, JobStatus::Dispatched, "deployed to its sites").await;
-        let handle = self.start(reservations).await?;
-        self.shared.enter(&self.intake.job_id, JobStatus::Running, "started").await;
-        let ending = self.watch(&handle).await;
-        handle.abort(STOP_GRACE).await;
-        Ok(ending)
+        let dispatched = self.shared.enter(&job_id, JobStatus::Dispatched, "deployed to its sites").await;
+        dispatched.map_err(not_written)?;
+        let handle = self.start().await?;
+        self.shared.enter(&job_id, JobStatus::Running, "started").await.map_err(not_written)?;
+        loop {
+            if let Some(ending) = self.step(&handle).await {
+                return Ok(ending);
+            }
+            if self.watch.course == Course::RunEnded && self.watch.everybody_is_heard_or_lost() {
+                return Ok(self.completed());
+            }
+        }
     }
 
     /// Waits for enough sites and asks them for what the job needs.
-    async fn schedule(&mut self) -> Result<BTreeMap<String, String>, Ending> {
+    async fn schedule(&mut self) -> Result<(), Ending> {
         let mut why = String::new();
         for attempt in 0..self.shared.settings.schedule_tries {
             if attempt > 0 {
-                let pause = tokio::time::sleep(self.shared.settings.schedule_pause);
-                tokio::select! {
-                    () = pause => {}
-                    reason = wait_for_abort(&mut self.signals) => return Err((JobStatus::Aborted, reason)),
-                }
+                self.slot = None;
+                tokio::time::sleep(self.shared.settings.schedule_pause).await;
             }
-            let candidates = self.wait_for_sites().await?;
-            let (willing, unwilling) = self.ask(&candidates).await;
-            let enough = willing.len() >= self.intake.needed()
-                && self.intake.meta.mandatory_clients.iter().all(|site| willing.contains_key(site));
-            if enough {
-                self.sites = candidates.into_iter().filter(|(site, _)| willing.contains_key(site)).collect();
-                return Ok(willing);
+            let candidates = self.wait_for_turn().await?;
+            let unwilling = self.ask(&candidates).await;
+            if self.intake.is_enough(self.reservations.keys()) {
+                let willing = candidates.into_iter().filter(|(site, _)| self.reservations.contains_key(site));
+                self.sites = willing.collect();
+                return self.choose().await;
             }
-            for (site, token) in willing {
-                self.orders.cancel_resource(&candidates[&site], &self.intake.job_id, token).await.ok();
-            }
-            why = unwilling
-                .iter()
-                .map(|(site, reason)| format!("{site}: {reason}"))
-                .collect::<Vec<_>>()
-                .join("; ");
+            self.give_back().await;
+            why = unwilling.join("; ");
             tracing::info!(job = self.intake.job_id, reason = why, "too few sites are ready");
         }
         Err((JobStatus::CannotSchedule, format!("too few sites are ready: {why}")))
     }
 
-    /// Waits until enough of the sites that the job names are there.
-    async fn wait_for_sites(&mut self) -> Result<BTreeMap<String, Fqcn>, Ending> {
+    /// Waits until enough of its sites are there and the job is among those that may run. A job that waits for
+    /// a site keeps no other job from running.
+    async fn wait_for_turn(&mut self) -> Result<BTreeMap<String, Fqcn>, Ending> {
+        loop {
+            self.wait_for_sites().await;
+            let slot = Arc::clone(&self.shared.slots).acquire_owned().await;
+            self.slot = Some(slot.map_err(|_| (JobStatus::Aborted, "server shuts down".to_owned()))?);
+            let candidates = self.candidates();
+            if self.intake.is_enough(candidates.keys()) {
+                return Ok(candidates);
+            }
+            self.slot = None;
+        }
+    }
+
+    async fn wait_for_sites(&self) {
         let mut presence = self.shared.presence.subscribe();
         let mut said = String::new();
         loop {
             presence.borrow_and_update();
-            let there: BTreeMap<_, _> =
-                self.shared.sites().into_iter().filter(|(site, _)| self.intake.is_for(site)).collect();
-            let absent: Vec<_> =
-                self.intake.meta.mandatory_clients.iter().filter(|s| !there.contains_key(*s)).collect();
-            if there.len() >= self.intake.needed() && absent.is_empty() {
-                return Ok(there);
+            let there = self.candidates();
+            if self.intake.is_enough(there.keys()) {
+                return;
             }
             let waits = match self.intake.listed() {
-                Some(listed) => {
-                    let absent: Vec<_> =
-                        listed.into_iter().filter(|site| !there.contains_key(site)).collect();
-                    format!("waiting for {}", absent.join(", "))
+                Some(mut listed) => {
+                    listed.retain(|site| !there.contains_key(site));
+                    format!("waiting for {}", listed.join(", "))
                 }
                 None => {
                     format!("waiting for {} more site(s)", self.intake.needed().saturating_sub(there.len()))
@@ -146,37 +187,39 @@ impl Life {
                 tracing::info!(job = self.intake.job_id, reason = waits, "job waits");
                 said = waits;
             }
-            tokio::select! {
-                changed = presence.changed() => {
-                    changed.map_err(|_| (JobStatus::Aborted, "server shuts down".to_owned()))?;
+            // The other end lives as long as the server, of which this is a part.
+            presence.changed().await.ok();
+        }
+    }
+
+    /// Sites of the job that are there.
+    fn candidates(&self) -> BTreeMap<String, Fqcn> {
+        let mut sites = self.shared.sites();
+        sites.retain(|site, _| self.intake.app_of(site).is_some());
+        sites
+    }
+
+    /// Asks every candidate for the job's resources, and keeps the reservations; why the others have none.
+    async fn ask(&mut self, candidates: &BTreeMap<String, Fqcn>) -> Vec<String> {
+        let (orders, intake) = (&self.orders, &self.intake);
+        let meta = &to_map(&intake.document);
+        let asked = candidates.iter().map(|(site, cell)| async move {
+            let spec = intake.resources(site);
+            (site, cell, orders.check_resource(cell, &intake.job_id, meta, &spec).await)
+        });
+        let mut asked: FuturesUnordered<_> = asked.collect();
+        let mut unwilling = Vec::new();
+        while let Some((site, cell, answer)) = asked.next().await {
+            match answer {
+                Ok(token) => {
+                    let reservation = Reservation { cell: cell.clone(), token };
+                    self.reservations.insert(site.clone(), reservation);
                 }
-                reason = wait_for_abort(&mut self.signals) => return Err((JobStatus::Aborted, reason)),
+                Err(error) => unwilling.push(format!("{site}: {error}")),
             }
         }
-    }
-
-    /// Asks every candidate for the job's resources: reservations of those that have them, reasons of the others.
-    async fn ask(
-        &self,
-        candidates: &BTreeMap<String, Fqcn>,
-    ) -> (BTreeMap<String, String>, BTreeMap<String, String>) {
-        let meta = to_map(&self.intake.document);
-        let asked = candidates.iter().map(async |(site, cell)| {
-            let spec = self.resources(site);
-            (site.clone(), self.orders.check_resource(cell, &self.intake.job_id, &meta, &spec).await)
-        });
-        let (mut willing, mut unwilling) = (BTreeMap::new(), BTreeMap::new());
-        for (site, answer) in join_all(asked).await {
-            match answer {
-                Ok(token) => willing.insert(site, token),
-                Err(error) => unwilling.insert(site, error.to_string()),
-            };
-        }
-        (willing, unwilling)
-    }
-
-    fn resources(&self, site: &str) -> locule_fobs::Map {
-        self.intake.meta.resource_spec.get(site).map(to_map).unwrap_or_default()
+        unwilling.sort();
+        unwilling
     }
 
     /// Gives every site its app; a site that does not take it is left out.
@@ -188,267 +231,207 @@ impl Life {
             (site.clone(), self.orders.deploy(cell, &self.intake.job_id, app, &meta, zip).await)
         });
         let deployed = join_all(deployed).await;
-        self.leave_out("deploy", deployed)
+        self.leave_out("deploy", deployed).await
     }
 
-    /// Takes the sites that failed a step out, and fails the job if too few are left.
-    fn leave_out(
-        &mut self,
-        step: &str,
-        results: Vec<(String, Result<(), crate::orders::OrderError>)>,
-    ) -> Result<(), Ending> {
-        let mut failed = Vec::new();
-        for (site, result) in results {
-            if let Err(error) = result {
-                tracing::warn!(job = self.intake.job_id, site, step, %error, "site left out");
-                self.sites.remove(&site);
-                failed.push(format!("{site}: {error}"));
-            }
-        }
-        let mandatory = self.intake.meta.mandatory_clients.iter().all(|site| self.sites.contains_key(site));
-        if self.sites.len() >= self.intake.needed() && mandatory {
-            return Ok(());
-        }
-        let (left, needed) = (self.sites.len(), self.intake.needed());
-        let reason = format!("{step}: {left} of {needed} sites; {}", failed.join("; "));
-        Err((JobStatus::FailedToRun, reason))
-    }
-
-    /// Starts the server's half, then the sites'.
-    async fn start(&mut self, mut reservations: BTreeMap<String, String>) -> Result<JobHandle, Ending> {
+    /// Starts the server's half, and when that is ready the sites'.
+    async fn start(&mut self) -> Result<JobHandle, Ending> {
         let failed = |reason: String| (JobStatus::FailedToRun, reason);
         let (job_id, run_dir) = (self.intake.job_id.clone(), self.intake.run_dir.clone());
-        let sites = self.sites.keys().cloned().collect();
-        let entry = Entry::Sites { job: job_id.clone(), sites };
-        self.shared.write(entry).await.map_err(|error| failed(error.to_string()))?;
-        let clients = self.sites.iter().map(|(site, cell)| match cell.as_str() == site {
-            true => json!({ "name": site }),
-            false => json!({ "name": site, "fqcn": cell.as_str() }),
-        });
-        let clients: Vec<_> = clients.collect();
+        let clients: Vec<_> = self.sites.iter().map(|(site, cell)| client(site, cell)).collect();
         let mut document = self.intake.document.clone();
         document["job_clients"] = json!(clients);
         write_meta(&run_dir, &document)
             .map_err(|error| failed(format!("cannot write the job's meta: {error}")))?;
 
         let cell = format!("server.{job_id}");
-        let start = JobStart::new(job_id.clone(), cell, run_dir, self.shared.internal.clone());
+        let start = JobStart::new(job_id, cell, run_dir, self.shared.internal.clone());
         let handle = self.shared.launcher.start(start).map_err(|error| failed(error.to_string()))?;
+        self.handle = Some(handle.clone());
+        while self.watch.course == Course::Starting {
+            if let Some(ending) = self.step(&handle).await {
+                return Err(ending);
+            }
+        }
+
         let meta = to_map(&document);
+        self.started = self.sites.keys().cloned().collect();
         let started = self.sites.iter().map(async |(site, cell)| {
-            let (spec, token) = (self.resources(site), reservations.get(site).cloned().unwrap_or_default());
+            let token = self.reservations.get(site).map(|reservation| reservation.token.clone());
+            let (spec, token) = (self.intake.resources(site), token.unwrap_or_default());
             (site.clone(), self.orders.start(cell, &self.intake.job_id, &meta, &spec, token).await)
         });
         let started = join_all(started).await;
-        reservations.clear();
+        self.reservations.retain(|site, _| !self.started.contains(site));
         let lost: Vec<_> = started
             .iter()
-            .filter_map(|(site, r)| r.as_ref().err().map(|e| (site.clone(), e.to_string())))
+            .filter_map(|(site, done)| Some((site.clone(), done.as_ref().err()?.to_string())))
             .collect();
-        if let Err(ending) = self.leave_out("start", started) {
-            handle.abort(STOP_GRACE).await;
-            self.abort_sites().await;
-            return Err(ending);
-        }
+        self.leave_out("start", started).await?;
         for (site, reason) in lost {
-            self.tell_lost(&site, &reason).await;
+            // The server's half still counts on it.
+            self.watch.tell_lost(&handle, &site, &reason).await.map_or(Ok(()), Err)?;
         }
         Ok(handle)
     }
 
-    /// Listens to the sites and to the server's half until the job is over.
-    async fn watch(&mut self, handle: &JobHandle) -> Ending {
-        let mut watch = Watch {
-            pending: self.sites.keys().cloned().collect(),
-            held: BTreeSet::new(),
-            run_ended: false,
-            deadline: None,
+    /// Takes the sites that failed a step out, and fails the job if too few are left.
+    async fn leave_out(
+        &mut self,
+        step: &str,
+        results: Vec<(String, Result<(), OrderError>)>,
+    ) -> Result<(), Ending> {
+        let mut failed = Vec::new();
+        let mut left_out = BTreeMap::new();
+        for (site, result) in results {
+            if let Err(error) = result {
+                tracing::warn!(job = self.intake.job_id, site, step, %error, "site left out");
+                failed.push(format!("{site}: {error}"));
+                left_out.extend(self.sites.remove_entry(&site));
+            }
+        }
+        if !self.intake.is_enough(self.sites.keys()) {
+            let (left, needed) = (self.sites.len(), self.intake.needed());
+            // They are told to stop with the others, but nobody waits for what they say.
+            self.watch.pending.retain(|site| !left_out.contains_key(site));
+            self.sites.extend(left_out);
+            let reason = format!("{step}: {left} of {needed} sites; {}", failed.join("; "));
+            return Err((JobStatus::FailedToRun, reason));
+        }
+        if !left_out.is_empty() {
+            self.choose().await?;
+            self.dismiss(&left_out).await;
+        }
+        Ok(())
+    }
+
+    /// Writes down who takes part.
+    async fn choose(&mut self) -> Result<(), Ending> {
+        let sites: BTreeSet<String> = self.sites.keys().cloned().collect();
+        self.watch.pending.clone_from(&sites);
+        self.shared.choose(&self.intake.job_id, sites).await.map_err(not_written)
+    }
+
+    /// Hears one thing of the sites or the server's half; the ending if that is the end.
+    async fn step(&mut self, handle: &JobHandle) -> Option<Ending> {
+        let deadline = self.watch.deadline;
+        let overdue = async {
+            match deadline {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
         };
-        loop {
-            let overdue = async {
-                match watch.deadline {
-                    Some(at) => tokio::time::sleep_until(at).await,
-                    None => std::future::pending().await,
-                }
-            };
-            let ending = tokio::select! {
-                signal = self.signals.recv() => match signal {
-                    Some(signal) => self.hear(&mut watch, signal).await,
-                    None => Some((JobStatus::Aborted, "server shuts down".into())),
-                },
-                ended = handle.wait() => Some(ending_of(&ended)),
-                () = overdue => {
-                    let silent: Vec<_> = watch.pending.iter().cloned().collect();
-                    Some((JobStatus::Abnormal, format!("no outcome from {}", silent.join(", "))))
-                }
-            };
-            if let Some((status, reason)) = ending {
-                if status != JobStatus::Completed {
-                    self.sites.retain(|site, _| watch.pending.contains(site));
-                    self.abort_sites().await;
-                    self.collect_outcomes(&mut watch).await;
-                }
-                return (status, reason);
-            }
-            if watch.run_ended && watch.pending.is_empty() {
-                return (JobStatus::Completed, "all workflows ended and every site reported".into());
-            }
+        tokio::select! {
+            biased; // what the server's half said counts before that it ended
+            Some(signal) = self.signals.recv() => self.watch.hear(handle, signal).await,
+            ended = handle.wait() => Some(ending_of(&ended)),
+            () = overdue => Some((JobStatus::Abnormal, format!("no outcome from {}", self.watch.silent()))),
         }
     }
 
-    async fn hear(&mut self, watch: &mut Watch, signal: Signal) -> Option<Ending> {
-        match signal {
-            Signal::Outcome { site, outcome } => {
-                watch.pending.remove(&site);
-                self.judge(&site, &outcome, watch.run_ended).await
+    /// All workflows have ended, and every site has reported or was lost on the way.
+    fn completed(&self) -> Ending {
+        let heard = self.sites.keys().filter(|site| !self.watch.pending.contains(*site));
+        let enough = self.intake.is_enough(heard);
+        match (self.watch.pending.is_empty(), enough) {
+            (true, _) => (JobStatus::Completed, "all workflows ended and every site reported".into()),
+            (false, true) => {
+                (JobStatus::Completed, format!("all workflows ended, without {}", self.watch.silent()))
             }
-            Signal::Report(report) => self.report(watch, report).await,
-            Signal::SiteLost { site, reason } if watch.pending.contains(&site) => {
-                self.lose(watch, &site, &reason).await
-            }
-            Signal::SiteHolds { site, jobs } if watch.pending.contains(&site) => {
-                if jobs.contains(&self.intake.job_id) {
-                    watch.held.insert(site);
-                    None
-                } else if watch.held.contains(&site) {
-                    self.lose(watch, &site, "the site no longer holds the job").await
-                } else {
-                    None
-                }
-            }
-            Signal::SiteLost { .. } | Signal::SiteHolds { .. } => None,
-            Signal::Abort { reason } => Some((JobStatus::Aborted, reason)),
+            (false, false) => (JobStatus::Abnormal, format!("no outcome from {}", self.watch.silent())),
         }
     }
 
-    /// What a site's outcome means for the job.
-    async fn judge(&self, site: &str, outcome: &SiteOutcome, run_ended: bool) -> Option<Ending> {
-        let reason = outcome.reason.as_deref().unwrap_or("no reason given");
-        tracing::info!(
-            job = self.intake.job_id,
-            site,
-            code = outcome.code,
-            reason,
-            "site reported its outcome"
-        );
-        let ending = |status| Some((status, format!("{site}: {reason}")));
-        match outcome.code {
-            outcome::UNSAFE_COMPONENT => ending(JobStatus::Aborted),
-            outcome::ABORTED => ending(JobStatus::Aborted),
-            outcome::EXCEPTION | outcome::CONFIG_ERROR => ending(JobStatus::ExecutionException),
-            outcome::INFRASTRUCTURE_ERROR => ending(JobStatus::Abnormal),
-            _ => {
-                if !run_ended {
-                    self.tell_lost(site, "the site's half has ended").await;
-                }
-                None
+    /// Stops whatever was started and gives back whatever was reserved, within bounds.
+    async fn close(&mut self, status: JobStatus) {
+        let handle = self.handle.take();
+        let server = async {
+            if let Some(handle) = handle {
+                handle.abort(STOP_GRACE).await;
             }
+        };
+        if status == JobStatus::Completed {
+            return server.await;
+        }
+        let sites = tokio::time::timeout(self.shared.settings.abort_grace, self.stop_sites());
+        let (_, stopped) = join(server, sites).await;
+        if stopped.is_err() {
+            tracing::warn!(
+                job = self.intake.job_id,
+                sites = self.watch.silent(),
+                "not every site said how it ended"
+            );
         }
     }
 
-    async fn report(&mut self, watch: &mut Watch, report: JobReport) -> Option<Ending> {
-        let (shared, job) = (&self.shared, self.intake.job_id.clone());
-        match report {
-            JobReport::RoundStarted { round, rounds } => {
-                shared.tell(ServerEvent::RoundStarted { job, round, rounds })
-            }
-            JobReport::RoundFinished { round, rounds, sites, model } => {
-                let entry = Entry::Round { job: job.clone(), done: round + 1 };
-                if let Err(error) = shared.write(entry).await {
-                    tracing::error!(job, %error, "journal of jobs does not take the round");
-                }
-                let bytes_moved = shared.bytes_moved();
-                shared.tell(ServerEvent::RoundFinished { job, round, rounds, sites, model, bytes_moved });
-            }
-            JobReport::Saved { path } => shared.tell(ServerEvent::ResultSaved { job, path }),
-            JobReport::Ended(end) => match end.failed {
-                Some(reason) => return Some((JobStatus::ExecutionException, reason)),
-                None => {
-                    watch.run_ended = true;
-                    watch.deadline = Some(tokio::time::Instant::now() + shared.settings.outcome_wait);
-                }
-            },
-        }
-        None
-    }
-
-    /// A site will not come back to this job.
-    async fn lose(&self, watch: &mut Watch, site: &str, reason: &str) -> Option<Ending> {
-        if watch.run_ended {
-            watch.pending.remove(site);
-            return Some((JobStatus::Abnormal, format!("{site}: {reason}, and its outcome is unknown")));
-        }
-        self.tell_lost(site, reason).await;
-        None
-    }
-
-    /// Tells the server's half that a site takes no part any more.
-    async fn tell_lost(&self, site: &str, reason: &str) {
-        let Ok(job) = Fqcn::server().child(&self.intake.job_id) else { return };
-        let request = Request::new(channel::SERVER_COMMAND, "handle_dead_job", Payload::none())
-            .header("fl_client", site)
-            .header("reason", reason)
-            .timeout(self.shared.settings.order_timeout);
-        if let Err(error) = self.shared.cell.request(&job, request).await {
-            tracing::warn!(job = self.intake.job_id, site, %error, "job was not told of a lost site");
-        }
-    }
-
-    async fn abort_sites(&self) {
-        let aborts = self.sites.values().map(async |cell| self.orders.abort(cell, &self.intake.job_id).await);
-        join_all(aborts).await;
-    }
-
-    /// Hears the outcomes of sites that were told to abort, for a while.
-    async fn collect_outcomes(&mut self, watch: &mut Watch) {
+    async fn stop_sites(&mut self) {
+        self.give_back().await;
+        let mut sites = std::mem::take(&mut self.sites);
+        sites.retain(|site, _| self.started.contains(site));
+        self.dismiss(&sites).await;
         let reachable = self.shared.sites();
-        watch.pending.retain(|site| reachable.contains_key(site));
-        let collecting = async {
-            while !watch.pending.is_empty() {
-                match self.signals.recv().await {
-                    Some(Signal::Outcome { site, .. } | Signal::SiteLost { site, .. }) => {
-                        watch.pending.remove(&site);
-                    }
-                    Some(Signal::Report(_) | Signal::SiteHolds { .. } | Signal::Abort { .. }) => {}
-                    None => return,
+        self.watch.pending.retain(|site| sites.contains_key(site) && reachable.contains_key(site));
+        while !self.watch.pending.is_empty() {
+            match self.signals.recv().await {
+                Some(
+                    Signal::Outcome { site, .. }
+                    | Signal::SiteLost { site, .. }
+                    | Signal::SiteHolds { site, holds: false },
+                ) => {
+                    self.watch.pending.remove(&site);
                 }
+                Some(Signal::Report(_) | Signal::SiteHolds { .. }) => {}
+                None => return,
             }
-        };
-        if tokio::time::timeout(self.shared.settings.abort_grace, collecting).await.is_err() {
-            tracing::warn!(job = self.intake.job_id, "not every site said how it ended");
         }
+    }
+
+    /// Tells sites that they take no part: those that were told to start, to stop; the others, to give back
+    /// what they reserved.
+    async fn dismiss(&mut self, sites: &BTreeMap<String, Fqcn>) {
+        let job = &self.intake.job_id;
+        let dismissed = sites.iter().map(async |(site, cell)| {
+            let told = match self.reservations.get(site) {
+                Some(Reservation { cell, token }) if !self.started.contains(site) => {
+                    self.orders.cancel_resource(cell, job, token.clone()).await
+                }
+                Some(_) | None => self.orders.abort(cell, job).await,
+            };
+            if let Err(error) = told {
+                // It hears by its next heartbeat that the job is not its own.
+                tracing::debug!(job, site, %error, "site was not told that it takes no part");
+            }
+        });
+        join_all(dismissed).await;
+        self.reservations.retain(|site, _| !sites.contains_key(site));
+    }
+
+    /// Gives back all reservations that are not in use.
+    async fn give_back(&mut self) {
+        let sites = self.reservations.iter();
+        let sites: BTreeMap<_, _> = sites.map(|(site, held)| (site.clone(), held.cell.clone())).collect();
+        self.dismiss(&sites).await;
     }
 }
 
-/// What is known of a running job.
-struct Watch {
-    /// Sites whose outcome is not known.
-    pending: BTreeSet<String>,
-    /// Sites that said they hold the job.
-    held: BTreeSet<String>,
-    run_ended: bool,
-    /// When to give up waiting for outcomes.
-    deadline: Option<tokio::time::Instant>,
+/// A site in `job_clients`.
+fn client(site: &str, cell: &Fqcn) -> serde_json::Value {
+    if cell.as_str() == site {
+        json!({ "name": site })
+    } else {
+        json!({ "name": site, "fqcn": cell.as_str() })
+    }
 }
 
-/// Waits for somebody to abort the job; everything else that is signalled before it runs is of no concern.
-async fn wait_for_abort(signals: &mut mpsc::Receiver<Signal>) -> String {
-    loop {
-        match signals.recv().await {
-            Some(Signal::Abort { reason }) => return reason,
-            Some(
-                Signal::Outcome { .. }
-                | Signal::Report(_)
-                | Signal::SiteLost { .. }
-                | Signal::SiteHolds { .. },
-            ) => {}
-            None => return "server shuts down".into(),
-        }
-    }
+fn not_written(error: AppendError) -> Ending {
+    (JobStatus::FailedToRun, format!("journal of jobs does not take what happens: {error}"))
 }
 
 /// What it means that the server's half ended by itself, without saying that its run was over.
-fn ending_of(ended: &JobOutcome) -> Ending {
+pub(crate) fn ending_of(ended: &JobOutcome) -> Ending {
     let reason = ended.reason().unwrap_or_else(|| "the server's half ended early".into());
-    (JobStatus::ExecutionException, format!("server: {reason}"))
+    let infrastructure =
+        matches!(ended, JobOutcome::Failed(failure) if failure.kind() == FailureKind::Infrastructure);
+    let status = if infrastructure { JobStatus::Abnormal } else { JobStatus::ExecutionException };
+    (status, format!("server: {reason}"))
 }

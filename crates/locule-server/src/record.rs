@@ -5,6 +5,9 @@ use std::collections::BTreeMap;
 use locule_protocol::Refusal;
 use serde::{Deserialize, Serialize};
 
+/// The server's own half of a job, where it stands beside those of sites.
+pub(crate) const SERVER: &str = "server";
+
 /// State of a job; the texts are those of nvflare 2.9.0, `nvflare.apis.job_def.RunStatus`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum JobStatus {
@@ -96,7 +99,7 @@ pub struct JobRecord {
     pub sites: Vec<String>,
     /// Every state it was in, oldest first; never empty.
     pub history: Vec<StatusChange>,
-    /// Outcomes by site.
+    /// Outcomes by site; under `server` that of the server's own half, if its checkers refused the job.
     pub outcomes: BTreeMap<String, SiteOutcome>,
     /// Rounds that were aggregated.
     pub rounds_done: u64,
@@ -109,7 +112,7 @@ impl JobRecord {
         self.history.last().map_or(JobStatus::Submitted, |change| change.status)
     }
 
-    /// Every refusal of every site, in site order.
+    /// Every refusal, of the server and of every site, by their names.
     pub fn refusals(&self) -> impl Iterator<Item = &Refusal> {
         self.outcomes.values().flat_map(|outcome| &outcome.refusals)
     }

@@ -1,17 +1,19 @@
 //! The server as a whole: starts, takes jobs in, tells what happens, stops.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use locule_auth::TokenLedger;
-use locule_cell::{Cell, HandlerError};
+use locule_cell::{Cell, HandlerError, Now};
 use locule_identity::{Admission, AdmissionLimits, Party, Signer, Verifier};
 use locule_journal::AppendError;
 use locule_kit::Workspace;
 use locule_launcher::Launcher;
+use locule_message::{Fqcn, ReturnCode};
 use tokio::sync::{Semaphore, broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -30,6 +32,15 @@ const EVENTS: usize = 4096;
 
 /// Signals that may wait for a job.
 const SIGNALS: usize = 1024;
+
+/// Jobs that may wait and run.
+const JOBS: usize = 256;
+
+/// What the end of a job is tried to be written, a second apart, before only the memory has it.
+const LAST_WORDS: usize = 5;
+
+/// What is said to who still wants something of a server that ends.
+const STOPPING: &str = "server shuts down";
 
 /// From one look for silent sites to the next.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -59,11 +70,23 @@ pub(crate) struct Shared {
     pub(crate) slots: Arc<Semaphore>,
     /// Changes when a site joins or leaves.
     pub(crate) presence: watch::Sender<u64>,
-    book: Mutex<Book>,
-    jobs: Mutex<BTreeMap<String, mpsc::Sender<Signal>>>,
+    pub(crate) book: Book,
+    /// Sites whose heartbeat was heard since they registered: only then do they have their token.
+    ready: Mutex<BTreeSet<String>>,
+    jobs: Mutex<BTreeMap<String, Line>>,
     events: broadcast::Sender<ServerEvent>,
     tasks: TaskTracker,
     stop: CancellationToken,
+}
+
+/// The way to a job that is not over.
+#[derive(Debug)]
+struct Line {
+    /// Sites that take part; their signals concern the job.
+    sites: BTreeSet<String>,
+    signals: mpsc::Sender<Signal>,
+    /// Why the job is to stop; it hears of it whatever it does.
+    abort: watch::Sender<Option<String>>,
 }
 
 impl fmt::Debug for Shared {
@@ -75,10 +98,14 @@ impl fmt::Debug for Shared {
 impl Server {
     /// Starts to admit sites on the cell of `parts`. Must be called in a tokio runtime.
     ///
+    /// Jobs that an earlier run of the server left open end as [`JobStatus::Abnormal`].
+    ///
     /// # Errors
-    /// [`BookError`] if the journal of jobs cannot be read.
+    /// [`BookError`] if the journal of jobs cannot be read, or does not take how such a job ended.
     pub fn start(settings: ServerSettings, parts: ServerParts) -> Result<Self, BookError> {
         let ServerParts { cell, signer, verifier, ledger, jobs, launcher, internal, kit } = parts;
+        let book = Book::open(jobs)?;
+        book.close_open_jobs(seconds(SystemTime::now()))?;
         let admission = Admission::new(signer.identity().clone(), AdmissionLimits::default());
         let shared = Arc::new(Shared {
             slots: Arc::new(Semaphore::new(settings.max_jobs)),
@@ -93,7 +120,8 @@ impl Server {
             admission: Mutex::new(admission),
             signing: Arc::new(Semaphore::new(SIGNERS)),
             presence: watch::channel(0).0,
-            book: Mutex::new(Book::open(jobs)?),
+            book,
+            ready: Mutex::default(),
             jobs: Mutex::default(),
             events: broadcast::channel(EVENTS).0,
             tasks: TaskTracker::new(),
@@ -106,24 +134,14 @@ impl Server {
 
     /// Takes a job folder in and runs it once its sites are there; the job's id.
     ///
+    /// A call that was begun is carried out, even if its future is dropped.
+    ///
     /// # Errors
     /// [`SubmitError`]; nothing was stored.
     pub async fn submit(&self, folder: &Path) -> Result<String, SubmitError> {
-        let job_id = Uuid::from_u128(rand::random()).to_string();
-        let shared = Arc::clone(&self.shared);
-        let (id, folder) = (job_id.clone(), folder.to_owned());
-        let intake = tokio::task::spawn_blocking(move || Intake::take(&shared, &id, &folder)).await;
-        let intake = intake.map_err(|error| SubmitError::Interrupted(error.to_string()))??;
-        let (signals, receiver) = mpsc::channel(SIGNALS);
-        lock(&self.shared.jobs).insert(job_id.clone(), signals);
-        self.shared.tell(ServerEvent::JobStatus {
-            job: job_id.clone(),
-            status: JobStatus::Submitted,
-            reason: "accepted".into(),
-        });
-        let shared = Arc::clone(&self.shared);
-        self.shared.tasks.spawn(life::run(shared, intake, receiver));
-        Ok(job_id)
+        let (shared, folder) = (Arc::clone(&self.shared), folder.to_owned());
+        let submitting = self.shared.tasks.spawn(async move { shared.submit(folder).await });
+        submitting.await.map_err(|error| SubmitError::Interrupted(error.to_string()))?
     }
 
     /// What happens from now on.
@@ -135,7 +153,7 @@ impl Server {
     /// The record of a job.
     #[must_use]
     pub fn record(&self, job_id: &str) -> Option<JobRecord> {
-        lock(&self.shared.book).record(job_id).cloned()
+        self.shared.book.record(job_id)
     }
 
     /// Bytes over the cell's links so far, in and out.
@@ -146,16 +164,27 @@ impl Server {
 
     /// Aborts a job; whether there is such a job that still runs.
     pub async fn abort(&self, job_id: &str, reason: &str) -> bool {
-        self.shared.signal(job_id, Signal::Abort { reason: reason.to_owned() }).await
+        let jobs = lock(&self.shared.jobs);
+        let line = jobs.get(job_id);
+        // The first reason stays.
+        line.is_some_and(|line| {
+            line.abort.send_if_modified(|said| {
+                let first = said.is_none();
+                said.get_or_insert_with(|| reason.to_owned());
+                first
+            });
+            true
+        })
     }
 
     /// Aborts the jobs that still run, waits for their end, and closes the cell.
     pub async fn shutdown(&self) {
+        // Before the look at the jobs: one that is submitted meanwhile sees it, or is seen.
+        self.shared.stop.cancel();
         let jobs: Vec<String> = lock(&self.shared.jobs).keys().cloned().collect();
         for job in jobs {
-            self.abort(&job, "server shuts down").await;
+            self.abort(&job, STOPPING).await;
         }
-        self.shared.stop.cancel();
         self.shared.tasks.close();
         let limit = self.shared.settings.abort_grace * 3;
         if tokio::time::timeout(limit, self.shared.tasks.wait()).await.is_err() {
@@ -176,79 +205,158 @@ impl Shared {
         stats.bytes_in + stats.bytes_out
     }
 
-    /// Sends a signal to a job; whether it still runs.
-    pub(crate) async fn signal(&self, job_id: &str, signal: Signal) -> bool {
-        let sender = lock(&self.jobs).get(job_id).cloned();
-        match sender {
-            Some(sender) => sender.send(signal).await.is_ok(),
-            None => false,
+    async fn submit(self: Arc<Self>, folder: PathBuf) -> Result<String, SubmitError> {
+        if self.stop.is_cancelled() {
+            return Err(SubmitError::Interrupted(STOPPING.into()));
+        }
+        if lock(&self.jobs).len() >= JOBS {
+            return Err(SubmitError::Full);
+        }
+        let job_id = Uuid::from_u128(rand::random()).to_string();
+        let (shared, id) = (Arc::clone(&self), job_id.clone());
+        let intake = tokio::task::spawn_blocking(move || Intake::take(&shared, &id, &folder)).await;
+        let intake = intake.map_err(|error| SubmitError::Interrupted(error.to_string()))??;
+        let (signals, receiver) = mpsc::channel(SIGNALS);
+        let (abort, aborted) = watch::channel(None);
+        {
+            let mut jobs = lock(&self.jobs);
+            if self.stop.is_cancelled() {
+                abort.send_replace(Some(STOPPING.to_owned()));
+            }
+            jobs.insert(job_id.clone(), Line { sites: BTreeSet::new(), signals, abort });
+        }
+        self.tell(ServerEvent::JobStatus {
+            job: job_id.clone(),
+            status: JobStatus::Submitted,
+            reason: "accepted".into(),
+        });
+        self.tasks.spawn(life::run(Arc::clone(&self), intake, receiver, aborted));
+        Ok(job_id)
+    }
+
+    /// Sends a signal to a job, if it is not over.
+    pub(crate) async fn signal(&self, job_id: &str, signal: Signal) {
+        let sender = lock(&self.jobs).get(job_id).map(|line| line.signals.clone());
+        if let Some(sender) = sender {
+            sender.send(signal).await.ok();
         }
     }
 
-    /// Sends a signal to every job.
-    pub(crate) async fn signal_all(&self, signal: impl Fn() -> Signal) {
-        let jobs: Vec<_> = lock(&self.jobs).values().cloned().collect();
-        for job in jobs {
-            job.send(signal()).await.ok();
+    /// Writes down which sites take part in a job. From then on it hears of them.
+    pub(crate) async fn choose(
+        self: &Arc<Self>,
+        job_id: &str,
+        sites: BTreeSet<String>,
+    ) -> Result<(), AppendError> {
+        let entry = Entry::Sites { job: job_id.to_owned(), sites: sites.iter().cloned().collect() };
+        self.write(entry).await?;
+        if let Some(line) = lock(&self.jobs).get_mut(job_id) {
+            line.sites = sites;
         }
+        Ok(())
     }
 
-    /// Ids of the jobs that are not over.
-    pub(crate) fn running(&self) -> Vec<String> {
-        lock(&self.jobs).keys().cloned().collect()
+    /// Tells the jobs of a site which of them it holds; those of `held` that it should not.
+    pub(crate) fn holds(&self, site: &str, mut held: Vec<String>) -> Vec<String> {
+        for (job, line) in lock(&self.jobs).iter().filter(|(_, line)| line.sites.contains(site)) {
+            let holds = held.contains(job);
+            held.retain(|other| other != job);
+            // The next heartbeat says it again.
+            line.signals.try_send(Signal::SiteHolds { site: site.to_owned(), holds }).ok();
+        }
+        held
     }
 
     pub(crate) fn forget(&self, job_id: &str) {
         lock(&self.jobs).remove(job_id);
     }
 
-    pub(crate) fn record(&self, job_id: &str) -> Option<JobRecord> {
-        lock(&self.book).record(job_id).cloned()
-    }
-
     /// Writes an entry into the book of jobs; it is durable when this returns.
-    pub(crate) async fn write(self: &Arc<Self>, entry: Entry) -> Result<Option<JobRecord>, AppendError> {
+    pub(crate) async fn write(self: &Arc<Self>, entry: Entry) -> Result<(), AppendError> {
         let shared = Arc::clone(self);
-        let written = tokio::task::spawn_blocking(move || shared.write_blocking(entry)).await;
-        written.unwrap_or(Ok(None))
-    }
-
-    pub(crate) fn write_blocking(&self, entry: Entry) -> Result<Option<JobRecord>, AppendError> {
-        lock(&self.book).write(entry)
+        let written = tokio::task::spawn_blocking(move || shared.book.write(entry)).await;
+        written.unwrap_or_else(|error| Err(AppendError::Write(io::Error::other(error))))
     }
 
     /// Puts a job into a state: first in the book, then to whoever watches.
-    pub(crate) async fn enter(self: &Arc<Self>, job: &str, status: JobStatus, reason: &str) {
-        let (job, reason) = (job.to_owned(), reason.to_owned());
-        let time = seconds(SystemTime::now());
-        let entry = Entry::Status { job: job.clone(), status, time, reason: reason.clone() };
-        if let Err(error) = self.write(entry).await {
-            tracing::error!(job, %error, "journal of jobs does not take the state");
-        }
-        tracing::info!(job, status = status.as_str(), reason, "job state");
-        self.tell(ServerEvent::JobStatus { job, status, reason });
+    pub(crate) async fn enter(
+        self: &Arc<Self>,
+        job: &str,
+        status: JobStatus,
+        reason: &str,
+    ) -> Result<(), AppendError> {
+        self.write(entry_of(job, status, reason)).await?;
+        self.told(job, status, reason);
+        Ok(())
     }
 
-    /// Names and cells of the sites that are alive.
-    pub(crate) fn sites(&self) -> BTreeMap<String, locule_message::Fqcn> {
-        let holders = self.ledger.holders().into_iter();
-        let sites = holders.filter(|holder| holder.alive && holder.party == Party::Site);
+    /// Puts a job into its last state. If the disk does not take it, at least the memory does; the next start
+    /// of the server then closes the job once more.
+    pub(crate) async fn end(self: &Arc<Self>, job: &str, status: JobStatus, reason: &str) {
+        let entry = entry_of(job, status, reason);
+        for _ in 0..LAST_WORDS {
+            match self.write(entry.clone()).await {
+                Ok(()) => return self.told(job, status, reason),
+                Err(error) => {
+                    tracing::error!(job, %error, "journal of jobs does not take how a job ended");
+                    if !error.is_retryable() {
+                        break;
+                    }
+                }
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        self.book.note(entry);
+        self.told(job, status, reason);
+    }
+
+    fn told(&self, job: &str, status: JobStatus, reason: &str) {
+        tracing::info!(job, status = status.as_str(), reason, "job state");
+        self.tell(ServerEvent::JobStatus { job: job.to_owned(), status, reason: reason.to_owned() });
+    }
+
+    /// Names and cells of the sites that are alive and have their token.
+    pub(crate) fn sites(&self) -> BTreeMap<String, Fqcn> {
+        let holders = self.ledger.holders();
+        let ready = lock(&self.ready);
+        let sites = holders
+            .into_iter()
+            .filter(|holder| holder.alive && holder.party == Party::Site && ready.contains(&holder.name));
         sites.map(|holder| (holder.name.clone(), holder.origin.clone())).collect()
     }
 
-    /// A site is there, or there again.
-    pub(crate) fn joined(&self, site: &str) {
-        self.presence.send_modify(|changes| *changes += 1);
+    /// A site has registered. The answer with its token is still to go out, so no job counts on it yet.
+    pub(crate) fn registered(&self, site: &str) {
+        lock(&self.ready).remove(site);
         self.tell(ServerEvent::SiteJoined { site: site.to_owned() });
+    }
+
+    /// A site's heartbeat, perhaps the first after it was dropped.
+    pub(crate) fn heard(&self, site: &str, back: bool) {
+        if back {
+            tracing::info!(site, "site is back");
+            self.tell(ServerEvent::SiteJoined { site: site.to_owned() });
+        }
+        let newly = lock(&self.ready).insert(site.to_owned());
+        if newly || back {
+            self.presence.send_modify(|changes| *changes += 1);
+        }
     }
 
     /// A site is gone: its jobs hear of it.
     pub(crate) async fn left(&self, site: &str, reason: &str) {
         tracing::info!(site, reason, "site left");
+        lock(&self.ready).remove(site);
         self.presence.send_modify(|changes| *changes += 1);
         self.tell(ServerEvent::SiteLeft { site: site.to_owned(), reason: reason.to_owned() });
-        let (site, reason) = (site.to_owned(), reason.to_owned());
-        self.signal_all(|| Signal::SiteLost { site: site.clone(), reason: reason.clone() }).await;
+        let jobs: Vec<_> = {
+            let jobs = lock(&self.jobs);
+            jobs.values().filter(|line| line.sites.contains(site)).map(|line| line.signals.clone()).collect()
+        };
+        for job in jobs {
+            let (site, reason) = (site.to_owned(), reason.to_owned());
+            job.send(Signal::SiteLost { site, reason }).await.ok();
+        }
     }
 
     /// Runs work with the server's key on a blocking thread, a few at a time.
@@ -257,8 +365,7 @@ impl Shared {
         T: Send + 'static,
         F: FnOnce(&Shared) -> Result<T, HandlerError> + Send + 'static,
     {
-        let busy =
-            |_| HandlerError::new(locule_message::ReturnCode::ServiceUnavailable, "server is shutting down");
+        let busy = |_| HandlerError::new(ReturnCode::ServiceUnavailable, "server is shutting down");
         let permit = Arc::clone(&self.signing).acquire_owned().await.map_err(busy)?;
         let shared = Arc::clone(self);
         let work = tokio::task::spawn_blocking(move || {
@@ -277,7 +384,7 @@ async fn sweep(shared: Arc<Shared>) {
             _ = ticks.tick() => {}
             () = shared.stop.cancelled() => return,
         }
-        for site in shared.ledger.drop_silent(shared.settings.heartbeat_timeout, Instant::now()) {
+        for site in shared.ledger.drop_silent(shared.settings.heartbeat_timeout, now_instant()) {
             shared.left(&site, "no heartbeat").await;
         }
         match shared.ledger.drop_expired(SystemTime::now()) {
@@ -289,6 +396,21 @@ async fn sweep(shared: Arc<Shared>) {
             Err(error) => tracing::error!(%error, "journal of tokens does not take a record"),
         }
     }
+}
+
+fn entry_of(job: &str, status: JobStatus, reason: &str) -> Entry {
+    let time = seconds(SystemTime::now());
+    Entry::Status { job: job.to_owned(), status, time, reason: reason.to_owned() }
+}
+
+/// The present, by tokio's clock, which tests can stop.
+pub(crate) fn now() -> Now {
+    Now { instant: now_instant(), wall: SystemTime::now() }
+}
+
+/// The present, by tokio's clock.
+pub(crate) fn now_instant() -> Instant {
+    tokio::time::Instant::now().into_std()
 }
 
 /// A panic under one of these locks leaves the state whole: each is changed in one step.

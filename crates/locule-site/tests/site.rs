@@ -165,7 +165,7 @@ async fn a_refused_job_is_reported_with_component_file_path_and_reason_and_nothi
 
 #[tokio::test]
 async fn a_mistake_in_the_configuration_is_reported_as_a_compiler_would() {
-    let Scene { mut server, site: _site, signers, .. } = Scene::set().await;
+    let Scene { mut server, site: _site, signers, kit: _kit } = Scene::set().await;
     server.run_app(signers.signed_app(&app(&json!({ "path": "test.AddTwo" })))).await;
     let report = server.outcome().await;
     assert_eq!(report.code, outcome::CONFIG_ERROR);
@@ -201,6 +201,19 @@ async fn an_aborted_job_ends_with_the_code_for_that() {
     assert!(server.order(AdminCommand::Abort { job_id: JOB.into() }).await.ok);
     assert_eq!(server.outcome().await.code, outcome::ABORTED);
     site.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_idle_run_ends_when_the_server_says_so() {
+    let Scene { mut server, site: _site, signers, kit: _kit } = Scene::set().await;
+    let (_end, ending) = watch::channel(false);
+    let job = server.open_job(ending).await;
+    server.run_app(signers.signed_app(&app(&json!({ "path": "test.AddOne" })))).await;
+    assert!(matches!(server.next().await, Heard::Result(_)));
+    federation::end_run(&server.cell).await.expect_err("only the job at the server may say so");
+    federation::end_run(&job).await.unwrap();
+    let report = server.outcome().await;
+    assert_eq!((report.code, report.tasks_done), (outcome::DONE, 1));
 }
 
 #[tokio::test]
@@ -257,7 +270,7 @@ async fn only_what_an_administrator_signed_is_deployed() {
 
 #[tokio::test]
 async fn a_start_needs_a_reservation() {
-    let Scene { server, site: _site, signers, .. } = Scene::set().await;
+    let Scene { server, site: _site, signers, kit: _kit } = Scene::set().await;
     assert!(server.deploy(signers.signed_app(&app(&json!({ "path": "test.AddOne" })))).await.ok);
     let refused = server.start_job("made-up".into()).await;
     let AdminBody::Text(text) = refused.body else { panic!("no text") };
@@ -271,7 +284,7 @@ async fn a_start_needs_a_reservation() {
 
 #[tokio::test]
 async fn orders_count_only_from_the_server() {
-    let Scene { server, site: _site, .. } = Scene::set().await;
+    let Scene { server, site: _site, kit: _kit, .. } = Scene::set().await;
     for (name, at) in [("site-2", "server"), ("site-1.job-9", SITE), ("server.job-9", "server")] {
         let cell = Cell::builder(CellConfig::new(name.parse().unwrap()))
             .transports(server.transports.clone())
@@ -287,7 +300,7 @@ async fn orders_count_only_from_the_server() {
 
 #[tokio::test]
 async fn a_job_of_the_site_cannot_pose_as_the_server() {
-    let Scene { server, site: _site, .. } = Scene::set().await;
+    let Scene { server, site: _site, kit: _kit, .. } = Scene::set().await;
     // The impostor links to the site under a job's name and forwards for a cell `server` behind it.
     let impostor = Cell::builder(CellConfig::new("site-1.job-9".parse().unwrap()))
         .transports(server.transports.clone())
@@ -308,7 +321,7 @@ async fn a_job_of_the_site_cannot_pose_as_the_server() {
 
 #[tokio::test]
 async fn an_unknown_order_is_an_invalid_request() {
-    let Scene { server, site: _site, .. } = Scene::set().await;
+    let Scene { server, site: _site, kit: _kit, .. } = Scene::set().await;
     let reply = server.order(AdminCommand::Other { topic: "sys.shell".into() }).await;
     assert_eq!((reply.ok, reply.body), (false, AdminBody::Text("invalid_request".into())));
 }

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_core::future::BoxFuture;
 use locule_component::{
@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::standing::{Assigned, Step, Submitted, Tasks};
+use crate::server::now_instant as now;
 
 /// Shareable codes with which a site says that the job itself is at fault.
 const FATAL: [&str; 3] = ["UNSAFE_JOB", "RUN_MISMATCH", "TASK_UNKNOWN"];
@@ -103,7 +104,7 @@ impl Board {
 
     /// Takes a site's result in.
     pub(super) fn submit(&self, site: &str, id: &str, result: Shareable) -> Submitted {
-        let outcome = self.tasks().submit(site, id, result, Instant::now());
+        let outcome = self.tasks().submit(site, id, result, now());
         self.changed.notify_waiters();
         outcome
     }
@@ -140,7 +141,7 @@ impl Board {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            let step = self.tasks().step(Instant::now());
+            let step = self.tasks().step(now());
             match step {
                 Step::Done { accepted, missing } => return Ok((accepted, missing)),
                 Step::Fold { site, result } => {

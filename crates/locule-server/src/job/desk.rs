@@ -61,6 +61,7 @@ pub(super) fn open(cell: &Cell, desk: Arc<Desk>) {
 impl Desk {
     async fn get_task(&self, incoming: Incoming) -> Result<Reply, HandlerError> {
         let site = self.participant(&incoming)?;
+        self.board.find_again(site);
         let get = GetTask::from_parts(&incoming.headers, &incoming.payload()).map_err(not_understood)?;
         let peer = self.run.open().peer_context();
         if get.job_id() != self.job_id {
@@ -93,8 +94,9 @@ impl Desk {
 
     fn submit_update(&self, incoming: Incoming) -> Result<Reply, HandlerError> {
         let site = self.participant(&incoming)?;
-        let headers = incoming.headers.clone();
-        let update = SubmitUpdate::from_parts(&headers, &incoming.payload()).map_err(not_understood)?;
+        self.board.find_again(site);
+        let update =
+            SubmitUpdate::from_parts(&incoming.headers, &incoming.payload()).map_err(not_understood)?;
         let task = update.task_name.as_str();
         self.fire(&Event::BeforeProcessSubmission { site, task });
         // Whatever became of it, the site may go on: a late or repeated result is no mistake of its own.

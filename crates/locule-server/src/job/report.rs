@@ -3,15 +3,33 @@
 use std::path::PathBuf;
 
 use locule_component::Progress;
+use locule_protocol::Refusal;
 use serde::{Deserialize, Serialize};
 
 /// One report, as JSON.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "report", rename_all = "snake_case")]
 pub(crate) enum JobReport {
-    RoundStarted { round: u64, rounds: u64 },
-    RoundFinished { round: u64, rounds: u64, sites: Vec<(String, Vec<(String, f64)>)>, model: PathBuf },
-    Saved { path: PathBuf },
+    /// Assembled; its sites may come.
+    Ready,
+    /// The server's own checkers refuse it.
+    Refused {
+        reason: String,
+        refusals: Vec<Refusal>,
+    },
+    RoundStarted {
+        round: u64,
+        rounds: u64,
+    },
+    RoundFinished {
+        round: u64,
+        rounds: u64,
+        sites: Vec<(String, Vec<(String, f64)>)>,
+        model: PathBuf,
+    },
+    Saved {
+        path: PathBuf,
+    },
     Ended(RunEnd),
 }
 
@@ -27,19 +45,20 @@ impl JobReport {
     pub(crate) const CHANNEL: &'static str = "server_parent_listener";
     /// Ours.
     pub(crate) const TOPIC: &'static str = "locule.report";
-}
 
-impl From<Progress> for JobReport {
-    fn from(progress: Progress) -> Self {
+    /// What is reported of a workflow's progress, if anything.
+    pub(super) fn of(progress: Progress) -> Option<Self> {
         match progress {
-            Progress::RoundStarted { round, rounds } => Self::RoundStarted { round, rounds },
-            Progress::RoundFinished { round, rounds, sites, model } => {
-                Self::RoundFinished { round, rounds, sites, model }
+            Progress::RoundStarted { round, rounds } => Some(Self::RoundStarted { round, rounds }),
+            Progress::RoundFinished { round, rounds, mut sites, model } => {
+                // JSON has no word for what is not a number.
+                sites.iter_mut().for_each(|(_, metrics)| metrics.retain(|(_, value)| value.is_finite()));
+                Some(Self::RoundFinished { round, rounds, sites, model })
             }
-            Progress::ModelSaved { path } => Self::Saved { path },
+            Progress::ModelSaved { path } => Some(Self::Saved { path }),
             other => {
                 tracing::debug!(?other, "progress of an unknown sort");
-                Self::Saved { path: PathBuf::new() }
+                None
             }
         }
     }

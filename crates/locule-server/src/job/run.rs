@@ -8,19 +8,24 @@ use std::time::Duration;
 
 use locule_assembly::{AssemblyError, Deployed, assemble};
 use locule_auth::ServerStamp;
-use locule_cell::{Cell, CellConfig, Request};
-use locule_component::{Event, EventBus, Progress, Registry, RunContext, Side, Workflow, WorkflowError};
+use locule_cell::{Cell, CellConfig, Request, RequestError};
+use locule_component::{
+    Assembled, Event, EventBus, Progress, Registry, RunContext, Side, Workflow, WorkflowError,
+};
 use locule_kit::Workspace;
 use locule_launcher::{FailureKind, JobFailure, JobStart};
 use locule_message::{Fqcn, Payload};
-use locule_protocol::{AuxRequest, aux_topic, to_props};
+use locule_protocol::{AuxRequest, OutcomeReport, Refusal, aux_topic, to_props};
 use locule_transport::{Endpoint, Transports};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::board::Board;
 use super::desk::{self, Desk};
 use super::report::{JobReport, RunEnd};
+use crate::admit::chain;
+use crate::record::SERVER;
 
 /// Progress reports that may wait to be sent.
 const REPORTS: usize = 1024;
@@ -67,7 +72,10 @@ pub async fn run_job(
     start: JobStart,
     abort: CancellationToken,
 ) -> Result<(), JobFailure> {
-    let job = Job::open(host, &start, &abort).await?;
+    let job = tokio::select! {
+        job = Job::open(host, &start, &abort) => job?,
+        () = abort.cancelled() => return Ok(()),
+    };
     let ended = job.run_workflows().await;
     job.finish(&ended, &abort).await;
     ended
@@ -83,21 +91,37 @@ struct Job {
     workflows: tokio::sync::Mutex<Vec<(String, Box<dyn Workflow>)>>,
     workflow: watch::Sender<String>,
     participants: BTreeMap<Fqcn, String>,
-    reporting: tokio::task::JoinHandle<()>,
+    /// Aborted with the job, lest it keep the cell of a job that was killed.
+    reporting: AbortOnDropHandle<()>,
 }
 
 impl Job {
-    /// Links to the parent, assembles the app and opens the desk.
+    /// Links to the parent, assembles the app, opens the desk and says so.
     async fn open(
         host: Arc<JobHost>,
         start: &JobStart,
         abort: &CancellationToken,
     ) -> Result<Self, JobFailure> {
-        let infrastructure = |reason: String| JobFailure::new(FailureKind::Infrastructure, reason);
         let cell = link(&host, start).await.map_err(infrastructure)?;
+        let opened = Self::assemble(host, cell.clone(), start, abort).await;
+        if opened.is_err() {
+            cell.shutdown(DRAIN).await;
+        }
+        opened
+    }
+
+    async fn assemble(
+        host: Arc<JobHost>,
+        cell: Cell,
+        start: &JobStart,
+        abort: &CancellationToken,
+    ) -> Result<Self, JobFailure> {
         let meta = read_meta(start).map_err(infrastructure)?;
         let participants = participants(&meta, &start.job_id).map_err(infrastructure)?;
-        let mut assembled = assemble_app(&host, start, meta).await?;
+        let mut assembled = match assemble_app(&host, start, meta).await? {
+            Ok(assembled) => assembled,
+            Err(error) => return Err(not_assembled(&cell, &start.job_id, error).await),
+        };
 
         let sites = site_order(&participants);
         let (progress, reports) = mpsc::channel(REPORTS);
@@ -116,6 +140,9 @@ impl Job {
         };
         desk::open(&cell, Arc::new(desk));
         let reporting = tokio::spawn(forward(cell.clone(), start.job_id.clone(), reports));
+        tell(&cell, &start.job_id, &JobReport::Ready)
+            .await
+            .map_err(|error| infrastructure(error.to_string()))?;
         Ok(Self {
             host,
             job_id: start.job_id.clone(),
@@ -126,7 +153,7 @@ impl Job {
             workflows: tokio::sync::Mutex::new(assembled.workflows),
             workflow,
             participants,
-            reporting,
+            reporting: AbortOnDropHandle::new(reporting),
         })
     }
 
@@ -146,29 +173,28 @@ impl Job {
         ended
     }
 
-    /// Ends the run for the sites, tells the parent, and answers on until every site has reported.
+    /// Tells the parent how the run ended, ends it for the sites, and answers on until all have reported.
     async fn finish(self, ended: &Result<(), JobFailure>, abort: &CancellationToken) {
-        self.board.end();
-        let end_run = AuxRequest::new(aux_topic::END_RUN, to_props(&self.run.open().peer_context()));
-        for site in self.participants.keys() {
-            if let Ok(parts) = end_run.to_parts() {
-                let request = Request::new(AuxRequest::CHANNEL, aux_topic::END_RUN, parts.payload);
-                self.cell.notify(site, request.optional()).await.ok();
-            }
-        }
-        self.fire(&Event::EndRun);
-        // Every report that a workflow made goes out before the word that it has ended.
-        let Self { board, cell, job_id, reporting, workflows, host, .. } = self;
+        // Every report that a workflow made goes out before the word that it has ended, and that word before
+        // the sites hear of it: a site's outcome that comes after it is that of a whole run.
+        let Self { host, job_id, cell, board, run, events, workflows, participants, reporting, .. } = self;
         drop(workflows);
-        let late = board.late();
-        if late > 0 {
-            tracing::info!(job = job_id, late, "late results dropped");
-        }
         board.close_reports();
         reporting.await.ok();
         let end = RunEnd { failed: ended.as_ref().err().map(|failure| failure.reason().to_owned()) };
-        tell(&cell, &job_id, &JobReport::Ended(end)).await;
-        tracing::debug!(job = job_id, project = host.project, "run ended");
+        if let Err(error) = tell(&cell, &job_id, &JobReport::Ended(end)).await {
+            tracing::warn!(job = job_id, %error, "parent was not told that the run ended");
+        }
+        board.end();
+        let end_run = AuxRequest::new(aux_topic::END_RUN, to_props(&run.open().peer_context()));
+        for site in participants.keys() {
+            if let Ok(parts) = end_run.to_parts() {
+                let request = Request::new(AuxRequest::CHANNEL, aux_topic::END_RUN, parts.payload);
+                cell.notify(site, request.optional()).await.ok();
+            }
+        }
+        events.fire(&Event::EndRun, &run.open());
+        tracing::debug!(job = job_id, project = host.project, late = board.late(), "run ended");
         abort.cancelled().await;
         cell.shutdown(DRAIN).await;
     }
@@ -197,10 +223,10 @@ async fn assemble_app(
     host: &Arc<JobHost>,
     start: &JobStart,
     meta: serde_json::Value,
-) -> Result<locule_component::Assembled, JobFailure> {
+) -> Result<Result<Assembled, AssemblyError>, JobFailure> {
     let deployed = Deployed {
         side: Side::Server,
-        participant: "server".into(),
+        participant: SERVER.into(),
         org: host.org.clone(),
         job_id: start.job_id.clone(),
         kit: host.kit.clone(),
@@ -209,9 +235,35 @@ async fn assemble_app(
     };
     let registry = Arc::clone(&host.registry);
     let assembled = tokio::task::spawn_blocking(move || assemble(&deployed, &registry)).await;
-    assembled
-        .map_err(|error| JobFailure::new(FailureKind::Exception, error.to_string()))?
-        .map_err(|error| JobFailure::new(kind_of(&error), error.to_string()))
+    assembled.map_err(|error| JobFailure::new(FailureKind::Exception, error.to_string()))
+}
+
+/// The failure of a job that was not assembled. What the server's checkers refuse is reported first.
+async fn not_assembled(cell: &Cell, job_id: &str, error: AssemblyError) -> JobFailure {
+    if let AssemblyError::Refused(refusal) = &error {
+        let report = JobReport::Refused { reason: error.to_string(), refusals: refusals(refusal) };
+        if let Err(error) = tell(cell, job_id, &report).await {
+            tracing::warn!(job = job_id, %error, "parent was not told of a refusal");
+        }
+    }
+    JobFailure::new(kind_of(&error), chain(&error))
+}
+
+fn refusals(refusal: &locule_assembly::Refusal) -> Vec<Refusal> {
+    let denials = refusal.denials.iter().take(OutcomeReport::MAX_REFUSALS);
+    let refusals = denials.map(|(name, denial)| Refusal {
+        site: SERVER.to_owned(),
+        component: name.as_ref().unwrap_or(&denial.component).clone(),
+        file: denial.file.clone(),
+        path: denial.path.to_string(),
+        code: denial.code.clone(),
+        reason: denial.public_reason().to_owned(),
+    });
+    refusals.collect()
+}
+
+fn infrastructure(reason: String) -> JobFailure {
+    JobFailure::new(FailureKind::Infrastructure, reason)
 }
 
 /// The kind of failure that an assembly error is recorded as.
@@ -261,16 +313,17 @@ fn failure(workflow: &str, error: &WorkflowError) -> JobFailure {
 /// Sends progress to the parent, in order, until the board closes.
 async fn forward(cell: Cell, job_id: String, mut reports: mpsc::Receiver<Progress>) {
     while let Some(progress) = reports.recv().await {
-        tell(&cell, &job_id, &JobReport::from(progress)).await;
+        let Some(report) = JobReport::of(progress) else { continue };
+        if let Err(error) = tell(&cell, &job_id, &report).await {
+            tracing::warn!(job = job_id, %error, "parent did not take a report");
+        }
     }
 }
 
-async fn tell(cell: &Cell, job_id: &str, report: &JobReport) {
+async fn tell(cell: &Cell, job_id: &str, report: &JobReport) -> Result<(), RequestError> {
     let body = serde_json::to_vec(report).expect("a report has only text keys");
     let request = Request::new(JobReport::CHANNEL, JobReport::TOPIC, Payload::bytes(body.into()))
         .header("job_id", job_id)
         .timeout(PARENT);
-    if let Err(error) = cell.request(&Fqcn::server(), request).await {
-        tracing::warn!(job = job_id, %error, "parent did not take a report");
-    }
+    cell.request(&Fqcn::server(), request).await?.into_ok().map(|_| ())
 }

@@ -21,7 +21,7 @@ use locule_message::{Fqcn, ReturnCode};
 use locule_protocol::{
     AdminBody, AdminCommand, AdminReply, AdminRequest, Assignment, AuxReply, AuxRequest, GetTask, Heartbeat,
     HeartbeatReply, OutcomeReport, Parts, Quit, QuitReply, RegisterReply, RegisterRequest, SubmitReply,
-    SubmitUpdate, TaskReply, aux_topic, server_context,
+    SubmitUpdate, TaskReply, aux_topic, server_context, to_props,
 };
 use locule_site::{Pace, Site, SiteJobHost, SiteParts, SiteSettings, run_job};
 use locule_transport::{Endpoint, Transports};
@@ -29,13 +29,13 @@ use locule_transport_mem::MemTransport;
 use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
-pub const PROJECT: &str = "ward-7";
-pub const SITE: &str = "site-1";
-pub const JOB: &str = "8c0f7f0e-4a42-4f4e-9d7e-0d5f5f5c1a11";
+pub(crate) const PROJECT: &str = "ward-7";
+pub(crate) const SITE: &str = "site-1";
+pub(crate) const JOB: &str = "8c0f7f0e-4a42-4f4e-9d7e-0d5f5f5c1a11";
 
 /// What the server hears.
 #[derive(Debug)]
-pub enum Heard {
+pub(crate) enum Heard {
     Registration,
     Outcome(OutcomeReport),
     Result(SubmitUpdate),
@@ -43,21 +43,21 @@ pub enum Heard {
 }
 
 /// A server of one site and one job, whose behaviour a test can change.
-pub struct Server {
-    pub cell: Cell,
-    pub transports: Transports,
-    pub heard: mpsc::UnboundedReceiver<Heard>,
-    pub knows_site: Arc<AtomicBool>,
-    pub reports_to_miss: Arc<AtomicUsize>,
-    pub last_job_ids: Arc<Mutex<Vec<String>>>,
+pub(crate) struct Server {
+    pub(crate) cell: Cell,
+    pub(crate) transports: Transports,
+    pub(crate) heard: mpsc::UnboundedReceiver<Heard>,
+    pub(crate) knows_site: Arc<AtomicBool>,
+    pub(crate) reports_to_miss: Arc<AtomicUsize>,
+    pub(crate) last_job_ids: Arc<Mutex<Vec<String>>>,
     tell: mpsc::UnboundedSender<Heard>,
 }
 
-pub fn endpoint(name: &str) -> Endpoint {
+pub(crate) fn endpoint(name: &str) -> Endpoint {
     Endpoint::parse(&format!("mem://{name}")).unwrap()
 }
 
-pub fn site_name() -> Fqcn {
+pub(crate) fn site_name() -> Fqcn {
     SITE.parse().unwrap()
 }
 
@@ -68,7 +68,7 @@ fn ok(parts: Parts) -> Result<Reply, HandlerError> {
 }
 
 impl Server {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let transports = Transports::new().with(MemTransport::new());
         let cell = Cell::builder(CellConfig::new(Fqcn::server())).transports(transports.clone()).start();
         cell.listen(&endpoint("server")).await.unwrap();
@@ -136,7 +136,7 @@ impl Server {
     }
 
     /// The server's part of [`JOB`]: one task `train` for the site, then nothing until `end` is true.
-    pub async fn open_job(&self, end: watch::Receiver<bool>) -> Cell {
+    pub(crate) async fn open_job(&self, end: watch::Receiver<bool>) -> Cell {
         let name = Fqcn::server().child(JOB).unwrap();
         let cell = Cell::builder(CellConfig::new(name)).transports(self.transports.clone()).start();
         let peer = server_context(PROJECT, Some(JOB));
@@ -173,11 +173,11 @@ impl Server {
         cell
     }
 
-    pub async fn order(&self, command: AdminCommand) -> AdminReply {
+    pub(crate) async fn order(&self, command: AdminCommand) -> AdminReply {
         order_from(&self.cell, command).await.unwrap()
     }
 
-    pub async fn reserve(&self) -> String {
+    pub(crate) async fn reserve(&self) -> String {
         let (meta, spec) = (Map::new(), Map::new());
         let reply = self.order(AdminCommand::CheckResource { job_id: JOB.into(), meta, spec }).await;
         match reply.body {
@@ -186,20 +186,20 @@ impl Server {
         }
     }
 
-    pub async fn deploy(&self, zip: Bytes) -> AdminReply {
+    pub(crate) async fn deploy(&self, zip: Bytes) -> AdminReply {
         let command =
             AdminCommand::Deploy { job_id: JOB.into(), app_name: "app".into(), meta: job_meta(), zip };
         self.order(command).await
     }
 
-    pub async fn start_job(&self, token: String) -> AdminReply {
+    pub(crate) async fn start_job(&self, token: String) -> AdminReply {
         let mut meta = job_meta();
         meta.insert("job_clients", vec![Map::from_iter([("name", SITE)])]);
         self.order(AdminCommand::StartJob { job_id: JOB.into(), meta, spec: Map::new(), token }).await
     }
 
     /// Reserves, deploys and starts.
-    pub async fn run_app(&self, zip: Bytes) {
+    pub(crate) async fn run_app(&self, zip: Bytes) {
         let token = self.reserve().await;
         let deployed = self.deploy(zip).await;
         assert!(deployed.ok, "{deployed:?}");
@@ -207,11 +207,11 @@ impl Server {
         assert!(started.ok, "{started:?}");
     }
 
-    pub async fn next(&mut self) -> Heard {
+    pub(crate) async fn next(&mut self) -> Heard {
         tokio::time::timeout(Duration::from_secs(30), self.heard.recv()).await.expect("in time").unwrap()
     }
 
-    pub async fn outcome(&mut self) -> OutcomeReport {
+    pub(crate) async fn outcome(&mut self) -> OutcomeReport {
         match self.next().await {
             Heard::Outcome(report) => report,
             other => panic!("{other:?}"),
@@ -225,25 +225,33 @@ fn job_meta() -> Map {
     meta
 }
 
-pub async fn order_from(cell: &Cell, command: AdminCommand) -> Result<AdminReply, locule_cell::RequestError> {
+pub(crate) async fn order_from(cell: &Cell, command: AdminCommand) -> Result<AdminReply, locule_cell::RequestError> {
     let parts = AdminRequest::new(Uuid::new_v4().to_string(), command).to_parts().unwrap();
     let request = Request::new(AdminRequest::CHANNEL, AdminRequest::TOPIC, parts.payload);
     let reply = cell.request(&site_name(), request).await?.into_ok()?;
     Ok(AdminReply::from_parts(&reply.headers, &reply.payload).unwrap())
 }
 
+/// Tells the site's job that the run is over.
+pub(crate) async fn end_run(cell: &Cell) -> Result<Reply, locule_cell::RequestError> {
+    let props = to_props(&server_context(PROJECT, Some(JOB)));
+    let parts = AuxRequest::new(aux_topic::END_RUN, props).to_parts().unwrap();
+    let request = Request::new(AuxRequest::CHANNEL, aux_topic::END_RUN, parts.payload);
+    cell.request(&site_name().child(JOB).unwrap(), request).await?.into_ok()
+}
+
 /// Who may sign apps, and what the site verifies them with.
-pub struct Signers {
+pub(crate) struct Signers {
     root: CertificateAuthority,
 }
 
 impl Signers {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let day = Duration::from_secs(86_400);
         Self { root: CertificateAuthority::create(&Subject::new(PROJECT), day, SystemTime::now()).unwrap() }
     }
 
-    pub fn issue(&self, subject: &Subject) -> OpensslSigner {
+    pub(crate) fn issue(&self, subject: &Subject) -> OpensslSigner {
         let hour = Duration::from_secs(3_600);
         let Issued { certificate_pem, key_pem, .. } =
             self.root.issue(subject, &[], Usage::Client, hour, SystemTime::now()).unwrap();
@@ -251,11 +259,11 @@ impl Signers {
     }
 
     /// The app with this configuration of the site's side, signed by an administrator.
-    pub fn signed_app(&self, config: &serde_json::Value) -> Bytes {
+    pub(crate) fn signed_app(&self, config: &serde_json::Value) -> Bytes {
         self.app_signed_by(config, Some(&self.issue(&Subject::new("admin@ward-7.org").role("lead"))))
     }
 
-    pub fn app_signed_by(&self, config: &serde_json::Value, signer: Option<&OpensslSigner>) -> Bytes {
+    pub(crate) fn app_signed_by(&self, config: &serde_json::Value, signer: Option<&OpensslSigner>) -> Bytes {
         let scratch = tempfile::tempdir().unwrap();
         fs::create_dir(scratch.path().join("config")).unwrap();
         fs::write(scratch.path().join("config/config_fed_client.json"), config.to_string()).unwrap();
@@ -271,7 +279,7 @@ impl Signers {
     }
 }
 
-pub fn make_kit(kit: &Path) {
+pub(crate) fn make_kit(kit: &Path) {
     for folder in ["startup", "local"] {
         fs::create_dir(kit.join(folder)).unwrap();
     }
@@ -280,7 +288,7 @@ pub fn make_kit(kit: &Path) {
 }
 
 /// The site, linked to the server.
-pub async fn start_site(server: &Server, kit: &Path, registry: Registry, signers: &Signers) -> Site {
+pub(crate) async fn start_site(server: &Server, kit: &Path, registry: Registry, signers: &Signers) -> Site {
     let mut settings = Settings::new(PROJECT, SITE, "server");
     settings.secure = false;
     settings.heartbeat_interval = Duration::from_millis(20);

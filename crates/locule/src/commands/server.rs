@@ -10,7 +10,8 @@ use tokio::sync::broadcast::error::RecvError;
 use super::say;
 use crate::arguments::{Output, Server};
 use crate::exit::{Code, Failure, OrExit as _};
-use crate::wire::{self, Network, RunningServer};
+use crate::network::Network;
+use crate::wire::{self, RunningServer};
 use crate::{logs, stop};
 
 /// Runs a server until it is stopped, or until the job that it was given is over.

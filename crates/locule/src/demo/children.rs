@@ -9,8 +9,9 @@ use anyhow::Context as _;
 use locule_server::ServerEvent;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use super::Happening;
 
@@ -21,7 +22,7 @@ const GRACE: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(super) struct Children {
     running: JoinSet<()>,
-    stop: watch::Sender<bool>,
+    stop: CancellationToken,
     happenings: mpsc::Sender<Happening>,
     logs: PathBuf,
     verbose: u8,
@@ -30,7 +31,7 @@ pub(super) struct Children {
 impl Children {
     /// None yet; what they do is told to `happenings`, what they log goes to files in `logs`.
     pub(super) fn new(happenings: mpsc::Sender<Happening>, logs: &Path, verbose: u8) -> Self {
-        let (stop, _) = watch::channel(false);
+        let stop = CancellationToken::new();
         Self { running: JoinSet::new(), stop, happenings, logs: logs.to_owned(), verbose }
     }
 
@@ -58,14 +59,14 @@ impl Children {
             child,
             log,
             self.happenings.clone(),
-            self.stop.subscribe(),
+            self.stop.clone(),
         ));
         Ok(())
     }
 
     /// Ends them all: by closing their standard input, and if that does not help, by killing them.
     pub(super) async fn stop(mut self) {
-        self.stop.send_replace(true);
+        self.stop.cancel();
         while self.running.join_next().await.is_some() {}
     }
 }
@@ -76,7 +77,7 @@ async fn watch_over(
     mut child: Child,
     log: PathBuf,
     happenings: mpsc::Sender<Happening>,
-    mut stop: watch::Receiver<bool>,
+    stop: CancellationToken,
 ) {
     let mut stdin = child.stdin.take();
     let stdout = child.stdout.take().expect("standard output is piped");
@@ -89,7 +90,7 @@ async fn watch_over(
                 Ok(Some(line)) => tell(&happenings, &line).await,
                 Ok(None) | Err(_) => open = false,
             },
-            _ = stop.wait_for(|stop| *stop), if stdin.is_some() => {
+            () = stop.cancelled(), if stdin.is_some() => {
                 drop(stdin.take());
                 if tokio::time::timeout(GRACE, child.wait()).await.is_err() {
                     tracing::warn!(name, "process does not end; killing it");

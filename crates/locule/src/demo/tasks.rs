@@ -7,8 +7,9 @@ use locule_kit::{ServerKit, SiteKit};
 use locule_server::{Server, ServerEvent};
 use locule_site::Site;
 use tokio::sync::broadcast::{Receiver, error::RecvError};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use super::Happening;
 use super::scene::Scene;
@@ -26,14 +27,14 @@ pub(super) struct Tasks {
     network: Network,
     server: Option<Server>,
     sites: JoinSet<()>,
-    stop: watch::Sender<bool>,
+    stop: CancellationToken,
     happenings: mpsc::Sender<Happening>,
 }
 
 impl Tasks {
     /// Nothing runs yet; what happens is told to `happenings`.
     pub(super) fn new(happenings: mpsc::Sender<Happening>) -> Self {
-        let (stop, _) = watch::channel(false);
+        let stop = CancellationToken::new();
         Self { network: Network::in_memory(), server: None, sites: JoinSet::new(), stop, happenings }
     }
 
@@ -55,14 +56,14 @@ impl Tasks {
         let kit = SiteKit::open(kit)?;
         let RunningSite { site, .. } =
             Box::pin(wire::site(&kit, SiteChoices::default(), &self.network)).await?;
-        let (stop, happenings) = (self.stop.subscribe(), self.happenings.clone());
+        let (stop, happenings) = (self.stop.clone(), self.happenings.clone());
         self.sites.spawn(watch_over(name.to_owned(), kit, site, stop, happenings));
         Ok(())
     }
 
     /// Stops the sites, then the server.
     pub(super) async fn stop(mut self) {
-        self.stop.send_replace(true);
+        self.stop.cancel();
         let stopping = async {
             while self.sites.join_next().await.is_some() {}
             if let Some(server) = &self.server {
@@ -80,12 +81,12 @@ async fn watch_over(
     name: String,
     kit: SiteKit,
     site: Site,
-    mut stop: watch::Receiver<bool>,
+    stop: CancellationToken,
     happenings: mpsc::Sender<Happening>,
 ) {
     let ended = tokio::select! {
         ended = site.wait() => ended,
-        _ = stop.wait_for(|stop| *stop) => {
+        () = stop.cancelled() => {
             site.shutdown().await.ok();
             return;
         }

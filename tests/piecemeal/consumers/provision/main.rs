@@ -15,7 +15,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     assert!(kits.server_dir.join("startup/server.key").exists());
     assert!(kits.site_dirs[0].join("startup/fed_client.json").exists());
 
-    let mistaken = project.site("hospital-1", "the same name again");
+    let mistaken = project.site("hospital-1", "clinic");
     assert_eq!(mistaken.mistakes().len(), 1);
     std::fs::remove_dir_all(&folder)?;
     Ok(())
