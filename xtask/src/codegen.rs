@@ -1,7 +1,7 @@
 //! Generates Rust from `proto/`, without `protoc`.
 //!
-//! The shipped carrier writes the one message it knows by hand. What is generated here is the service as
-//! tonic sees it: the stock peer that the carrier's tests talk to.
+//! The carrier ships the message and cuts the stream of them itself. The service as tonic generates it is
+//! the stock peer that the carrier's tests talk to.
 
 use std::fs;
 use std::io::Write;
@@ -10,9 +10,12 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail, ensure};
 
-/// Proto file and the module made of it, both relative to the workspace.
+/// Proto file and the modules made of it, relative to the workspace, with or without the service.
 const PROTO: &str = "proto/streamer.proto";
-const MODULE: &str = "crates/locule-transport-grpc/tests/stock_peer/streamer.rs";
+const MODULES: [(&str, bool); 2] = [
+    ("crates/locule-transport-grpc/src/streamer.rs", false),
+    ("crates/locule-transport-grpc/tests/stock_peer/streamer.rs", true),
+];
 
 const HEADER: &str = "// Made from proto/streamer.proto by `cargo xtask codegen`; not edited by hand.\n\n";
 
@@ -22,25 +25,30 @@ const HEADER: &str = "// Made from proto/streamer.proto by `cargo xtask codegen`
 /// A proto file that does not compile, a missing `rustfmt`, and with `check` code that is stale.
 pub(crate) fn run(check: bool) -> anyhow::Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask lies in the workspace")?;
-    let fresh = generate(root)?;
-    let module = root.join(MODULE);
-    if check {
-        let committed = fs::read_to_string(&module).with_context(|| format!("{MODULE} cannot be read"))?;
-        ensure!(committed == fresh, "{MODULE} is stale; run `cargo xtask codegen` and commit the change");
-        return Ok(());
+    for (path, with_service) in MODULES {
+        let fresh = generate(root, with_service)?;
+        let module = root.join(path);
+        if check {
+            let committed = fs::read_to_string(&module).with_context(|| format!("{path} cannot be read"))?;
+            ensure!(committed == fresh, "{path} is stale; run `cargo xtask codegen` and commit the change");
+            continue;
+        }
+        if let Some(folder) = module.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        fs::write(&module, fresh).with_context(|| format!("{path} cannot be written"))?;
     }
-    if let Some(folder) = module.parent() {
-        fs::create_dir_all(folder)?;
-    }
-    fs::write(&module, fresh).with_context(|| format!("{MODULE} cannot be written"))
+    Ok(())
 }
 
-fn generate(root: &Path) -> anyhow::Result<String> {
+fn generate(root: &Path, with_service: bool) -> anyhow::Result<String> {
     let files =
         protox::compile([root.join(PROTO)], [root.join("proto")]).context("proto does not compile")?;
     let out = tempfile::tempdir()?;
     tonic_prost_build::configure()
         .bytes(".")
+        .build_client(with_service)
+        .build_server(with_service)
         .emit_rerun_if_changed(false)
         .out_dir(out.path())
         .compile_fds(files)?;

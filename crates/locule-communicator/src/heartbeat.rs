@@ -45,7 +45,8 @@ impl Communicator {
             let wait = match answer {
                 Ok(unwanted) => {
                     // a server can only know of jobs that it was told of
-                    for job in unwanted.iter().filter(|job| !self.settings.simulate && job_ids.contains(job)) {
+                    for job in unwanted.iter().filter(|job| !self.settings.simulate && job_ids.contains(job))
+                    {
                         tracing::info!(job, "server no longer runs this job");
                         jobs.abort(job);
                     }

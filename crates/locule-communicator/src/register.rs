@@ -210,6 +210,9 @@ impl RegisterError {
     /// Whether the server may simply not be there yet.
     fn may_pass(&self) -> bool {
         use ReturnCode::{CommError, ServiceUnavailable, TargetUnreachable, Timeout};
-        matches!(self, Self::Refused { code: CommError | ServiceUnavailable | TargetUnreachable | Timeout, .. })
+        matches!(
+            self,
+            Self::Refused { code: CommError | ServiceUnavailable | TargetUnreachable | Timeout, .. }
+        )
     }
 }

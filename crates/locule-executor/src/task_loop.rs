@@ -4,9 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use locule_cell::RequestError;
-use locule_communicator::{
-    JobCommunicator, PullError, Pulled, SayError, Submission, SubmitError, SyncError,
-};
+use locule_communicator::{JobCommunicator, PullError, Pulled, SayError, Submission, SubmitError, SyncError};
 use locule_component::Event;
 use locule_fobs::Shareable;
 use locule_protocol::Assignment;
@@ -97,7 +95,16 @@ impl TaskLoop {
     ) -> Self {
         let notices = bench.notices();
         let bench = Some(bench);
-        Self { communicator, bench, notices, pace, cancel, last_task: None, tasks_done: 0, server_away: false }
+        Self {
+            communicator,
+            bench,
+            notices,
+            pace,
+            cancel,
+            last_task: None,
+            tasks_done: 0,
+            server_away: false,
+        }
     }
 
     /// Runs until the server says that the run is over.

@@ -1,12 +1,13 @@
 //! The files of a kit.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
 use crate::ledger::Credential;
-use crate::{Admin, Project, ProvisionError, Site, make_folder, write_file};
+use crate::{Admin, Project, ProvisionError, Server, Site, make_folder, write_file};
 
 /// Classes that a site lets jobs without code of their own use: those of nvflare 2.9.0 and ours.
 const CLASS_ALLOW_LIST: &str = include_str!("../templates/class_allow_list.json");
@@ -31,7 +32,7 @@ impl KitWriter<'_> {
             "format_version": 2,
             "servers": [{
                 "name": self.project.name,
-                "service": { "target": format!("{}:{}", server.name, server.port), "scheme": self.project.scheme },
+                "service": { "target": format!("{}:{}", own_host(server), server.port), "scheme": self.project.scheme },
                 "admin_server": server.name,
                 "admin_port": server.admin_port.unwrap_or(server.port),
                 "ssl_private_key": "server.key",
@@ -186,6 +187,14 @@ impl KitWriter<'_> {
         write_file(&local.join("authorization.json.default"), AUTHORIZATION.as_bytes(), 0o644)?;
         write_file(&local.join("log_config.json.default"), LOG_CONFIG.as_bytes(), 0o644)
     }
+}
+
+/// What the server's own kit calls its host: its name, and where sites dial loopback, that, so that it
+/// listens for nobody else.
+fn own_host(server: &Server) -> String {
+    let host = server.default_host();
+    let is_loopback = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+    if is_loopback { url_host(host) } else { server.name.clone() }
 }
 
 /// A literal IPv6 address goes in brackets.

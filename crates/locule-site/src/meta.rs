@@ -6,7 +6,7 @@ use serde_json::Value as Json;
 /// Fields in which the meta of a start must be that of the deployment.
 ///
 /// # Source
-/// nvflare 2.9.0, `nvflare.private.fed.client.training_cmds`.
+/// nvflare 2.9.0, `nvflare.private.fed.client.client_executor`.
 const FIXED: [&str; 5] = ["job_id", "resource_spec", "launcher_spec", "scope", "study"];
 
 /// The meta as JSON. What JSON has no form for is left out as null; enumerations go by their member's name.

@@ -29,7 +29,7 @@ pub(crate) const DEPLOYMENTS: usize = 2;
 /// How a server tells that a start failed: the return code alone does not make it give up.
 ///
 /// # Source
-/// nvflare 2.9.0, `nvflare.apis.job_def`, `nvflare.private.fed.server.admin`.
+/// nvflare 2.9.0, `nvflare.private.defs`, `nvflare.private.fed.server.admin`.
 const ERROR_PREFIX: &str = "NVFLARE_ERROR";
 
 /// Everything that the site's handlers and tasks share.
@@ -280,12 +280,13 @@ impl Parent {
         let job_id = self.job_of(incoming)?;
         let request = AdminRequest::from_parts(&incoming.headers, &incoming.payload());
         let request = request.map_err(|error| HandlerError::invalid_request(error.to_string()))?;
-        match &request.command {
-            AdminCommand::NotifyJobStatus { job_id: named, status } if named == job_id => {
-                self.book.note_status(job_id, *status);
-            }
-            _ => return Err(HandlerError::invalid_request("a job tells its own status only")),
+        let AdminCommand::NotifyJobStatus { job_id: named, status } = &request.command else {
+            return Err(HandlerError::invalid_request("a job tells its status and nothing else"));
+        };
+        if named != job_id {
+            return Err(HandlerError::invalid_request("a job tells its own status only"));
         }
+        self.book.note_status(job_id, *status);
         answer(&request.reply(true, AdminBody::Text(String::new())))
     }
 

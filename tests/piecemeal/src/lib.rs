@@ -15,7 +15,7 @@ pub struct Consumer {
     pub description: String,
     /// How many crates it may link at most, the taken one included.
     pub at_most: u64,
-    /// What its manifest names, sorted.
+    /// The libraries that its manifest names.
     pub names: BTreeSet<String>,
 }
 
@@ -52,7 +52,9 @@ impl Consumer {
 
     fn tree(&self, edges: &str) -> BTreeSet<String> {
         let format = ["--prefix", "none", "--format", "{p}"];
-        let output = cargo(&[&["tree", "--locked", "--package", &self.package, "--edges", edges], &format[..]].concat());
+        let output = cargo(
+            &[&["tree", "--locked", "--package", &self.package, "--edges", edges], &format[..]].concat(),
+        );
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let listed = String::from_utf8(output.stdout).expect("cargo speaks UTF-8");
         let crates = listed.lines().map(|line| line.split(" (").next().unwrap_or(line).trim().to_owned());
@@ -84,8 +86,14 @@ pub fn members() -> (Vec<Shipped>, Vec<Consumer>) {
         let is_library = package["targets"].as_array().into_iter().flatten().any(|t| t["kind"][0] == "lib");
         if let Some(at_most) = role["at-most"].as_u64() {
             let dependencies = package["dependencies"].as_array().into_iter().flatten();
-            let names = dependencies.filter_map(|one| one["name"].as_str()).map(str::to_owned).collect();
-            consumers.push(Consumer { package: text("name"), description: text("description"), at_most, names });
+            let used = dependencies.filter(|one| one["kind"].is_null());
+            let names = used.filter_map(|one| one["name"].as_str()).map(str::to_owned).collect();
+            consumers.push(Consumer {
+                package: text("name"),
+                description: text("description"),
+                at_most,
+                names,
+            });
         } else if let (Some(layer), true) = (own["layer"].as_u64(), is_library) {
             let pure = layer <= 1 || own["pure"].as_bool().unwrap_or(false);
             shipped.push(Shipped { name: text("name"), pure, layer });

@@ -34,12 +34,20 @@ fn each_pulls_in_no_more_than_its_budget() {
         let (links, builds) = (consumer.links(), consumer.builds());
         let beside: Vec<&str> = consumer.beside().collect();
         let (name, layer) = (&shipped.name, shipped.layer);
-        table += &format!("{name:<24} {layer:>5} {:>6} {:>6}  {}\n", links.len(), builds.len(), beside.join(" "));
+        table +=
+            &format!("{name:<24} {layer:>5} {:>6} {:>6}  {}\n", links.len(), builds.len(), beside.join(" "));
         if links.len() as u64 > consumer.at_most {
-            mistakes.push(format!("{name} links {} crates, at most {} were agreed", links.len(), consumer.at_most));
+            mistakes.push(format!(
+                "{name} links {} crates, at most {} were agreed",
+                links.len(),
+                consumer.at_most
+            ));
         }
-        let reached = RUNTIME.iter().filter(|runtime| links.iter().any(|one| one.starts_with(&format!("{runtime} "))));
-        mistakes.extend(reached.filter(|_| shipped.pure).map(|one| format!("{name} performs no I/O, yet pulls in {one}")));
+        let reached =
+            RUNTIME.iter().filter(|runtime| links.iter().any(|one| one.starts_with(&format!("{runtime} "))));
+        mistakes.extend(
+            reached.filter(|_| shipped.pure).map(|one| format!("{name} performs no I/O, yet pulls in {one}")),
+        );
     }
     show(&table);
     assert!(mistakes.is_empty(), "{mistakes:#?}");

@@ -158,7 +158,7 @@ async fn an_outcome_report_arrives_or_says_why_not_without_secrets() {
         _ => nothing(),
     });
     let site = federation.communicator(settings());
-    let report = OutcomeReport::new("job-1", 0);
+    let report = OutcomeReport::new("job-1", 0, None);
     let error = site.report_outcome(&report).await.unwrap_err();
     assert!(error.to_string().contains("disk full, token=…"), "{error}");
     assert!(std::error::Error::source(&error).is_none(), "what prints sources would print the token");

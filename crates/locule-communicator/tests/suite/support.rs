@@ -114,7 +114,6 @@ pub(crate) fn endpoint() -> Endpoint {
     Endpoint::parse("mem://server").unwrap()
 }
 
-
 pub(crate) fn settings() -> Settings {
     Settings::new("ward-7", "site-1", "server.ward-7.org")
 }

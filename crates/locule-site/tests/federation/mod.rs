@@ -180,10 +180,8 @@ impl Server {
     pub(crate) async fn reserve(&self) -> String {
         let (meta, spec) = (Map::new(), Map::new());
         let reply = self.order(AdminCommand::CheckResource { job_id: JOB.into(), meta, spec }).await;
-        match reply.body {
-            AdminBody::Resource { enough: true, token } => token,
-            other => panic!("{other:?}"),
-        }
+        let AdminBody::Resource { enough: true, token } = reply.body else { panic!("{reply:?}") };
+        token
     }
 
     pub(crate) async fn deploy(&self, zip: Bytes) -> AdminReply {
@@ -212,10 +210,9 @@ impl Server {
     }
 
     pub(crate) async fn outcome(&mut self) -> OutcomeReport {
-        match self.next().await {
-            Heard::Outcome(report) => report,
-            other => panic!("{other:?}"),
-        }
+        let next = self.next().await;
+        let Heard::Outcome(report) = next else { panic!("{next:?}") };
+        report
     }
 }
 
@@ -225,7 +222,10 @@ fn job_meta() -> Map {
     meta
 }
 
-pub(crate) async fn order_from(cell: &Cell, command: AdminCommand) -> Result<AdminReply, locule_cell::RequestError> {
+pub(crate) async fn order_from(
+    cell: &Cell,
+    command: AdminCommand,
+) -> Result<AdminReply, locule_cell::RequestError> {
     let parts = AdminRequest::new(Uuid::new_v4().to_string(), command).to_parts().unwrap();
     let request = Request::new(AdminRequest::CHANNEL, AdminRequest::TOPIC, parts.payload);
     let reply = cell.request(&site_name(), request).await?.into_ok()?;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use locule_cell::{Cell, CellConfig, HandlerError, Incoming, Reply};
 use locule_communicator::{Communicator, Settings};
 use locule_component::RunContext;
-use locule_message::{Fqcn, ReturnCode};
+use locule_message::Fqcn;
 use locule_protocol::{Quit, QuitReply};
 use locule_transport::{Endpoint, Transports};
 use locule_transport_mem::MemTransport;
@@ -19,9 +19,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let server = Cell::builder(CellConfig::new(Fqcn::server())).transports(transports.clone()).start();
     server.handle(Quit::CHANNEL, Quit::TOPIC, async |incoming: Incoming| {
         let answer = QuitReply { message: format!("good-bye, {}", incoming.origin) }.to_parts();
-        answer.map(|parts| Reply::ok(parts.payload)).map_err(|error| {
-            HandlerError::new(ReturnCode::ProcessException, error.to_string())
-        })
+        let answer = answer.map_err(|error| HandlerError::invalid_request(error.to_string()))?;
+        Ok(Reply { headers: answer.headers, ..Reply::ok(answer.payload) })
     });
     server.listen(&endpoint).await?;
 

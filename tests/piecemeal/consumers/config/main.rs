@@ -13,8 +13,10 @@ fn main() -> Result<(), Diagnostics> {
         Document::parse_json("resources.json", SHIPPED)?,
         Document::parse_json("job_resources.json", OWN)?,
     ])?;
-    let mistakes = document.substitute(&Variables::new().set("SITE_NAME", "site-1")).err().unwrap_or_default();
-    let places: Vec<_> = mistakes.iter().map(|one| (one.file.as_str(), one.line, one.path.as_str())).collect();
+    let mistakes =
+        document.substitute(&Variables::new().set("SITE_NAME", "site-1")).err().unwrap_or_default();
+    let places: Vec<_> =
+        mistakes.iter().map(|one| (one.file.as_str(), one.line, one.path.as_str())).collect();
     assert_eq!(
         places,
         [

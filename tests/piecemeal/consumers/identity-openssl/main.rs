@@ -15,7 +15,10 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let verifier = OpensslVerifier::new(&root.certificate_pem()?)?;
     let site = verifier.identify(&issued.certificate_pem, Usage::Client, now)?;
-    assert_eq!((site.common_name.as_str(), site.organization.as_deref()), ("site-1", Some("example hospital")));
+    assert_eq!(
+        (site.common_name.as_str(), site.organization.as_deref()),
+        ("site-1", Some("example hospital"))
+    );
     assert!(verifier.identify(&issued.certificate_pem, Usage::Client, now + 2 * day).is_err()); // expired
     let other = OpensslVerifier::new(&stranger.certificate_pem()?)?;
     assert!(other.identify(&issued.certificate_pem, Usage::Client, now).is_err());

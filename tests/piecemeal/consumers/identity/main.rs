@@ -3,9 +3,7 @@
 use std::error::Error;
 use std::time::{Duration, Instant, SystemTime};
 
-use locule_identity::{
-    Admission, AdmissionLimits, Challenge, Identity, SignError, Signer, proof_text,
-};
+use locule_identity::{Admission, AdmissionLimits, Challenge, Identity, SignError, Signer, proof_text};
 use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng as _};
 
 fn main() -> Result<(), Box<dyn Error>> {

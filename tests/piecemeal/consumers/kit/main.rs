@@ -14,7 +14,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let error = SiteKit::open(&folder).err().ok_or("there is no configuration")?;
     assert!(error.to_string().contains("fed_client.json"), "{error}");
 
-    fs::write(kit.startup().join("fed_client.json"), r#"{ "format_version": 2, "servers": [{ "nme": "p" }] }"#)?;
+    fs::write(
+        kit.startup().join("fed_client.json"),
+        r#"{ "format_version": 2, "servers": [{ "nme": "p" }] }"#,
+    )?;
     let error = SiteKit::open(&folder).err().ok_or("it says nothing of the server")?.to_string();
     assert!(error.contains("fed_client.json:1:"), "{error}"); // file and line, of every mistake
     fs::remove_dir_all(&folder)?;

@@ -4,9 +4,7 @@ use std::error::Error;
 use std::time::{Instant, SystemTime};
 
 use locule_message::{Fqcn, Headers, Message, Payload};
-use locule_switch::{
-    LinkFacts, LinkId, LinkSecurity, Now, Output, Request, Switch, SwitchConfig, Transmit,
-};
+use locule_switch::{LinkFacts, LinkId, LinkSecurity, Now, Output, Request, Switch, SwitchConfig, Transmit};
 use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng as _};
 
 const UP: LinkId = LinkId(1);

@@ -11,7 +11,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     client_config(&TlsFiles::in_folder(&folder, "client"), HostCheck::San)?;
 
     let mixed = TlsFiles { key: folder.join("client.key"), ..TlsFiles::in_folder(&folder, "server") };
-    let error: TlsError = server_config(&mixed, ClientAuth::None).err().ok_or("key of another certificate")?;
+    let error: TlsError =
+        server_config(&mixed, ClientAuth::None).err().ok_or("key of another certificate")?;
     assert!(error.to_string().contains("client.key"), "{error}");
     Ok(())
 }

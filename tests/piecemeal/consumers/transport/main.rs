@@ -25,7 +25,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let roof = Endpoint::parse("pigeon://roof:7/left?corn=1")?;
     assert_eq!((roof.host(), roof.port(), roof.parameter("corn")), ("roof", Some(7), Some("1")));
     assert_eq!(transports.find(&roof)?.schemes(), ["pigeon"]);
-    let unknown = transports.find(&Endpoint::parse("grpc://server:8002")?).err().ok_or("nobody carries it")?;
+    let unknown =
+        transports.find(&Endpoint::parse("grpc://server:8002")?).err().ok_or("nobody carries it")?;
     assert!(unknown.to_string().ends_with("compiled in: pigeon"), "{unknown}");
     Ok(())
 }
