@@ -36,7 +36,7 @@
 //! Start with [`assemble`], [`Deployed`] and [`AssemblyError`].
 
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use locule_component::{
@@ -235,6 +235,13 @@ fn with_causes(error: &BuildError) -> String {
 
 fn read(app_dir: &Path, name: &str) -> Result<Document, AssemblyError> {
     let file = app_dir.join("config").join(name);
-    let text = fs::read_to_string(&file).map_err(|source| AssemblyError::Read { file, source })?;
+    let text = read_text(&file).map_err(|source| AssemblyError::Read { file, source })?;
     Document::parse_json(name, &text).map_err(AssemblyError::Config)
+}
+
+/// Reads a file; of one that is longer than a document may be only so much that this can be said.
+fn read_text(file: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    fs::File::open(file)?.take(Document::MAX_LEN as u64 + 1).read_to_string(&mut text)?;
+    Ok(text)
 }

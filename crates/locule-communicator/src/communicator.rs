@@ -66,12 +66,12 @@ impl Communicator {
         let ask = request(Quit::CHANNEL, Quit::TOPIC, quit.to_parts()?, self.settings.maintenance_timeout);
         let reply = self.conversation.ask(ask).await?;
         if reply.code == ReturnCode::Unauthenticated {
-            let reason = redact(reply.error.unwrap_or_default());
+            let reason = redact(&reply.error.unwrap_or_default());
             tracing::info!(reason, "server had removed this site already");
             return Ok(reason);
         }
         let reply = reply.into_ok()?;
-        Ok(redact(QuitReply::from_parts(&reply.headers, &reply.payload)?.message))
+        Ok(redact(&QuitReply::from_parts(&reply.headers, &reply.payload)?.message))
     }
 
     /// Tells the server how the site's part of a job ended. The server waits for this, also after success.

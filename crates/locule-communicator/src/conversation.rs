@@ -6,7 +6,7 @@ use locule_cell::{Cell, Reply, Request, RequestError};
 use locule_message::Fqcn;
 use locule_protocol::{DecodeError, EncodeError, Parts};
 
-use crate::redact::redact;
+use crate::redact::redacted;
 
 /// A cell that talks to one other cell.
 #[derive(Clone, Debug)]
@@ -44,7 +44,7 @@ pub(crate) fn request(channel: &str, topic: &str, parts: Parts, timeout: Duratio
 #[non_exhaustive]
 pub enum SayError {
     /// The server could not be asked, or refused.
-    #[error("server did not accept: {}", redact(.0))]
+    #[error("server did not accept: {}", redacted(.0))]
     Request(RequestError),
     /// The answer made no sense.
     #[error("server's answer is not understood")]

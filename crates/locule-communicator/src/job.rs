@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::conversation::{Conversation, SayError, request};
-use crate::redact::redact;
+use crate::redact::{redact, redacted};
 use crate::settings::Settings;
 use crate::submission::{StateProcessors, Submission};
 
@@ -148,7 +148,7 @@ impl JobCommunicator {
         let reply = match reply {
             Ok(reply) => reply,
             Err(error) if error.code() == ReturnCode::AuthenticationError => {
-                tracing::warn!(error = redact(&error), "server does not accept our token");
+                tracing::warn!(error = redacted(&error), "server does not accept our token");
                 tokio::select! {
                     () = tokio::time::sleep(self.settings.auth_error_pause) => {}
                     () = self.cancel.cancelled() => {}
@@ -283,7 +283,7 @@ pub enum PullError {
     #[error("server does not accept our token")]
     Authentication,
     /// The server could not be asked, or refused.
-    #[error("server did not answer the pull: {}", redact(.0))]
+    #[error("server did not answer the pull: {}", redacted(.0))]
     Request(RequestError),
     /// The answer made no sense.
     #[error("task is not understood")]
@@ -304,7 +304,7 @@ pub enum SubmitError {
     #[error("result belongs to another session")]
     InvalidSession,
     /// The server could not be reached, or refused.
-    #[error("server did not take the result: {}", redact(.0))]
+    #[error("server did not take the result: {}", redacted(.0))]
     Request(RequestError),
     /// The result cannot be put on the wire.
     #[error("result cannot be encoded")]

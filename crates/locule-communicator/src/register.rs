@@ -19,7 +19,7 @@ use locule_protocol::{
 use crate::address::local_address;
 use crate::communicator::Communicator;
 use crate::conversation::request;
-use crate::redact::redact;
+use crate::redact::reason_of;
 
 /// What a site proves itself with, lent for the time of a registration.
 #[derive(Clone)]
@@ -204,7 +204,7 @@ impl RegisterError {
         if *error == RequestError::Closed {
             return Self::Cancelled;
         }
-        Self::Refused { what, code: error.code(), reason: redact(error) }
+        Self::Refused { what, code: error.code(), reason: reason_of(error) }
     }
 
     /// Whether the server may simply not be there yet.

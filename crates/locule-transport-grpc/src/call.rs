@@ -1,127 +1,138 @@
-//! One call as a link: its two halves, and what they share.
+//! One call as a link: its two halves, and the body that HTTP/2 sends for them.
 
 use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use futures_core::Stream;
 use futures_sink::Sink;
-use h2::client::ResponseFuture;
-use h2::{RecvStream, SendStream};
-use http::{Response, StatusCode, header};
+use http::{HeaderMap, Response, StatusCode, header};
+use http_body::{Body as _, Frame};
 use locule_transport::{Link, LinkError, OutFrame, PeerInfo, ReceiveLimit};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, Sleep, sleep};
+use tokio_util::sync::{CancellationToken, DropGuard, PollSender, WaitForCancellationFutureOwned};
+use tonic::body::Body;
+use tonic::transport::channel::ResponseFuture;
+use tonic::{Code, Status};
 
-use crate::status::{self, Code, link_error, outcome, trailers};
 use crate::wire::{Deframer, protocol, put_envelope};
 
 /// Parts up to this are copied together; longer ones go to HTTP/2 as they are.
 const COPY_LEN: usize = 8 << 10;
 /// What a writer takes before it waits for HTTP/2, in bytes, beside one frame.
 const QUEUE_LEN: usize = 64 << 10;
+/// Pieces on their way from a writer to HTTP/2: the head of a frame and its body.
+const PIECES: usize = 2;
 /// Inside a frame, a peer sends at least this in each window, or it is given up.
 const WINDOW: Duration = Duration::from_secs(15);
 const WINDOW_BYTES: u64 = 15 << 10;
 
+/// A call whose body is about to be sent, and that will be a link.
+pub(crate) struct Call {
+    pieces: mpsc::Sender<Bytes>,
+    incoming: Arc<Mutex<Incoming>>,
+    closed: CancellationToken,
+    sent: CancellationToken,
+}
+
 /// What the peer sends, as far as it has been seen.
 pub(crate) enum Incoming {
     /// We dialled, and the response may still be on its way.
-    Response(ResponseFuture),
-    /// The peer's messages.
-    Body(RecvStream),
+    Awaited(ResponseFuture),
+    /// We dialled: the peer's messages, and its status.
+    Answer(Body),
+    /// We listened: the peer's messages.
+    Request(Body),
     /// Nothing any more.
     Ended,
 }
 
-/// Makes a link of a call. `guard` is dropped when the link is closed.
-pub(crate) fn link(
-    outgoing: SendStream<Piece>,
-    incoming: Incoming,
-    peer: PeerInfo,
-    max_frame_len: usize,
-    guard: impl Send + 'static,
-) -> Link {
-    let answers = matches!(incoming, Incoming::Body(_));
-    let call = Arc::new(Call(Mutex::new(State {
-        outgoing: Some(outgoing),
-        incoming,
-        answers,
-        waiting: Vec::new(),
-        _guard: Some(Box::new(guard)),
-    })));
-    let receive_limit = ReceiveLimit::new(max_frame_len);
-    let reader = Reader {
-        call: Arc::clone(&call),
-        deframer: Deframer::default(),
-        limit: receive_limit.clone(),
-        window: None,
-        done: false,
-    };
-    let writer = Writer {
-        call,
-        max_frame_len,
-        seq: 0,
-        small: BytesMut::new(),
-        queue: VecDeque::new(),
-        queue_len: 0,
-        under_way: Arc::default(),
-        end: End::Open,
-    };
-    Link { outgoing: Box::pin(writer), incoming: Box::pin(reader), peer, max_frame_len, receive_limit }
-}
-
-/// The call, shared by both halves so that dropping either closes it.
-struct Call(Mutex<State>);
-
-struct State {
-    outgoing: Option<SendStream<Piece>>,
-    incoming: Incoming,
-    /// We are the listener: the call ends with our status.
-    answers: bool,
-    /// Halves to wake when the call is closed under them.
-    waiting: Vec<Waker>,
-    _guard: Option<Box<dyn Send>>,
-}
-
 impl Call {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// A call and the body to send in it, which ends with a status if we are the one who `answers`.
+    pub(crate) fn new(answers: bool) -> (Self, Body) {
+        let (pieces, queued) = mpsc::channel(PIECES);
+        let incoming = Arc::new(Mutex::new(Incoming::Ended));
+        let (closed, sent) = (CancellationToken::new(), CancellationToken::new());
+        let outgoing = Outgoing {
+            pieces: queued,
+            incoming: Arc::clone(&incoming),
+            closed: Closed::of(&closed),
+            stage: Stage::Sending,
+            status: answers.then(|| Status::ok("")),
+            _sent: sent.clone().drop_guard(),
+        };
+        (Self { pieces, incoming, closed, sent }, Body::new(outgoing))
+    }
+
+    /// The link that it is; `guard` is dropped with its second half.
+    pub(crate) fn link(
+        self,
+        incoming: Incoming,
+        peer: PeerInfo,
+        max_frame_len: usize,
+        guard: impl Send + Sync + 'static,
+    ) -> Link {
+        let guard: Guard = Arc::new(guard);
+        *lock(&self.incoming) = incoming;
+        let receive_limit = ReceiveLimit::new(max_frame_len);
+        let reader = Reader {
+            incoming: self.incoming,
+            closed: Closed::of(&self.closed),
+            deframer: Deframer::default(),
+            limit: receive_limit.clone(),
+            window: None,
+            done: false,
+            _guard: Arc::clone(&guard),
+        };
+        let writer = Writer {
+            pieces: PollSender::new(self.pieces),
+            closed: Closed::of(&self.closed),
+            max_frame_len,
+            seq: 0,
+            small: BytesMut::new(),
+            queue: VecDeque::new(),
+            queue_len: 0,
+            sent: Box::pin(self.sent.cancelled_owned()),
+            ended: false,
+            _guard: guard,
+        };
+        Link { outgoing: Box::pin(writer), incoming: Box::pin(reader), peer, max_frame_len, receive_limit }
     }
 }
 
-impl State {
-    /// Gives the call up: as a dialer by a reset, as a listener by a status.
-    fn close(&mut self) {
-        if let (Some(mut outgoing), true) = (self.outgoing.take(), self.answers) {
-            // Fails only when the peer has ended the call before us.
-            let _ = outgoing.send_trailers(trailers(Code::Cancelled, "service closed"));
-        }
-        self.incoming = Incoming::Ended;
-        self.waiting.drain(..).for_each(Waker::wake);
-        self._guard = None;
+type Guard = Arc<dyn Send + Sync>;
+
+fn lock(incoming: &Mutex<Incoming>) -> MutexGuard<'_, Incoming> {
+    incoming.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether a half of the link was dropped before its end; each part of the call waits for it.
+struct Closed(CancellationToken, Pin<Box<WaitForCancellationFutureOwned>>);
+
+impl Closed {
+    fn of(token: &CancellationToken) -> Self {
+        Self(token.clone(), Box::pin(token.clone().cancelled_owned()))
     }
 
-    fn wake_on_close(&mut self, cx: &Context<'_>) {
-        if !self.waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
-            // Two halves wait here; what a half left behind when it moved to another task goes first.
-            if self.waiting.len() == 4 {
-                self.waiting.remove(0).wake();
-            }
-            self.waiting.push(cx.waker().clone());
-        }
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.1.as_mut().poll(cx)
     }
 }
 
 struct Reader {
-    call: Arc<Call>,
+    incoming: Arc<Mutex<Incoming>>,
+    closed: Closed,
     deframer: Deframer,
     limit: ReceiveLimit,
     window: Option<Window>,
     done: bool,
+    _guard: Guard,
 }
 
 /// The time in which the rest of a frame, or enough of it, has to arrive.
@@ -144,7 +155,7 @@ impl Stream for Reader {
         turn.made_progress();
         this.done = !matches!(outcome, Some(Ok(_)));
         if matches!(outcome, Some(Err(_))) {
-            this.call.lock().close();
+            this.closed.0.cancel();
         }
         Poll::Ready(outcome)
     }
@@ -159,7 +170,7 @@ impl Reader {
                 }
                 return Poll::Ready(Some(Ok(frame)));
             }
-            let piece = self.call.lock().poll_piece(cx);
+            let piece = lock(&self.incoming).poll_piece(cx);
             match piece {
                 Poll::Ready(Ok(Some(piece))) => self.deframer.push(piece),
                 Poll::Ready(Ok(None)) if self.deframer.is_inside() => {
@@ -167,21 +178,20 @@ impl Reader {
                 }
                 Poll::Ready(Ok(None)) => return Poll::Ready(None),
                 Poll::Ready(Err(error)) => return Poll::Ready(Some(Err(error))),
+                Poll::Pending if self.closed.poll(cx).is_ready() => {
+                    return Poll::Ready(Some(Err(LinkError::Closed)));
+                }
                 Poll::Pending if self.deframer.is_inside() => {
-                    ready!(self.poll_too_slow(cx));
-                    let received = self.deframer.received() - self.received_before();
-                    return Poll::Ready(Some(Err(LinkError::TooSlow {
-                        received: usize::try_from(received).unwrap_or(usize::MAX),
-                        window: WINDOW,
-                    })));
+                    let received = ready!(self.poll_too_slow(cx));
+                    return Poll::Ready(Some(Err(LinkError::TooSlow { received, window: WINDOW })));
                 }
                 Poll::Pending => return Poll::Pending,
             }
         }
     }
 
-    /// Ready when a window has ended without enough bytes.
-    fn poll_too_slow(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Ready with what arrived, when a window has ended without enough of it.
+    fn poll_too_slow(&mut self, cx: &mut Context<'_>) -> Poll<usize> {
         let received = self.deframer.received();
         let window = self.window.get_or_insert_with(|| Window {
             ends: Box::pin(sleep(WINDOW)),
@@ -192,16 +202,13 @@ impl Reader {
             window.open(received);
         }
         while window.ends.as_mut().poll(cx).is_ready() {
-            if received - window.received_before < WINDOW_BYTES {
-                return Poll::Ready(());
+            let arrived = received - window.received_before;
+            if arrived < WINDOW_BYTES {
+                return Poll::Ready(usize::try_from(arrived).unwrap_or(usize::MAX));
             }
             window.open(received);
         }
         Poll::Pending
-    }
-
-    fn received_before(&self) -> u64 {
-        self.window.as_ref().map_or(0, |window| window.received_before)
     }
 }
 
@@ -213,113 +220,113 @@ impl Window {
     }
 }
 
-impl State {
-    /// The next bytes of the peer, or its proper end.
-    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, LinkError>> {
-        loop {
-            self.wake_on_close(cx);
-            match &mut self.incoming {
-                Incoming::Response(response) => {
-                    let response = ready!(Pin::new(response).poll(cx)).map_err(link_error)?;
-                    check(&response)?;
-                    self.incoming = Incoming::Body(response.into_body());
-                }
-                Incoming::Body(body) => match ready!(body.poll_data(cx)) {
-                    Some(Ok(piece)) => {
-                        // Fails only when the stream is gone, which the next poll says.
-                        let _ = body.flow_control().release_capacity(piece.len());
-                        return Poll::Ready(Ok(Some(piece)));
-                    }
-                    Some(Err(error)) => return Poll::Ready(Err(link_error(error))),
-                    None if self.answers => {
-                        self.incoming = Incoming::Ended;
-                        return Poll::Ready(Ok(None));
-                    }
-                    None => {
-                        let trailers = ready!(body.poll_trailers(cx)).map_err(link_error)?;
-                        self.incoming = Incoming::Ended;
-                        outcome(&trailers.unwrap_or_default())?;
-                        return Poll::Ready(Ok(None));
-                    }
-                },
-                Incoming::Ended => return Poll::Ready(Err(LinkError::Closed)),
-            }
+impl Drop for Reader {
+    fn drop(&mut self) {
+        if !self.done {
+            self.closed.0.cancel();
         }
     }
 }
 
+impl Incoming {
+    /// The next bytes of the peer, or its proper end.
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, LinkError>> {
+        if let Self::Awaited(response) = self {
+            let response = ready!(Pin::new(response).poll(cx)).map_err(broken)?;
+            check(&response)?;
+            *self = Self::Answer(response.into_body());
+        }
+        let (Self::Answer(body) | Self::Request(body)) = self else {
+            return Poll::Ready(Err(LinkError::Closed));
+        };
+        Poll::Ready(match ready!(Pin::new(&mut *body).poll_frame(cx)) {
+            Some(Ok(frame)) => match (frame.into_data(), self) {
+                (Ok(piece), _) => Ok(Some(piece)),
+                (Err(_), Self::Request(_)) => Ok(None),
+                (Err(frame), _) => outcome(&frame.into_trailers().unwrap_or_default()).map(|()| None),
+            },
+            Some(Err(status)) if status.code() == Code::Cancelled => Err(LinkError::Closed),
+            Some(Err(status)) => Err(broken(status)),
+            // A peer that reset the call has sent no end of its stream.
+            None if !body.is_end_stream() => Err(LinkError::Closed),
+            None if matches!(self, Self::Request(_)) => Ok(None),
+            None => outcome(&HeaderMap::new()).map(|()| None),
+        })
+    }
+}
+
 /// Whether a response opens the call.
-fn check(response: &Response<RecvStream>) -> Result<(), LinkError> {
+fn check(response: &Response<Body>) -> Result<(), LinkError> {
     let headers = response.headers();
     let content_type = headers.get(header::CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
     if response.status() != StatusCode::OK {
         return Err(LinkError::Refused { reason: format!("http status {}", response.status().as_u16()) });
     }
     if !content_type.starts_with(b"application/grpc") {
-        return Err(protocol(format!("an answer of type \"{}\"", status::escaped(content_type))));
+        return Err(protocol(format!("an answer of type \"{}\"", escaped(content_type))));
     }
     if headers.contains_key("grpc-status") {
-        return match outcome(headers) {
-            Ok(()) => Err(LinkError::Closed),
-            Err(error) => Err(error),
-        };
+        return outcome(headers).and(Err(LinkError::Closed));
     }
     Ok(())
 }
 
-impl Drop for Reader {
-    fn drop(&mut self) {
-        if !self.done {
-            self.call.lock().close();
-        }
+/// What trailers (or headers that are trailers too) say: an end, or why not.
+fn outcome(trailers: &HeaderMap) -> Result<(), LinkError> {
+    let status =
+        Status::from_header_map(trailers).ok_or_else(|| protocol("the call ended without a status"))?;
+    if status.code() == Code::Ok {
+        return Ok(());
     }
+    if status.code() == Code::Cancelled {
+        return Err(LinkError::Closed);
+    }
+    let message = escaped(status.message().as_bytes());
+    Err(LinkError::Refused { reason: format!("grpc status {} {message}", status.code() as i32) })
+}
+
+fn broken(source: impl std::error::Error + Send + Sync + 'static) -> LinkError {
+    LinkError::Broken { source: source.into() }
+}
+
+/// What a peer said, fit to be shown.
+fn escaped(bytes: &[u8]) -> String {
+    bytes[..bytes.len().min(200)].escape_ascii().to_string()
 }
 
 struct Writer {
-    call: Arc<Call>,
+    pieces: PollSender<Bytes>,
+    closed: Closed,
     max_frame_len: usize,
-    seq: u32,
+    seq: i32,
     /// Envelopes and short parts, to be one piece.
     small: BytesMut,
     queue: VecDeque<Bytes>,
     /// What `small` and `queue` hold, in bytes.
     queue_len: usize,
-    under_way: Arc<UnderWay>,
-    end: End,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum End {
-    Open,
-    Said,
-    Done,
+    /// HTTP/2 has sent the last piece.
+    sent: Pin<Box<WaitForCancellationFutureOwned>>,
+    ended: bool,
+    _guard: Guard,
 }
 
 impl Sink<OutFrame> for Writer {
     type Error = LinkError;
 
     fn poll_ready(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), LinkError>> {
-        if self.queue_len >= QUEUE_LEN {
-            return self.poll_drain(cx);
-        }
-        if self.call.lock().outgoing.is_none() {
-            return Poll::Ready(Err(LinkError::Closed));
-        }
-        Poll::Ready(Ok(()))
+        if self.queue_len >= QUEUE_LEN { self.poll_drain(cx) } else { Poll::Ready(self.check_open()) }
     }
 
     fn start_send(mut self: Pin<&mut Self>, frame: OutFrame) -> Result<(), LinkError> {
         frame.check_len(self.max_frame_len)?;
-        if self.end != End::Open {
-            return Err(LinkError::Closed);
-        }
-        self.seq = if self.seq == i32::MAX as u32 { 1 } else { self.seq + 1 };
-        let seq = self.seq;
-        let small_before = self.small.len();
-        put_envelope(&mut self.small, seq, frame.len());
-        self.queue_len += self.small.len() - small_before + frame.len();
-        self.put(frame.head);
-        self.put(frame.body);
+        self.check_open()?;
+        let this = &mut *self;
+        this.seq = this.seq.checked_add(1).unwrap_or(1);
+        let small_before = this.small.len();
+        put_envelope(&mut this.small, this.seq, frame.len());
+        this.queue_len += this.small.len() - small_before + frame.len();
+        this.put(frame.head);
+        this.put(frame.body);
         Ok(())
     }
 
@@ -328,20 +335,21 @@ impl Sink<OutFrame> for Writer {
     }
 
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), LinkError>> {
-        if self.end == End::Open {
+        if !self.ended {
             ready!(self.poll_drain(cx))?;
-            self.say_end()?;
-            self.end = End::Said;
+            self.ended = true;
+            self.pieces.close();
         }
-        if self.end == End::Said {
-            ready!(self.poll_sent(cx));
-            self.end = End::Done;
-        }
-        Poll::Ready(Ok(()))
+        self.sent.as_mut().poll(cx).map(Ok)
     }
 }
 
 impl Writer {
+    fn check_open(&self) -> Result<(), LinkError> {
+        let nobody_takes = self.pieces.get_ref().is_none_or(mpsc::Sender::is_closed);
+        if nobody_takes || self.closed.0.is_cancelled() { Err(LinkError::Closed) } else { Ok(()) }
+    }
+
     fn put(&mut self, part: Bytes) {
         if part.len() <= COPY_LEN {
             self.small.extend_from_slice(&part);
@@ -358,137 +366,116 @@ impl Writer {
         }
     }
 
-    /// Hands everything to HTTP/2, as its windows and its buffer allow.
+    /// Hands everything to HTTP/2, as fast as it takes it.
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkError>> {
         self.queue_small();
-        let turn = ready!(tokio::task::coop::poll_proceed(cx));
-        let mut state = self.call.lock();
-        while let Some(front) = self.queue.front_mut() {
-            let Some(outgoing) = &mut state.outgoing else { return Poll::Ready(Err(LinkError::Closed)) };
-            let room = outgoing.capacity();
-            if room == 0 {
-                outgoing.reserve_capacity(self.queue_len);
-                match outgoing.poll_capacity(cx) {
-                    Poll::Ready(Some(Ok(_))) => continue,
-                    Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(Err(LinkError::Closed)),
-                    Poll::Pending => {
-                        state.wake_on_close(cx);
-                        return Poll::Pending;
-                    }
+        self.check_open()?;
+        while !self.queue.is_empty() {
+            match self.pieces.poll_reserve(cx) {
+                Poll::Ready(outcome) => outcome.map_err(|_| LinkError::Closed)?,
+                Poll::Pending => {
+                    ready!(self.closed.poll(cx));
+                    return Poll::Ready(Err(LinkError::Closed));
                 }
             }
-            let bytes = front.split_to(front.len().min(room));
-            if front.is_empty() {
-                self.queue.pop_front();
+            if let Some(piece) = self.queue.pop_front() {
+                self.queue_len -= piece.len();
+                self.pieces.send_item(piece).map_err(|_| LinkError::Closed)?;
             }
-            self.queue_len -= bytes.len();
-            let piece = Piece::new(bytes, &self.under_way);
-            outgoing.send_data(piece, false).map_err(ended)?;
         }
-        if state.outgoing.is_none() {
-            return Poll::Ready(Err(LinkError::Closed));
-        }
-        turn.made_progress();
         Poll::Ready(Ok(()))
     }
-
-    fn say_end(&mut self) -> Result<(), LinkError> {
-        let mut state = self.call.lock();
-        let mut outgoing = state.outgoing.take().ok_or(LinkError::Closed)?;
-        if state.answers {
-            outgoing.send_trailers(trailers(Code::Ok, "")).map_err(ended)
-        } else {
-            outgoing.send_data(Piece::new(Bytes::new(), &self.under_way), true).map_err(ended)
-        }
-    }
-
-    /// Ready when HTTP/2 has nothing of ours any more: a reset would discard what it has.
-    fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        *self.under_way.closing.lock().unwrap_or_else(PoisonError::into_inner) = Some(cx.waker().clone());
-        if self.under_way.pieces.load(Ordering::SeqCst) == 0 { Poll::Ready(()) } else { Poll::Pending }
-    }
-}
-
-/// HTTP/2 refuses to send only on a call that has ended.
-fn ended(_: h2::Error) -> LinkError {
-    LinkError::Closed
 }
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        if self.end == End::Open {
-            self.call.lock().close();
+        if !self.ended {
+            self.closed.0.cancel();
         }
     }
 }
 
-/// Bytes on their way through HTTP/2, counted until it is done with them.
-pub(crate) struct Piece {
-    bytes: Bytes,
-    under_way: Arc<UnderWay>,
+/// The body that HTTP/2 sends: a writer's pieces.
+///
+/// It keeps the peer's stream until all of them have been sent, since HTTP/2 discards what it has of a
+/// call that nobody reads any more.
+struct Outgoing {
+    pieces: mpsc::Receiver<Bytes>,
+    incoming: Arc<Mutex<Incoming>>,
+    closed: Closed,
+    stage: Stage,
+    status: Option<Status>,
+    _sent: DropGuard,
 }
 
-#[derive(Default)]
-struct UnderWay {
-    pieces: AtomicUsize,
-    closing: Mutex<Option<Waker>>,
+enum Stage {
+    Sending,
+    /// Until the last piece is dropped, which says that HTTP/2 has sent all before it.
+    Leaving(oneshot::Receiver<()>),
+    Ended,
 }
 
-impl Piece {
-    fn new(bytes: Bytes, under_way: &Arc<UnderWay>) -> Self {
-        under_way.pieces.fetch_add(1, Ordering::SeqCst);
-        Self { bytes, under_way: Arc::clone(under_way) }
+/// A piece without bytes.
+struct LastPiece(#[expect(dead_code, reason = "its drop is the message")] oneshot::Sender<()>);
+
+impl AsRef<[u8]> for LastPiece {
+    fn as_ref(&self) -> &[u8] {
+        &[]
     }
 }
 
-impl Drop for Piece {
-    fn drop(&mut self) {
-        if self.under_way.pieces.fetch_sub(1, Ordering::SeqCst) == 1 {
-            let closing = self.under_way.closing.lock().unwrap_or_else(PoisonError::into_inner).take();
-            if let Some(waker) = closing {
-                waker.wake();
+impl http_body::Body for Outgoing {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        loop {
+            let this = &mut *self;
+            match &mut this.stage {
+                Stage::Sending => match this.pieces.poll_recv(cx) {
+                    Poll::Ready(Some(piece)) => return Poll::Ready(Some(Ok(Frame::data(piece)))),
+                    Poll::Ready(None) => {
+                        if this.closed.0.is_cancelled() && this.status.is_some() {
+                            this.status = Some(Status::cancelled("service closed"));
+                        }
+                        let (last, left) = oneshot::channel();
+                        this.stage = Stage::Leaving(left);
+                        return Poll::Ready(Some(Ok(Frame::data(Bytes::from_owner(LastPiece(last))))));
+                    }
+                    Poll::Pending if this.pieces.is_closed() => return Poll::Pending,
+                    Poll::Pending => {
+                        ready!(this.closed.poll(cx));
+                        this.pieces.close();
+                    }
+                },
+                Stage::Leaving(left) => {
+                    // Its sender is dropped, never used.
+                    let _ = ready!(Pin::new(left).poll(cx));
+                    this.stage = Stage::Ended;
+                    if this.closed.0.is_cancelled() {
+                        *lock(&this.incoming) = Incoming::Ended;
+                    }
+                }
+                Stage::Ended => return Poll::Ready(this.status.take().map(|status| Ok(trailers(&status)))),
             }
         }
     }
 }
 
-impl Buf for Piece {
-    fn remaining(&self) -> usize {
-        self.bytes.remaining()
-    }
-
-    fn chunk(&self) -> &[u8] {
-        self.bytes.chunk()
-    }
-
-    fn advance(&mut self, count: usize) {
-        self.bytes.advance(count);
-    }
+fn trailers(status: &Status) -> Frame<Bytes> {
+    let mut trailers = HeaderMap::with_capacity(2);
+    status.add_header(&mut trailers).expect("our own messages fit into a header");
+    Frame::trailers(trailers)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::listen::tests::call;
     use futures_util::{SinkExt, StreamExt};
-    use http::Request;
-    use locule_transport::Security;
-    use tokio::io::duplex;
-
-    /// A call over memory: the raw sending half of its dialer, and the listener's link.
-    async fn call() -> (SendStream<Bytes>, ResponseFuture, Link) {
-        let (near, far) = duplex(1 << 20);
-        let (requests, connection) = h2::client::handshake(near).await.unwrap();
-        tokio::spawn(connection);
-        let (response, outgoing) =
-            requests.ready().await.unwrap().send_request(Request::new(()), false).unwrap();
-        let mut connection =
-            h2::server::Builder::new().initial_window_size(1 << 20).handshake::<_, Piece>(far).await.unwrap();
-        let (request, mut respond) = connection.accept().await.unwrap().unwrap();
-        let answers = respond.send_response(Response::new(()), false).unwrap();
-        tokio::spawn(async move { while connection.accept().await.is_some() {} });
-        let peer = PeerInfo::new("memory", Security::Internal);
-        (outgoing, response, link(answers, Incoming::Body(request.into_body()), peer, 1 << 20, ()))
-    }
 
     fn message(len: usize) -> Bytes {
         let mut message = BytesMut::new();

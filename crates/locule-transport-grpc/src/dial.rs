@@ -4,21 +4,23 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use h2::client;
-use http::{Method, Request, Uri, header};
+use http::{HeaderValue, Method, Request, Uri, header};
+use hyper_util::rt::TokioIo;
 use locule_transport::{DialError, Endpoint, Link, PeerInfo, Security};
 use rustls::ClientConfig;
-use rustls_pki_types::ServerName;
+use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, lookup_host};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
-use tracing::debug;
+use tonic::transport::Channel;
+use tower::{Service as _, ServiceExt as _, service_fn};
 
-use crate::call::{self, Incoming};
+use crate::call::{Call, Incoming};
+use crate::connection::Connection;
 use crate::{
-    CONNECTION_WINDOW, DIAL_TIME, HANDSHAKE_TIME, HEADER_LIST, HTTP2_FRAME, LINGER_TIME, METHOD, SEND_BUFFER,
+    CONNECTION_WINDOW, DIAL_TIME, GRPC, HANDSHAKE_TIME, HEADER_LIST, HTTP2_FRAME, LINGER_TIME, METHOD,
     STREAM_WINDOW,
 };
 
@@ -107,56 +109,52 @@ async fn open(
     peer: PeerInfo,
     max_frame_len: usize,
 ) -> Result<Link, DialError> {
-    let unreachable =
-        |error: h2::Error| DialError::Unreachable { endpoint: to.clone(), source: error.into() };
-    let request = request(to, peer.security)?;
-    let (requests, connection) = client::Builder::new()
-        .initial_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_frame_size(HTTP2_FRAME)
-        .max_header_list_size(HEADER_LIST)
-        .max_send_buffer_size(SEND_BUFFER)
-        .enable_push(false)
-        .handshake(io)
-        .await
-        .map_err(unreachable)?;
-    let closed = CancellationToken::new();
-    let guard = closed.clone().drop_guard();
-    tokio::spawn(async move {
-        tokio::pin!(connection);
-        let outcome = tokio::select! {
-            outcome = &mut connection => outcome,
-            () = closed.cancelled() => match timeout(LINGER_TIME, &mut connection).await {
-                Ok(outcome) => outcome,
-                Err(_) => return debug!("connection given up with bytes left to send"),
-            },
-        };
-        if let Err(error) = outcome {
-            debug!(%error, "connection ended");
-        }
+    let unreachable = |error: tonic::transport::Error| DialError::Unreachable {
+        endpoint: to.clone(),
+        source: error.into(),
+    };
+    let in_use = CancellationToken::new();
+    let guard = in_use.clone().drop_guard();
+    let io = Connection::new(io, (), async move {
+        in_use.cancelled().await;
+        sleep(LINGER_TIME).await;
     });
-    let (response, outgoing) =
-        requests.ready().await.map_err(unreachable)?.send_request(request, false).map_err(unreachable)?;
-    Ok(call::link(outgoing, Incoming::Response(response), peer, max_frame_len, guard))
+    let mut only = Some(TokioIo::new(io));
+    let connector = service_fn(move |_| {
+        std::future::ready(only.take().ok_or_else(|| io::Error::other("the connection has ended")))
+    });
+    let mut channel =
+        endpoint(to, peer.security)?.connect_with_connector(connector).await.map_err(unreachable)?;
+    let (call, outgoing) = Call::new(false);
+    let mut request = Request::new(outgoing);
+    *request.method_mut() = Method::POST;
+    *request.uri_mut() = Uri::from_static(METHOD);
+    request.headers_mut().insert(header::CONTENT_TYPE, GRPC);
+    request.headers_mut().insert(header::TE, HeaderValue::from_static("trailers"));
+    let response = channel.ready().await.map_err(unreachable)?.call(request);
+    Ok(call.link(Incoming::Awaited(response), peer, max_frame_len, guard))
 }
 
-fn request(to: &Endpoint, security: Security) -> Result<Request<()>, DialError> {
+/// The settings of a connection. Its TLS is ours, so tonic sees the `https` as a name only.
+fn endpoint(to: &Endpoint, security: Security) -> Result<tonic::transport::Endpoint, DialError> {
+    let invalid = |error: &dyn std::error::Error| DialError::invalid(to, error.to_string());
+    let authority = to.authority();
     let scheme = if security == Security::Clear { "http" } else { "https" };
-    let uri = Uri::builder().scheme(scheme).authority(to.authority()).path_and_query(METHOD).build();
-    let request = uri.and_then(|uri| {
-        Request::builder()
-            .method(Method::POST)
-            .uri(uri)
-            .header(header::CONTENT_TYPE, "application/grpc")
-            .header(header::TE, "trailers")
-            .header(header::USER_AGENT, concat!("grpc-locule/", env!("CARGO_PKG_VERSION")))
-            .body(())
-    });
-    request.map_err(|error| DialError::invalid(to, error.to_string()))
+    let origin: Uri = format!("{scheme}://{authority}").parse().map_err(|error| invalid(&error))?;
+    let endpoint = Channel::from_shared(format!("http://{authority}")).map_err(|error| invalid(&error))?;
+    let endpoint = endpoint
+        .origin(origin)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(HTTP2_FRAME)
+        .http2_max_header_list_size(HEADER_LIST)
+        .user_agent(concat!("grpc-locule/", env!("CARGO_PKG_VERSION")))
+        .map_err(|error| invalid(&error))?;
+    Ok(endpoint)
 }
 
 /// Certificates as a link shows them.
-pub(crate) fn certificates(chain: Option<&[rustls_pki_types::CertificateDer<'_>]>) -> Vec<Bytes> {
+pub(crate) fn certificates(chain: Option<&[CertificateDer<'_>]>) -> Vec<Bytes> {
     chain.unwrap_or_default().iter().map(|der| Bytes::copy_from_slice(der)).collect()
 }
 

@@ -30,27 +30,32 @@
 //! nvflare 2.9.0, `nvflare.fuel.f3.drivers.grpc_driver` and `nvflare.fuel.f3.drivers.grpc.streamer_pb2`.
 
 mod call;
+mod connection;
 mod dial;
 mod listen;
-mod status;
+#[expect(unreachable_pub, reason = "generated from proto/streamer.proto")]
+mod streamer;
 mod wire;
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderValue;
 use locule_transport::{BoxFuture, DialError, Endpoint, Link, ListenError, Listener, Transport};
 use rustls::{ClientConfig, ServerConfig};
 
 /// Path of the one method.
 const METHOD: &str = "/streamer.Streamer/Stream";
-/// How long a TLS handshake may take, and the HTTP/2 preface after it.
+/// The content type of a call and of its answer.
+const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
+/// How long a TLS handshake may take.
 const HANDSHAKE_TIME: Duration = Duration::from_secs(5);
 /// How long dialling may take, name resolution and connecting included.
 const DIAL_TIME: Duration = Duration::from_secs(10);
 /// How long a connection may exist without any call.
 const IDLE_TIME: Duration = Duration::from_secs(10);
-/// How long a closed link's last bytes may take to leave.
+/// How long the last bytes of a link that was dropped may take to leave.
 const LINGER_TIME: Duration = Duration::from_secs(5);
 
 /// HTTP/2 window of one link, in bytes: what a peer may send ahead of a reader that stalls.
@@ -60,8 +65,6 @@ const STREAM_WINDOW: u32 = 4 << 20;
 const CONNECTION_WINDOW: u32 = 64 << 20;
 /// Largest HTTP/2 frame that is received, in bytes.
 const HTTP2_FRAME: u32 = 256 << 10;
-/// What HTTP/2 may hold of a link's outgoing bytes before its writer waits.
-const SEND_BUFFER: usize = 1 << 20;
 /// Largest header list, in bytes.
 const HEADER_LIST: u32 = 16 << 10;
 

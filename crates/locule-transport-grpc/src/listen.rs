@@ -1,32 +1,36 @@
 //! The listening end: accepts connections, and each call on them as a link.
 
+use std::convert::Infallible;
 use std::fmt;
+use std::future::ready;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use h2::server::{self, SendResponse};
-use h2::{Reason, RecvStream};
+use futures_util::stream::{self, Stream, StreamExt as _};
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use locule_transport::{AcceptError, BoxFuture, Endpoint, Link, ListenError, Listener, PeerInfo, Security};
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::{self, error::TrySendError};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
+use tokio_util::either::Either;
 use tokio_util::sync::{CancellationToken, DropGuard};
+use tonic::Status;
+use tonic::body::Body;
+use tonic::transport::Server;
+use tower::service_fn;
 use tracing::{debug, warn};
 
-use crate::call::{self, Incoming, Piece};
+use crate::call::{Call, Incoming};
+use crate::connection::Connection;
 use crate::dial::{certificates, identified};
-use crate::status::{Code, trailers};
 use crate::{
-    CONNECTION_WINDOW, HANDSHAKE_TIME, HEADER_LIST, HTTP2_FRAME, IDLE_TIME, LINGER_TIME, METHOD, SEND_BUFFER,
-    STREAM_WINDOW,
+    CONNECTION_WINDOW, GRPC, HANDSHAKE_TIME, HEADER_LIST, HTTP2_FRAME, IDLE_TIME, METHOD, STREAM_WINDOW,
 };
 
 /// Handshakes under way at a time.
@@ -51,16 +55,8 @@ pub(crate) async fn bind(
     let bound = socket.local_addr().map_err(|error| ListenError::from_io(on, error))?;
     let (arrivals, links) = mpsc::channel(BACKLOG);
     let closed = CancellationToken::new();
-    let door = Arc::new(Door { tls: tls.map(TlsAcceptor::from), max_frame_len, arrivals });
-    tokio::spawn({
-        let closed = closed.clone();
-        async move {
-            tokio::select! {
-                () = closed.cancelled() => {}
-                () = accept_connections(socket, door, max_connections) => {}
-            }
-        }
-    });
+    let serving = serve(connections(socket, tls, max_connections), Door { max_frame_len, arrivals });
+    tokio::spawn(closed.clone().run_until_cancelled_owned(serving));
     let local = on.clone().with_port(bound.port());
     Ok(GrpcListener { local, links, _closed: closed.drop_guard() })
 }
@@ -87,29 +83,36 @@ impl fmt::Debug for GrpcListener {
     }
 }
 
-/// What every connection of a listener needs.
-struct Door {
-    tls: Option<TlsAcceptor>,
-    max_frame_len: usize,
-    arrivals: mpsc::Sender<Link>,
+/// Who is at the other end of a connection, and how many links it has.
+#[derive(Clone)]
+struct Caller {
+    peer: Arc<PeerInfo>,
+    links: watch::Sender<usize>,
 }
 
-async fn accept_connections(socket: TcpListener, door: Arc<Door>, max_connections: usize) {
-    let connections = Arc::new(Semaphore::new(max_connections));
-    let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
+/// Connections that have come through their handshakes, as they do: nobody waits for another's.
+fn connections(
+    socket: TcpListener,
+    tls: Option<Arc<ServerConfig>>,
+    max_connections: usize,
+) -> impl Stream<Item = Connection<impl AsyncRead + AsyncWrite + Unpin + Send + 'static, Caller>> {
+    let places = Arc::new(Semaphore::new(max_connections));
+    let tls = tls.map(TlsAcceptor::from);
+    let arrivals = stream::unfold((socket, places), |(socket, places)| async {
+        let place = Arc::clone(&places).acquire_owned().await.ok()?;
+        let (tcp, address) = accept(&socket).await;
+        Some(((tcp, address, place), (socket, places)))
+    });
+    arrivals
+        .map(move |(tcp, address, place)| tokio::spawn(welcome(tcp, address, tls.clone(), place)))
+        .buffer_unordered(HANDSHAKES)
+        .filter_map(|welcomed| ready(welcomed.ok().flatten()))
+}
+
+async fn accept(socket: &TcpListener) -> (TcpStream, SocketAddr) {
     loop {
-        let Ok(connection) = Arc::clone(&connections).acquire_owned().await else { return };
-        let Ok(handshake) = Arc::clone(&handshakes).acquire_owned().await else { return };
         match socket.accept().await {
-            Ok((tcp, address)) => {
-                let door = Arc::clone(&door);
-                tokio::spawn(async move {
-                    if let Err(error) = door.welcome(tcp, address, handshake).await {
-                        debug!(link = %address, error, "connection ended");
-                    }
-                    drop(connection);
-                });
-            }
+            Ok(arrival) => return arrival,
             Err(error) if is_the_peers(&error) => debug!(%error, "connection lost before it was accepted"),
             Err(error) => {
                 warn!(%error, "no connection can be accepted at the moment");
@@ -123,215 +126,182 @@ fn is_the_peers(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset)
 }
 
-type ConnectionError = Box<dyn std::error::Error + Send + Sync>;
+/// Brings a connection through its TLS handshake.
+async fn welcome(
+    tcp: TcpStream,
+    address: SocketAddr,
+    tls: Option<TlsAcceptor>,
+    place: OwnedSemaphorePermit,
+) -> Option<Connection<Either<TcpStream, tokio_rustls::server::TlsStream<TcpStream>>, Caller>> {
+    let ended = |error: io::Error| debug!(link = %address, %error, "connection ended");
+    tcp.set_nodelay(true).map_err(ended).ok()?;
+    let Some(acceptor) = tls else {
+        let peer = PeerInfo::new(address.to_string(), Security::Clear);
+        return Some(in_use(Either::Left(tcp), peer, place));
+    };
+    let handshake = timeout(HANDSHAKE_TIME, acceptor.accept(tcp)).await;
+    let secured = handshake.map_err(io::Error::from).flatten().map_err(ended).ok()?;
+    let certificates = certificates(secured.get_ref().1.peer_certificates());
+    let security = if certificates.is_empty() { Security::ServerOnly } else { Security::Mutual };
+    Some(in_use(Either::Right(secured), identified(address.to_string(), certificates, security), place))
+}
+
+/// A connection that keeps its place as long as it exists, and exists as long as it has links.
+fn in_use<I>(io: I, peer: PeerInfo, place: OwnedSemaphorePermit) -> Connection<I, Caller> {
+    let (links, number) = watch::channel(0);
+    Connection::new(io, Caller { peer: Arc::new(peer), links }, async move {
+        idle(number).await;
+        drop(place);
+    })
+}
+
+/// Waits until a connection has had no link for too long.
+async fn idle(mut links: watch::Receiver<usize>) {
+    while timeout(IDLE_TIME, links.wait_for(|links| *links > 0)).await.is_ok_and(|used| used.is_ok()) {
+        let _ = links.wait_for(|links| *links == 0).await.is_ok();
+    }
+}
+
+/// Turns the calls on connections into links.
+async fn serve<I>(connections: impl Stream<Item = Connection<I, Caller>>, door: Door)
+where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let server = Server::builder()
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(HTTP2_FRAME)
+        .http2_max_header_list_size(HEADER_LIST)
+        .max_concurrent_streams(CALLS);
+    let service = service_fn(move |request| ready(Ok::<_, Infallible>(door.answer(request))));
+    let connections = connections.map(Ok::<_, Infallible>);
+    if let Err(error) = server.serve_with_incoming(service, connections).await {
+        warn!(%error, "no connection is accepted any more");
+    }
+}
+
+/// Where links come in.
+#[derive(Clone)]
+struct Door {
+    max_frame_len: usize,
+    arrivals: mpsc::Sender<Link>,
+}
 
 impl Door {
-    /// Brings a connection through its handshakes, then serves it.
-    async fn welcome(
-        &self,
-        tcp: TcpStream,
-        address: SocketAddr,
-        handshake: OwnedSemaphorePermit,
-    ) -> Result<(), ConnectionError> {
-        tcp.set_nodelay(true)?;
-        let address = address.to_string();
-        match &self.tls {
-            None => self.serve(tcp, PeerInfo::new(address, Security::Clear), handshake).await,
-            Some(acceptor) => {
-                let secured = timeout(HANDSHAKE_TIME, acceptor.accept(tcp)).await??;
-                let certificates = certificates(secured.get_ref().1.peer_certificates());
-                let security = if certificates.is_empty() { Security::ServerOnly } else { Security::Mutual };
-                self.serve(secured, identified(address, certificates, security), handshake).await
-            }
+    fn answer(&self, request: Request<Body>) -> Response<Body> {
+        let is_grpc = |value: &HeaderValue| value.as_bytes().starts_with(b"application/grpc");
+        if !request.headers().get(header::CONTENT_TYPE).is_some_and(is_grpc) {
+            let mut answer = Response::new(Body::empty());
+            *answer.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+            return answer;
         }
+        self.admit(request).unwrap_or_else(Status::into_http)
     }
 
-    /// Turns the calls of a connection into links, until it ends or nobody uses it.
-    async fn serve(
-        &self,
-        io: impl AsyncRead + AsyncWrite + Unpin,
-        peer: PeerInfo,
-        handshake: OwnedSemaphorePermit,
-    ) -> Result<(), ConnectionError> {
-        let preface = server::Builder::new()
-            .initial_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_frame_size(HTTP2_FRAME)
-            .max_header_list_size(HEADER_LIST)
-            .max_send_buffer_size(SEND_BUFFER)
-            .max_concurrent_streams(CALLS)
-            .handshake::<_, Piece>(io);
-        let mut connection = timeout(HANDSHAKE_TIME, preface).await??;
-        drop(handshake);
-        let users = Arc::new(Users::default());
-        let mut idle_since = Instant::now();
-        loop {
-            let is_idle = users.number.load(Ordering::SeqCst) == 0;
-            let call = tokio::select! {
-                call = connection.accept() => call,
-                () = users.changed.notified() => {
-                    idle_since = Instant::now();
-                    continue;
-                }
-                () = sleep_until(idle_since + IDLE_TIME), if is_idle => break,
-            };
-            match call {
-                None => return Ok(()),
-                Some(call) => {
-                    let (request, respond) = call?;
-                    self.admit(request, respond, &peer, &users);
-                }
-            }
+    fn admit(&self, mut request: Request<Body>) -> Result<Response<Body>, Status> {
+        if request.method() != Method::POST || request.uri().path() != METHOD {
+            return Err(Status::unimplemented("only /streamer.Streamer/Stream is served"));
         }
-        connection.graceful_shutdown();
-        timeout(LINGER_TIME, std::future::poll_fn(|cx| connection.poll_closed(cx))).await??;
-        Ok(())
-    }
-
-    fn admit(
-        &self,
-        request: Request<RecvStream>,
-        mut respond: SendResponse<Piece>,
-        peer: &PeerInfo,
-        users: &Arc<Users>,
-    ) {
-        if let Err(answer) = check(&request) {
-            refuse(&mut respond, answer);
-            return;
-        }
-        let place = match self.arrivals.try_reserve() {
-            Ok(place) => place,
-            Err(TrySendError::Full(())) => {
-                refuse(&mut respond, end(Code::ResourceExhausted, "too many links wait to be accepted"));
-                return;
-            }
-            Err(TrySendError::Closed(())) => {
-                refuse(&mut respond, end(Code::Unavailable, "service closed"));
-                return;
-            }
-        };
-        let mut answer = Response::new(());
-        answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-        match respond.send_response(answer, false) {
-            Ok(outgoing) => place.send(call::link(
-                outgoing,
-                Incoming::Body(request.into_body()),
-                peer.clone(),
-                self.max_frame_len,
-                Users::enter(users),
-            )),
-            Err(error) => debug!(link = peer.address, %error, "call ended before it was answered"),
-        }
+        let place = self.arrivals.try_reserve().map_err(|error| match error {
+            TrySendError::Full(()) => Status::resource_exhausted("too many links wait to be accepted"),
+            TrySendError::Closed(()) => Status::unavailable("service closed"),
+        })?;
+        let Caller { peer, links } =
+            request.extensions_mut().remove().ok_or_else(|| Status::internal("a call from nowhere"))?;
+        let (call, outgoing) = Call::new(true);
+        let incoming = Incoming::Request(request.into_body());
+        place.send(call.link(incoming, PeerInfo::clone(&peer), self.max_frame_len, Counted::new(links)));
+        let mut answer = Response::new(outgoing);
+        answer.headers_mut().insert(header::CONTENT_TYPE, GRPC);
+        Ok(answer)
     }
 }
 
-/// Whether a request calls our one method, else the answer.
-fn check(request: &Request<RecvStream>) -> Result<(), Response<()>> {
-    let content_type = request.headers().get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
-    if !content_type.starts_with(b"application/grpc") {
-        let mut answer = Response::new(());
-        *answer.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
-        return Err(answer);
-    }
-    if request.method() != Method::POST || request.uri().path() != METHOD {
-        return Err(end(Code::Unimplemented, "only /streamer.Streamer/Stream is served"));
-    }
-    Ok(())
-}
+/// One of a connection's links, as long as it exists.
+struct Counted(watch::Sender<usize>);
 
-/// An answer that ends the call at once.
-fn end(code: Code, message: &'static str) -> Response<()> {
-    let mut answer = Response::new(());
-    *answer.headers_mut() = trailers(code, message);
-    answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    answer
-}
-
-fn refuse(respond: &mut SendResponse<Piece>, answer: Response<()>) {
-    if respond.send_response(answer, true).is_err() {
-        respond.send_reset(Reason::CANCEL);
+impl Counted {
+    fn new(links: watch::Sender<usize>) -> Self {
+        links.send_modify(|links| *links += 1);
+        Self(links)
     }
 }
 
-/// The links of a connection, counted.
-#[derive(Default)]
-struct Users {
-    number: AtomicUsize,
-    changed: Notify,
-}
-
-struct User(Arc<Users>);
-
-impl Users {
-    fn enter(users: &Arc<Self>) -> User {
-        users.number.fetch_add(1, Ordering::SeqCst);
-        User(Arc::clone(users))
-    }
-}
-
-impl Drop for User {
+impl Drop for Counted {
     fn drop(&mut self) {
-        self.0.number.fetch_sub(1, Ordering::SeqCst);
-        self.0.changed.notify_one();
+        self.0.send_modify(|links| *links -= 1);
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use bytes::Bytes;
-    use tokio::io::duplex;
+    use h2::SendStream;
+    use h2::client::{ResponseFuture, SendRequest};
+    use tokio::io::{AsyncReadExt, DuplexStream, duplex};
+    use tokio::task::JoinHandle;
+    use tokio::time::Instant;
 
-    fn door() -> (Door, mpsc::Receiver<Link>) {
+    /// The dialer's end of a connection over memory, and the links that come of it.
+    fn connection() -> (DuplexStream, mpsc::Receiver<Link>) {
+        let (near, far) = duplex(1 << 20);
         let (arrivals, links) = mpsc::channel(1);
-        (Door { tls: None, max_frame_len: 1000, arrivals }, links)
+        let place = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+        let far = in_use(far, PeerInfo::new("memory", Security::Internal), place);
+        tokio::spawn(serve(stream::iter([far]), Door { max_frame_len: 1 << 20, arrivals }));
+        (near, links)
     }
 
-    async fn permit() -> OwnedSemaphorePermit {
-        Arc::new(Semaphore::new(1)).acquire_owned().await.unwrap()
+    async fn http2(near: DuplexStream) -> (SendRequest<Bytes>, JoinHandle<Result<(), h2::Error>>) {
+        let (requests, connection) = h2::client::handshake(near).await.unwrap();
+        (requests, tokio::spawn(connection))
     }
 
-    fn peer() -> PeerInfo {
-        PeerInfo::new("memory", Security::Internal)
+    async fn request(requests: SendRequest<Bytes>) -> (SendStream<Bytes>, ResponseFuture) {
+        let request = Request::post(METHOD).header(header::CONTENT_TYPE, "application/grpc+proto");
+        let mut requests = requests.ready().await.unwrap();
+        let (response, outgoing) = requests.send_request(request.body(()).unwrap(), false).unwrap();
+        (outgoing, response)
+    }
+
+    /// A call over memory: the raw sending half of its dialer, and the listener's link.
+    pub(crate) async fn call() -> (SendStream<Bytes>, ResponseFuture, Link) {
+        let (near, mut links) = connection();
+        let (requests, _connection) = http2(near).await;
+        let (outgoing, response) = request(requests).await;
+        (outgoing, response, links.recv().await.unwrap())
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_connection_that_says_nothing_is_dropped_in_time() {
-        let (_near, far) = duplex(1 << 16);
+        let (mut near, _links) = connection();
         let start = Instant::now();
-        let outcome = door().0.serve(far, peer(), permit().await).await;
-        assert!(outcome.is_err());
-        assert_eq!(start.elapsed(), HANDSHAKE_TIME);
+        near.read_to_end(&mut Vec::new()).await.unwrap();
+        assert_eq!(start.elapsed(), IDLE_TIME);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_connection_that_nobody_uses_is_closed_in_time() {
-        let (near, far) = duplex(1 << 16);
+        let (near, _links) = connection();
         let start = Instant::now();
-        let (_requests, connection) = h2::client::handshake::<_>(near).await.unwrap();
-        tokio::spawn(connection);
-        let (door, _links) = door();
-        let _ = door.serve(far, peer(), permit().await).await;
-        assert!(start.elapsed() >= IDLE_TIME && start.elapsed() <= IDLE_TIME + LINGER_TIME);
+        let (_requests, connection) = http2(near).await;
+        let _ = connection.await.unwrap();
+        assert_eq!(start.elapsed(), IDLE_TIME);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_connection_lives_as_long_as_its_link() {
-        let (near, far) = duplex(1 << 16);
-        let (requests, connection) = h2::client::handshake(near).await.unwrap();
-        tokio::spawn(connection);
-        let (door, mut links) = door();
-        let serving = tokio::spawn(async move {
-            let _ = door.serve(far, peer(), permit().await).await;
-        });
-        let request = Request::post(METHOD).header(header::CONTENT_TYPE, "application/grpc+proto");
-        let mut requests = requests.ready().await.unwrap();
-        let (_response, _outgoing): (_, h2::SendStream<Bytes>) =
-            requests.send_request(request.body(()).unwrap(), false).unwrap();
+        let (near, mut links) = connection();
+        let (requests, connection) = http2(near).await;
+        let (_outgoing, _response) = request(requests.clone()).await;
         let link = links.recv().await.unwrap();
         sleep(IDLE_TIME * 100).await;
-        assert!(!serving.is_finished());
+        assert!(!connection.is_finished());
         drop(link);
-        serving.await.unwrap();
+        let start = Instant::now();
+        let _ = connection.await.unwrap();
+        assert_eq!(start.elapsed(), IDLE_TIME);
+        drop(requests);
     }
 }

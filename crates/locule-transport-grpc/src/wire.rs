@@ -1,50 +1,38 @@
-//! The bytes of a gRPC message that carries one frame; no I/O.
+//! A frame in a gRPC message: prost knows the message, and what is here keeps its bytes from being copied.
 //!
-//! | bytes | meaning |
-//! |---|---|
-//! | 1 | 0: not compressed |
-//! | 4 | length of what follows, big-endian |
-//! | `08`, varint | `Frame.seq`, a positive int32 |
-//! | `12`, varint, bytes | `Frame.data`: the frame; absent when it is empty |
+//! A message is one byte that says whether it is compressed, four with the length of the rest, big-endian,
+//! and a [`Frame`]. No I/O.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use locule_transport::LinkError;
+use prost::Message as _;
+
+use crate::streamer::Frame;
 
 /// The most that a message has around its frame, in bytes, without gRPC's own five: a negative
 /// `seq` takes 11, tag and length of `data` 6, and what is left is for fields nobody knows yet.
 const ENVELOPE: usize = 64;
 /// gRPC's prefix of each message, in bytes.
 const PREFIX: usize = 5;
+/// Tag of `Frame.data`: field 2, bytes.
+const DATA: u8 = 2 << 3 | 2;
 /// What the first reservation for a frame may be, in bytes, whatever length is announced.
 const FIRST_RESERVATION: usize = 64 << 10;
 
-/// Writes what goes in front of a frame of `len` bytes.
+/// Writes what goes in front of a frame of `len` bytes: the message up to the bytes of `data`, its last field.
 ///
 /// `len` is below 2³¹, as the largest frame is.
-pub(crate) fn put_envelope(out: &mut BytesMut, seq: u32, len: usize) {
-    let len = len as u64;
-    let data_field = if len == 0 { 0 } else { 1 + varint_len(len) as u64 + len };
-    let message_len = 1 + varint_len(seq.into()) as u64 + data_field;
+pub(crate) fn put_envelope(out: &mut BytesMut, seq: i32, len: usize) {
+    const INFALLIBLE: &str = "a BytesMut grows as needed";
+    let without_data = Frame { seq, data: Bytes::new() };
+    let data_field = if len == 0 { 0 } else { 1 + prost::length_delimiter_len(len) + len };
     out.put_u8(0);
-    out.put_u32(u32::try_from(message_len).unwrap_or(u32::MAX));
-    out.put_u8(0x08);
-    put_varint(out, seq.into());
+    out.put_u32(u32::try_from(without_data.encoded_len() + data_field).unwrap_or(u32::MAX));
+    without_data.encode(out).expect(INFALLIBLE);
     if len > 0 {
-        out.put_u8(0x12);
-        put_varint(out, len);
+        out.put_u8(DATA);
+        prost::encode_length_delimiter(len, out).expect(INFALLIBLE);
     }
-}
-
-fn put_varint(out: &mut BytesMut, mut value: u64) {
-    while value >= 0x80 {
-        out.put_u8(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.put_u8(value as u8);
-}
-
-fn varint_len(value: u64) -> usize {
-    (64 - (value | 1).leading_zeros() as usize).div_ceil(7)
 }
 
 /// Cuts arriving bytes into frames.
@@ -98,7 +86,8 @@ impl Deframer {
         }
         let Some(message) = self.take(len) else { return Ok(None) };
         self.prefix_filled = 0;
-        let frame = data_of(message)?;
+        let Frame { data: frame, .. } = Frame::decode(message)
+            .map_err(|error| protocol(format!("a message that is no Frame: {error}")))?;
         if frame.len() > max {
             Err(LinkError::FrameTooLarge { len: frame.len(), max })
         } else {
@@ -121,51 +110,6 @@ impl Deframer {
     }
 }
 
-/// `Frame.data` of an encoded `Frame`; empty when it is absent, the last one when there are several.
-fn data_of(message: Bytes) -> Result<Bytes, LinkError> {
-    let mut rest = message;
-    let mut data = Bytes::new();
-    while !rest.is_empty() {
-        let tag = take_varint(&mut rest)?;
-        match (tag >> 3, tag & 7) {
-            (0, _) => return Err(protocol("a field with number 0")),
-            (1, kind) if kind != 0 => return Err(protocol("seq is not a number")),
-            (2, kind) if kind != 2 => return Err(protocol("data is not bytes")),
-            (_, 0) => drop(take_varint(&mut rest)?),
-            (_, 1) => drop(take_bytes(&mut rest, 8)?),
-            (number, 2) => {
-                let len = take_varint(&mut rest)?;
-                let value = take_bytes(&mut rest, len)?;
-                if number == 2 {
-                    data = value;
-                }
-            }
-            (_, 5) => drop(take_bytes(&mut rest, 4)?),
-            _ => return Err(protocol("a field of a kind that Frame cannot have")),
-        }
-    }
-    Ok(data)
-}
-
-fn take_varint(from: &mut Bytes) -> Result<u64, LinkError> {
-    let mut value = 0;
-    for shift in (0..64).step_by(7) {
-        let byte = from.try_get_u8().map_err(|_| protocol("a message that ends inside a field"))?;
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte < 0x80 {
-            return Ok(value);
-        }
-    }
-    Err(protocol("a number of more than ten bytes"))
-}
-
-fn take_bytes(from: &mut Bytes, len: u64) -> Result<Bytes, LinkError> {
-    match usize::try_from(len) {
-        Ok(len) if len <= from.len() => Ok(from.split_to(len)),
-        _ => Err(protocol("a message that ends inside a field")),
-    }
-}
-
 pub(crate) fn protocol(reason: impl Into<String>) -> LinkError {
     LinkError::Protocol { reason: reason.into() }
 }
@@ -174,18 +118,8 @@ pub(crate) fn protocol(reason: impl Into<String>) -> LinkError {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use prost::Message as _;
 
-    /// `Frame` as another library reads and writes it.
-    #[derive(Clone, PartialEq, prost::Message)]
-    struct Frame {
-        #[prost(int32, tag = "1")]
-        seq: i32,
-        #[prost(bytes = "bytes", tag = "2")]
-        data: Bytes,
-    }
-
-    fn written(seq: u32, data: &[u8]) -> BytesMut {
+    fn written(seq: i32, data: &[u8]) -> BytesMut {
         let mut out = BytesMut::new();
         put_envelope(&mut out, seq, data.len());
         out.extend_from_slice(data);
@@ -268,9 +202,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn other_libraries_read_what_is_written(seq in 1..=i32::MAX as u32, data: Vec<u8>) {
+        fn other_libraries_read_what_is_written(seq in 1..=i32::MAX, data: Vec<u8>) {
             let written = written(seq, &data);
-            let message = Frame { seq: seq as i32, data: data.into() };
+            let message = Frame { seq, data: data.into() };
             prop_assert_eq!(&written[..], grpc(&message.encode_to_vec()));
         }
 

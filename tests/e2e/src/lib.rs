@@ -1,12 +1,13 @@
 //! Runs the binary as a person would, and waits for what it does rather than for time to pass.
 
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{BufRead as _, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStderr, Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
-/// How long anything here may take before the test gives up.
+/// How long a command may stay silent before the test gives up.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The binary, built with the workspace's default features.
@@ -43,7 +44,7 @@ pub fn locule(arguments: &[&str]) -> Command {
 
 /// Runs a command of the binary to its end.
 pub fn run(arguments: &[&str]) -> Output {
-    locule(arguments).output().expect("the binary starts")
+    Running::spawn(&mut locule(arguments)).end()
 }
 
 /// What a finished command printed on standard error.
@@ -55,17 +56,30 @@ pub fn said(output: &Output) -> String {
 #[derive(Debug)]
 pub struct Running {
     child: Child,
-    stderr: BufReader<ChildStderr>,
+    lines: Receiver<(Stream, String)>,
+    printed: [String; 2],
+    /// How much of each stream was waited for, in bytes.
+    waited_for: [usize; 2],
 }
+
+/// One of the two streams that a command prints to, as an index.
+type Stream = usize;
+const OUT: Stream = 0;
+const ERR: Stream = 1;
 
 impl Running {
     /// Starts a command of the binary; its standard input stays open.
     pub fn start(arguments: &[&str]) -> Self {
-        let mut command = Command::new(binary());
-        command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().expect("the binary starts");
-        let stderr = BufReader::new(child.stderr.take().expect("standard error is piped"));
-        Self { child, stderr }
+        Self::spawn(Command::new(binary()).args(arguments).stdin(Stdio::piped()))
+    }
+
+    fn spawn(command: &mut Command) -> Self {
+        let mut child =
+            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary starts");
+        let (to, lines) = channel();
+        follow(OUT, child.stdout.take().expect("standard output is piped"), to.clone());
+        follow(ERR, child.stderr.take().expect("standard error is piped"), to);
+        Self { child, lines, printed: Default::default(), waited_for: [0; 2] }
     }
 
     /// Process id.
@@ -73,17 +87,34 @@ impl Running {
         self.child.id()
     }
 
-    /// Reads standard error until a line contains `text`; that line.
+    /// Waits for a line that contains `text` on either stream, behind those waited for before; that line.
     pub fn wait_for(&mut self, text: &str) -> String {
-        let mut seen = String::new();
         loop {
-            let mut line = String::new();
-            let read = self.stderr.read_line(&mut line).expect("standard error is text");
-            assert!(read > 0, "ended without saying {text:?}; it said:\n{seen}");
-            if line.contains(text) {
-                return line;
+            for stream in [OUT, ERR] {
+                let new = &self.printed[stream][self.waited_for[stream]..];
+                if let Some(at) = new.find(text) {
+                    let start = new[..at].rfind('\n').map_or(0, |end| end + 1);
+                    let end = new[at..].find('\n').map_or(new.len(), |end| at + end + 1);
+                    let line = new[start..end].to_owned();
+                    self.waited_for[stream] += end;
+                    return line;
+                }
             }
-            seen.push_str(&line);
+            assert!(self.read_line(), "ended without saying {text:?}; it said:\n{}", self.printed.concat());
+        }
+    }
+
+    /// Takes in one line more; whether there was one before both streams closed.
+    fn read_line(&mut self) -> bool {
+        match self.lines.recv_timeout(PATIENCE) {
+            Ok((stream, line)) => {
+                self.printed[stream] += &line;
+                true
+            }
+            Err(RecvTimeoutError::Disconnected) => false,
+            Err(RecvTimeoutError::Timeout) => {
+                panic!("nothing happened for {PATIENCE:?}; it said:\n{}", self.printed.concat())
+            }
         }
     }
 
@@ -111,15 +142,32 @@ impl Running {
         signal(self.id(), name);
     }
 
-    /// Waits for its end: exit code (none if a signal ended it), standard output, rest of standard error.
-    pub fn finish(mut self) -> (Option<i32>, String, String) {
-        let (mut out, mut err) = (String::new(), String::new());
-        let stdout = self.child.stdout.take();
-        self.stderr.read_to_string(&mut err).expect("standard error is text");
-        stdout.map(|mut stdout| stdout.read_to_string(&mut out).expect("standard output is text"));
-        let status = self.child.wait().expect("the process can be waited for");
-        (status.code(), out, err)
+    /// Waits for its end: exit code (none if a signal ended it), standard output, standard error.
+    pub fn finish(self) -> (Option<i32>, String, String) {
+        let Output { status, stdout, stderr } = self.end();
+        let text = |bytes| String::from_utf8(bytes).expect("the binary speaks UTF-8");
+        (status.code(), text(stdout), text(stderr))
     }
+
+    fn end(mut self) -> Output {
+        while self.read_line() {}
+        let status = self.child.wait().expect("the process can be waited for");
+        let [stdout, stderr] = std::mem::take(&mut self.printed).map(String::into_bytes);
+        Output { status, stdout, stderr }
+    }
+}
+
+/// Passes on what a process prints, line by line.
+fn follow(stream: Stream, from: impl Read + Send + 'static, to: Sender<(Stream, String)>) {
+    std::thread::spawn(move || {
+        let mut from = BufReader::new(from);
+        let mut line = String::new();
+        while from.read_line(&mut line).is_ok_and(|read| read > 0) {
+            if to.send((stream, std::mem::take(&mut line))).is_err() {
+                return;
+            }
+        }
+    });
 }
 
 impl Drop for Running {
@@ -148,12 +196,13 @@ pub fn is_gone(id: u32) -> bool {
 /// Kits for a server and `sites` sites in `dir`, on a free port.
 pub fn provision(dir: &Path, sites: u32) -> Kits {
     let port = free_port();
-    let (root, sites_text, port_text) = (dir.display().to_string(), sites.to_string(), port.to_string());
-    let output = run(&["provision", "--dir", &root, "--sites", &sites_text, "--port", &port_text]);
+    let (sites_text, port_text) = (sites.to_string(), port.to_string());
+    let output = run(&["provision", "--dir", text(dir), "--sites", &sites_text, "--port", &port_text]);
     assert!(output.status.success(), "{}", said(&output));
     let prod = dir.join("project/prod_00");
     let site = |n| prod.join(format!("site-{n}"));
-    Kits { server: prod.join("server"), sites: (1..=sites).map(site).collect(), port }
+    let admin = prod.join("admin@locule.org");
+    Kits { server: prod.join("server"), sites: (1..=sites).map(site).collect(), admin, port }
 }
 
 /// Startup kits that a test made.
@@ -163,8 +212,30 @@ pub struct Kits {
     pub server: PathBuf,
     /// The kits of `site-1`, `site-2`, …
     pub sites: Vec<PathBuf>,
+    /// The administrator's kit.
+    pub admin: PathBuf,
     /// The server's port on loopback.
     pub port: u16,
+}
+
+impl Kits {
+    /// Starts the server, with every request in its log, and waits until it listens.
+    pub fn start_server(&self) -> Running {
+        let mut server = Running::start(&["server", text(&self.server), "-vv", "--stop-with-stdin"]);
+        server.wait_for("listening at");
+        server
+    }
+
+    /// Starts `site-1`, `site-2`, … (from 1) with a heartbeat every second.
+    pub fn start_site(&self, number: usize) -> Running {
+        let kit = text(&self.sites[number - 1]);
+        Running::start(&["site", kit, "-vv", "--heartbeat", "1", "--stop-with-stdin"])
+    }
+}
+
+/// A path as an argument.
+pub fn text(path: &Path) -> &str {
+    path.to_str().expect("tests use UTF-8 paths")
 }
 
 /// A port that was free a moment ago.

@@ -16,6 +16,7 @@ use locule_protocol::{Parts, site_context};
 use locule_transport::{Endpoint, Transports};
 use locule_transport_mem::MemTransport;
 use tokio_util::sync::CancellationToken;
+use tracing::Dispatch;
 use tracing::subscriber::DefaultGuard;
 
 pub(crate) const TOKEN: &str = "940d0ce0-f5ed-4170-8f4e-5613763b9df7";
@@ -52,6 +53,7 @@ impl Federation {
 
     /// The site dials a server that does not listen yet.
     pub(crate) fn apart(server: &str, site: &str) -> Self {
+        keep_everything_audible();
         let network = MemTransport::new();
         let heard = Arc::new(Mutex::new(Vec::new()));
         let stamp = Arc::new(SessionStamp::new());
@@ -164,12 +166,24 @@ impl Observer for Notes {
     }
 }
 
+/// Tracing asks only the present thread's subscriber whether a line is of interest, once and for all
+/// threads, as long as there is but one subscriber. So there are two more, from before the first line.
+fn keep_everything_audible() {
+    static LISTENERS: OnceLock<[Dispatch; 2]> = OnceLock::new();
+    let listener = || {
+        let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE);
+        Dispatch::new(subscriber.with_writer(io::sink).finish())
+    };
+    LISTENERS.get_or_init(|| [listener(), listener()]);
+}
+
 /// What this thread logs.
 #[derive(Clone)]
 pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
 
 impl Log {
     pub(crate) fn start() -> (Self, DefaultGuard) {
+        keep_everything_audible();
         let log = Self(Arc::default());
         let writer = log.clone();
         let subscriber = tracing_subscriber::fmt()

@@ -5,7 +5,7 @@ use locule_message::{Fqcn, key};
 use locule_protocol::{ChallengeRequest, ClientType, Heartbeat, RegisterReply, RegisterRequest};
 use locule_server::ServerEvent;
 
-use crate::scene::{Scene, signer};
+use crate::scene::{SECOND, Scene, signer};
 use crate::site::{Site, ask, challenge, refused, registration};
 
 const REGISTER: &str = RegisterRequest::TOPIC;
@@ -59,16 +59,11 @@ async fn a_registration_needs_a_challenge_of_its_own() {
     assert!(ask(&cell, "task", REGISTER, parts.clone()).await.unwrap().into_ok().is_ok());
     assert_eq!(refused(&cell, "task", REGISTER, parts).await, "no registration session", "replayed");
 
-    let other = scene.linked("site-2", "site-2").await;
-    let own = signer("site-2");
-    let open = challenge(&cell_of_no_challenge(&scene).await, &*signer("site-3")).await;
-    let parts = registration("site-2", &open.register(&*signer("site-3")).unwrap()).to_parts().unwrap();
+    let (other, third) = (scene.linked("site-2", "site-2").await, scene.linked("site-3", "site-3").await);
+    let own = signer("site-3");
+    let open = challenge(&third, &*own).await.register(&*own).unwrap();
+    let parts = registration("site-2", &open).to_parts().unwrap();
     assert_eq!(refused(&other, "task", REGISTER, parts).await, "no registration session", "never asked");
-    assert_eq!(own.identity().common_name, "site-2");
-}
-
-async fn cell_of_no_challenge(scene: &Scene) -> locule_cell::Cell {
-    scene.linked("site-3", "site-3").await
 }
 
 #[tokio::test(start_paused = true)]
@@ -77,7 +72,7 @@ async fn a_challenge_is_good_for_its_own_link_only() {
     let own = signer("site-1");
     let first = scene.linked("site-1", "site-1").await;
     let open = challenge(&first, &*own).await.register(&*own).unwrap();
-    first.shutdown(crate::scene::SECOND).await;
+    first.shutdown(SECOND).await;
     let second = scene.linked("site-1", "site-1").await;
     let parts = registration("site-1", &open).to_parts().unwrap();
     assert_eq!(refused(&second, "task", REGISTER, parts).await, "no registration session");
@@ -89,7 +84,7 @@ async fn a_challenge_that_is_too_old_is_gone() {
     let cell = scene.linked("site-1", "site-1").await;
     let own = signer("site-1");
     let open = challenge(&cell, &*own).await.register(&*own).unwrap();
-    tokio::time::advance(61 * crate::scene::SECOND).await;
+    tokio::time::advance(61 * SECOND).await;
     let parts = registration("site-1", &open).to_parts().unwrap();
     assert_eq!(refused(&cell, "task", REGISTER, parts).await, "no registration session");
 }
@@ -221,7 +216,7 @@ async fn a_message_needs_a_token_that_was_granted_to_its_sender() {
 async fn a_token_that_was_replaced_is_no_longer_good() {
     let scene = Scene::start().await;
     let old = Site::join(&scene, "site-1").await;
-    old.cell.shutdown(crate::scene::SECOND).await;
+    old.cell.shutdown(SECOND).await;
     let new = Site::join(&scene, "site-1").await;
     new.stamp.set(old.session.clone());
     assert_eq!(

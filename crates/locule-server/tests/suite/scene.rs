@@ -15,7 +15,9 @@ use locule_journal::{AppendError, Journal, MemoryJournal, ReplayError};
 use locule_kit::Workspace;
 use locule_launcher::TaskLauncher;
 use locule_message::Fqcn;
-use locule_server::{JobHost, JobRecord, Server, ServerEvent, ServerParts, ServerSettings, run_job};
+use locule_server::{
+    JobHost, JobRecord, JobStatus, Server, ServerEvent, ServerParts, ServerSettings, run_job,
+};
 use locule_transport::{Endpoint, Security, Transports};
 use locule_transport_mem::MemTransport;
 use serde_json::json;
@@ -270,24 +272,20 @@ impl Scene {
 
     /// The record of a job when it is over.
     pub(crate) async fn finished(&mut self, job: &str) -> JobRecord {
-        self.until(|event| match event {
-            ServerEvent::JobFinished { record, .. } if record.job_id == job => Some(record.clone()),
-            _ => None,
-        })
-        .await
+        let over = |event: &ServerEvent| {
+            let ServerEvent::JobFinished { record, .. } = event else { return None };
+            (record.job_id == job).then(|| record.clone())
+        };
+        self.until(over).await
     }
 
     /// Waits until a job is running.
     pub(crate) async fn running(&mut self, job: &str) {
-        self.until(|event| match event {
-            ServerEvent::JobStatus { job: which, status, .. }
-                if which == job && *status == locule_server::JobStatus::Running =>
-            {
-                Some(())
-            }
-            _ => None,
-        })
-        .await;
+        let runs = |event: &ServerEvent| {
+            let ServerEvent::JobStatus { job: which, status, .. } = event else { return None };
+            (which == job && *status == JobStatus::Running).then_some(())
+        };
+        self.until(runs).await;
     }
 }
 

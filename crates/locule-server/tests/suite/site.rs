@@ -220,7 +220,10 @@ fn obey(cell: &Cell, script: Script, tell: mpsc::UnboundedSender<Order>) {
                     Order::Start(job_id.clone())
                 }
                 AdminCommand::Abort { job_id } => Order::Abort(job_id.clone()),
-                other => panic!("nobody expects {other:?}"),
+                AdminCommand::NotifyJobStatus { .. }
+                | AdminCommand::CheckStatus
+                | AdminCommand::Shutdown
+                | AdminCommand::Other { .. } => panic!("nobody expects {request:?}"),
             };
             let answer = script.lock().unwrap()(&order);
             let asks_for_room = matches!(order, Order::CheckResource(_));

@@ -77,7 +77,9 @@ pub(crate) fn why_not_done(record: &JobRecord) -> Option<Failure> {
         write!(text, "\n  {site} refuses {component} at {path} of {file}: {reason} ({code})").ok();
     }
     for (site, outcome) in &record.outcomes {
-        if let Some(reason) = outcome.reason.as_ref().filter(|_| outcome.refusals.is_empty()) {
+        // Those that were only told to stop, and those whose refusals stand above, have nothing to add.
+        let says = outcome.code != locule_protocol::outcome::ABORTED && outcome.refusals.is_empty();
+        if let Some(reason) = outcome.reason.as_ref().filter(|_| says) {
             write!(text, "\n  {site} ended with code {}: {reason}", outcome.code).ok();
         }
     }

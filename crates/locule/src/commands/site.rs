@@ -1,5 +1,6 @@
 //! `locule site`: runs a site.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use locule_cell::Dialing;
@@ -22,16 +23,22 @@ pub(crate) async fn site(arguments: Site, verbose: u8) -> Result<(), Failure> {
     let kit = SiteKit::open(&arguments.kit)?;
     let choices =
         SiteChoices { name: arguments.name, heartbeat: arguments.heartbeat.map(Duration::from_secs) };
-    let RunningSite { site, events, dialing } = wire::site(&kit, choices, &Network::outside()).await?;
-    let showing = tokio::spawn(show(events));
+    let RunningSite { site, mut events, dialing } = wire::site(&kit, choices, &Network::outside()).await?;
     let failures = tokio::spawn(log_failures(dialing));
+    let until_stopped = async {
+        tokio::select! {
+            ended = site.wait() => ended,
+            () = stop::asked(arguments.stop_with_stdin) => site.shutdown().await,
+        }
+    };
     let ended = tokio::select! {
-        ended = site.wait() => ended,
-        () = stop::asked(arguments.stop_with_stdin) => site.shutdown().await,
+        ended = until_stopped => ended,
+        never = show(&mut events) => match never {},
     };
     failures.abort();
-    drop(site);
-    showing.await.ok();
+    while let Ok(event) = events.try_recv() {
+        say(&text(&event));
+    }
     ended.map_err(|error| why(error, &kit))
 }
 
@@ -51,13 +58,13 @@ pub(crate) fn why(error: SiteError, kit: &SiteKit) -> Failure {
     Failure::new(code, anyhow::Error::new(error).context(server))
 }
 
-/// Shows what happens, until the site has stopped.
-async fn show(mut events: broadcast::Receiver<SiteEvent>) {
+/// Shows what happens, for as long as anybody lets it.
+async fn show(events: &mut broadcast::Receiver<SiteEvent>) -> Infallible {
     loop {
         match events.recv().await {
             Ok(event) => say(&text(&event)),
             Err(RecvError::Lagged(missed)) => tracing::warn!(missed, "events were not shown"),
-            Err(RecvError::Closed) => return,
+            Err(RecvError::Closed) => std::future::pending().await,
         }
     }
 }

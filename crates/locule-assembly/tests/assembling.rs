@@ -1,0 +1,282 @@
+//! Apps in a folder, in the workspace of a site or of a server.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fs;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use locule_assembly::{AssemblyError, Deployed, Refusal, assemble, assemble_counted, plan};
+use locule_component::{
+    Assembled, BuildCx, BuildError, Built, Checker, CheckerError, Component, ConstructionCount, ExecuteError,
+    Executor, Kind, PlanReview, Registry, Side, Task, TaskCx, Verdict,
+};
+use locule_fobs::Shareable;
+use locule_kit::Workspace;
+use locule_policy::RefuseComponents;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// Says what it was configured with.
+struct Parrot;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ParrotArgs {
+    #[serde(default)]
+    says: String,
+    #[serde(default)]
+    dies: bool,
+}
+
+impl Component for Parrot {
+    const KIND: Kind = Kind::Executor;
+    const NAME: &'static str = "pet.Parrot";
+    type Args = ParrotArgs;
+
+    fn build(args: ParrotArgs, _cx: &BuildCx<'_>) -> Result<Built, BuildError> {
+        if args.dies {
+            return Err(BuildError::Argument {
+                argument: "dies".into(),
+                reason: "it is an ex-parrot".into(),
+            });
+        }
+        Ok(Built::Executor(Box::new(Says(args.says))))
+    }
+}
+
+struct Says(String);
+
+impl Executor for Says {
+    fn execute(&mut self, _: &Task, _: &TaskCx<'_>) -> Result<Shareable, ExecuteError> {
+        let mut result = Shareable::new();
+        result.fields.insert("says", self.0.as_str());
+        Ok(result)
+    }
+}
+
+/// Sees what checkers are told.
+#[derive(Debug, Clone)]
+struct Witness;
+
+static SEEN: Mutex<Vec<(String, String, bool)>> = Mutex::new(Vec::new());
+
+#[derive(Deserialize)]
+struct NoArgs {}
+
+impl Component for Witness {
+    const KIND: Kind = Kind::Checker;
+    const NAME: &'static str = "pet.Witness";
+    type Args = NoArgs;
+
+    fn build(_: NoArgs, _cx: &BuildCx<'_>) -> Result<Built, BuildError> {
+        Ok(Built::Checker(Arc::new(Witness)))
+    }
+}
+
+impl Checker for Witness {
+    fn id(&self) -> &str {
+        "witness"
+    }
+
+    fn review_plan(&self, review: &PlanReview<'_>) -> Result<Vec<Verdict>, CheckerError> {
+        let (job, site) = (review.job, review.site);
+        SEEN.lock().unwrap().push((job.submitter_name.clone(), site.name.clone(), job.byoc));
+        Ok(Vec::new())
+    }
+}
+
+fn registry() -> Registry {
+    let mut registry = Registry::new();
+    registry.register::<Parrot>().register::<Witness>().register::<RefuseComponents>();
+    registry
+}
+
+/// A workspace in which an app of a site lies.
+struct Site {
+    dir: TempDir,
+}
+
+impl Site {
+    fn new(executors: Value) -> Self {
+        let site = Self { dir: tempfile::tempdir().unwrap() };
+        for folder in ["startup", "local", "job-7/app_site-1/config"] {
+            fs::create_dir_all(site.dir.path().join(folder)).unwrap();
+        }
+        site.write("startup/fed_client.json", &json!({ "format_version": 2 }).to_string());
+        site.write("local/resources.json", r#"{ "class_allow_list": ["*"] }"#);
+        let config = json!({ "format_version": 2, "greeting": "hello", "executors": executors });
+        site.write("job-7/app_site-1/config/config_fed_client.json", &config.to_string());
+        site
+    }
+
+    fn of(parrot: Value) -> Self {
+        Self::new(json!([{ "tasks": ["talk"], "executor": { "path": "pet.Parrot", "args": parrot } }]))
+    }
+
+    fn write(&self, file: &str, text: &str) {
+        fs::write(self.dir.path().join(file), text).unwrap();
+    }
+
+    fn checkers(&self, checkers: Value) {
+        let config = json!({ "format_version": 2, "components": checkers });
+        self.write("local/job_resources.json", &config.to_string());
+    }
+
+    fn deployed(&self) -> Deployed {
+        Deployed {
+            side: Side::Site,
+            participant: "site-1".into(),
+            org: "zoo".into(),
+            job_id: "job-7".into(),
+            kit: Workspace::new(self.dir.path()),
+            app_dir: self.dir.path().join("job-7/app_site-1"),
+            meta: json!({ "name": "talk", "submitter_name": "lead" }),
+        }
+    }
+
+    /// What came of it, and how many constructors ran.
+    fn assemble(&self) -> (Result<Assembled, AssemblyError>, usize) {
+        let count = ConstructionCount::new();
+        let outcome = assemble_counted(&self.deployed(), &registry(), &count);
+        (outcome, count.get())
+    }
+}
+
+fn refusal(outcome: Result<Assembled, AssemblyError>) -> Refusal {
+    match outcome {
+        Err(AssemblyError::Refused(refusal)) => refusal,
+        other => panic!("not refused: {other:?}"),
+    }
+}
+
+#[test]
+fn an_app_becomes_components_that_work_and_variables_are_substituted() {
+    let site = Site::of(json!({ "says": "{greeting} from {SITE_NAME} in {JOB_ID}" }));
+    let (assembled, built) = site.assemble();
+    let mut assembled = assembled.unwrap();
+    assert_eq!(built, 1);
+    let context = locule_component::RunContext::new("site-1", "job-7").open();
+    let abort = locule_component::AbortFlag::new();
+    let cx = TaskCx { site: "site-1", job_id: "job-7", abort: &abort, context: &context };
+    let task = Task { name: "talk".into(), id: "1".into(), data: Shareable::new() };
+    let result = assembled.executors.find("talk").unwrap().execute(&task, &cx).unwrap();
+    assert_eq!(result.fields.str("says"), Some("hello from site-1 in job-7"));
+}
+
+#[test]
+fn a_refused_plan_constructs_nothing() {
+    let site = Site::new(json!([
+        { "tasks": ["a"], "executor": { "path": "pet.Parrot", "args": {} } },
+        { "tasks": ["b"], "executor": { "path": "pet.Parrot", "args": { "dies": true } } }
+    ]));
+    site.checkers(json!([{ "id": "no-pets", "path": "locule.policy.RefuseComponents",
+        "args": { "names": ["pet.*"], "reason": "no pets in the house", "code": "house-rule" } }]));
+    let (outcome, built) = site.assemble();
+    let text = outcome.as_ref().unwrap_err().to_string();
+    assert_eq!((text.as_str(), built), ("refused: no pets in the house", 0));
+
+    let refusal = refusal(outcome);
+    assert_eq!(refusal.denials.len(), 2, "each component is judged");
+    let (name, denial) = &refusal.denials[1];
+    assert_eq!(name.as_deref(), Some("pet.Parrot"));
+    assert_eq!((denial.file.as_str(), denial.code.as_str()), ("config_fed_client.json", "house-rule"));
+    assert_eq!(denial.path.as_str(), "executors.#2.executor");
+}
+
+#[test]
+fn the_built_in_allow_list_refuses_too_and_counts_from_the_next_job_on() {
+    let site = Site::of(json!({}));
+    assert!(site.assemble().0.is_ok());
+    site.write("local/resources.json", r#"{ "class_allow_list": ["vendor."] }"#);
+    let (outcome, built) = site.assemble();
+    assert_eq!((refusal(outcome).denials[0].1.code.as_str(), built), ("not-on-allow-list", 0));
+}
+
+#[test]
+fn checkers_are_told_whose_job_it_is_and_where_it_is_to_run() {
+    let site = Site::of(json!({}));
+    site.checkers(json!([{ "id": "w", "path": "pet.Witness", "args": {} }]));
+    site.assemble().0.unwrap();
+    fs::create_dir(site.dir.path().join("job-7/app_site-1/custom")).unwrap();
+    site.assemble().0.unwrap();
+    let told = |byoc| ("lead".to_owned(), "site-1".to_owned(), byoc);
+    assert_eq!(*SEEN.lock().unwrap(), [told(false), told(true)]);
+}
+
+#[test]
+fn mistakes_in_the_configuration_are_listed_all_at_once() {
+    let site = Site::new(json!([
+        { "tasks": ["a"], "executor": { "path": "pet.Parot", "args": {} } },
+        { "tasks": ["b"], "executor": { "path": "pet.Parrot", "args": { "sais": "hello" } } },
+        { "tasks": [], "executor": { "path": "pet.Parrot", "args": { "dies": 1 } } }
+    ]));
+    let (outcome, built) = site.assemble();
+    let Err(AssemblyError::Config(mistakes)) = outcome else { panic!("no mistakes") };
+    assert!(mistakes.len() >= 4, "{mistakes}");
+    let text = mistakes.to_string();
+    for word in ["pet.Parot", "sais", "dies", "tasks", "config_fed_client.json"] {
+        assert!(text.contains(word), "{word} is not in {text}");
+    }
+    assert_eq!(built, 0);
+    assert!(matches!(plan(&site.deployed(), &registry()), Err(AssemblyError::Config(_))));
+}
+
+#[test]
+fn an_unknown_variable_is_a_mistake_of_the_configuration() {
+    let site = Site::of(json!({ "says": "{SITE_NAM}" }));
+    let text = site.assemble().0.unwrap_err().to_string();
+    assert!(text.contains("SITE_NAM") && text.contains("SITE_NAME"), "{text}");
+}
+
+#[test]
+fn a_mistake_in_the_sites_policy_stops_every_job() {
+    for checkers in [
+        json!([{ "id": "typo", "path": "locule.policy.RefuseComponent", "args": { "names": ["x"] } }]),
+        json!([{ "id": "typo", "path": "locule.policy.RefuseComponents", "args": { "name": ["x"] } }]),
+        json!([{ "id": "empty", "path": "locule.policy.RefuseComponents", "args": { "names": [] } }]),
+    ] {
+        let site = Site::of(json!({}));
+        site.checkers(checkers);
+        let (outcome, built) = site.assemble();
+        assert!(matches!(outcome, Err(AssemblyError::Policy(_))), "{outcome:?}");
+        assert_eq!(built, 0);
+    }
+    let site = Site::of(json!({}));
+    site.write("local/job_resources.json", "{ \"components\": [");
+    let (outcome, built) = site.assemble();
+    assert!(matches!(outcome, Err(AssemblyError::Kit(_))), "{outcome:?}");
+    assert_eq!(built, 0);
+}
+
+#[test]
+fn what_a_constructor_says_is_told_with_its_place() {
+    let text = Site::of(json!({ "dies": true })).assemble().0.unwrap_err().to_string();
+    assert!(text.contains("ex-parrot") && text.contains("executors.#1.executor"), "{text}");
+}
+
+#[test]
+fn a_file_that_is_missing_or_no_text_or_too_long_is_an_error() {
+    let site = Site::of(json!({}));
+    let file = "job-7/app_site-1/config/config_fed_client.json";
+    let path: &Path = &site.dir.path().join(file);
+    fs::remove_file(path).unwrap();
+    let error = site.assemble().0.unwrap_err();
+    assert!(matches!(&error, AssemblyError::Read { file, .. } if file == path), "{error}");
+    fs::write(path, [0xff, 0xfe]).unwrap();
+    assert!(matches!(site.assemble().0, Err(AssemblyError::Read { .. })));
+    fs::write(path, " ".repeat(2 << 20)).unwrap();
+    assert!(matches!(site.assemble().0, Err(AssemblyError::Config(_))));
+}
+
+#[test]
+fn the_servers_half_is_read_from_the_servers_files() {
+    let site = Site::of(json!({}));
+    let server = Deployed { side: Side::Server, ..site.deployed() };
+    let error = assemble(&server, &registry()).unwrap_err();
+    assert!(matches!(error, AssemblyError::Kit(_)), "there is no fed_server.json here: {error}");
+    site.write("startup/fed_server.json", r#"{ "format_version": 2 }"#);
+    let error = assemble(&server, &registry()).unwrap_err();
+    assert!(error.to_string().contains("config_fed_server.json"), "{error}");
+}
