@@ -175,11 +175,12 @@ impl Connections {
             Ok(Ok(link)) => link,
             Ok(Err(error)) if error.is_retryable() => {
                 tracing::debug!(%endpoint, %error, "cannot dial");
-                return Err(failed(error.to_string()));
+                return Err(failed(with_causes(&error)));
             }
             Ok(Err(error)) => {
-                tracing::error!(%endpoint, %error, "cannot dial");
-                return Err(Dialing::Failed { error: error.to_string(), retryable: false });
+                let error = with_causes(&error);
+                tracing::error!(%endpoint, error, "cannot dial");
+                return Err(Dialing::Failed { error, retryable: false });
             }
             Err(_) => return Err(failed("no answer in time".to_owned())),
         };
@@ -193,6 +194,11 @@ impl Connections {
         let end = link::run(&self.context, id, link, Side::Dialer, give_up.child_token(), established).await;
         linked_to.map(|peer| (peer, begun.elapsed())).ok_or_else(|| failed(end.to_string()))
     }
+}
+
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 /// The wait after so many failures in a row, shortened at random so that a thousand sites do not come

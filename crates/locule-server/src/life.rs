@@ -12,6 +12,7 @@ use locule_launcher::{FailureKind, JobHandle, JobOutcome, JobStart};
 use locule_message::Fqcn;
 use serde_json::json;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio::time::Instant;
 
 use crate::event::ServerEvent;
 use crate::intake::{Intake, write_meta};
@@ -33,8 +34,8 @@ pub(crate) enum Signal {
     Report(JobReport),
     /// A site is gone.
     SiteLost { site: String, reason: String },
-    /// A site says by its heartbeat whether it holds the job.
-    SiteHolds { site: String, holds: bool },
+    /// A site said by a heartbeat at this time whether it holds the job.
+    SiteHolds { site: String, holds: bool, at: Instant },
 }
 
 /// How a job ends: its last state and the reason.
@@ -262,6 +263,7 @@ impl Life {
             (site.clone(), self.orders.start(cell, &self.intake.job_id, &meta, &spec, token).await)
         });
         let started = join_all(started).await;
+        self.watch.started = Some(Instant::now());
         self.reservations.retain(|site, _| !self.started.contains(site));
         let lost: Vec<_> = started
             .iter()
@@ -376,7 +378,7 @@ impl Life {
                 Some(
                     Signal::Outcome { site, .. }
                     | Signal::SiteLost { site, .. }
-                    | Signal::SiteHolds { site, holds: false },
+                    | Signal::SiteHolds { site, holds: false, .. },
                 ) => {
                     self.watch.pending.remove(&site);
                 }

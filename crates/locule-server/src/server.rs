@@ -156,7 +156,7 @@ impl Server {
         self.shared.book.record(job_id)
     }
 
-    /// Bytes over the cell's links so far, in and out.
+    /// Bytes over the cell's links so far, in and out, those to the server's own jobs included.
     #[must_use]
     pub fn bytes_moved(&self) -> u64 {
         self.shared.bytes_moved()
@@ -262,7 +262,8 @@ impl Shared {
             let holds = held.contains(job);
             held.retain(|other| other != job);
             // The next heartbeat says it again.
-            line.signals.try_send(Signal::SiteHolds { site: site.to_owned(), holds }).ok();
+            let (site, at) = (site.to_owned(), tokio::time::Instant::now());
+            line.signals.try_send(Signal::SiteHolds { site, holds, at }).ok();
         }
         held
     }

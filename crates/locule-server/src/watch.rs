@@ -16,8 +16,8 @@ use crate::life::{Ending, Signal, ending_of};
 use crate::record::{JobStatus, SERVER, SiteOutcome};
 use crate::server::Shared;
 
-/// After so many heartbeats without the job a site has lost it. One may have been on its way when the job
-/// started.
+/// After so many heartbeats without the job a site has lost it. One may have been on its way when the site
+/// answered that it starts.
 const MISSED: u32 = 2;
 
 /// How far the server's half is.
@@ -32,6 +32,8 @@ pub(crate) struct Watch {
     shared: Arc<Shared>,
     job_id: String,
     pub(crate) course: Course,
+    /// When the last site had answered the order to start.
+    pub(crate) started: Option<Instant>,
     /// Sites whose outcome is not known.
     pub(crate) pending: BTreeSet<String>,
     /// Sites that were lost, and why. They may come back.
@@ -48,6 +50,7 @@ impl Watch {
             shared,
             job_id: job_id.to_owned(),
             course: Course::Starting,
+            started: None,
             pending: BTreeSet::new(),
             lost: BTreeMap::new(),
             missed: BTreeMap::new(),
@@ -78,13 +81,13 @@ impl Watch {
             Signal::SiteLost { site, reason } if self.pending.contains(&site) => {
                 self.lose(handle, &site, &reason).await
             }
-            Signal::SiteHolds { site, holds: true } => {
+            Signal::SiteHolds { site, holds: true, .. } => {
                 self.missed.remove(&site);
                 self.lost.remove(&site);
                 None
             }
-            Signal::SiteHolds { site, holds: false } if self.pending.contains(&site) => {
-                self.miss(handle, &site).await
+            Signal::SiteHolds { site, at, .. } if self.pending.contains(&site) => {
+                self.miss(handle, &site, at).await
             }
             Signal::Outcome { .. } | Signal::SiteLost { .. } | Signal::SiteHolds { .. } => None,
         }
@@ -158,9 +161,9 @@ impl Watch {
         Some((JobStatus::Abnormal, format!("journal of jobs does not take what happens: {error}")))
     }
 
-    async fn miss(&mut self, handle: &JobHandle, site: &str) -> Option<Ending> {
-        // A site is told to start only when the server's half is ready.
-        if self.course == Course::Starting {
+    async fn miss(&mut self, handle: &JobHandle, site: &str, at: Instant) -> Option<Ending> {
+        // What a site said before it had started tells nothing.
+        if self.started.is_none_or(|started| at <= started) {
             return None;
         }
         let missed = self.missed.entry(site.to_owned()).or_default();

@@ -141,7 +141,14 @@ pub(crate) async fn site(
     }
     let (signer, verifier) = credentials(&kit.files, Usage::Client)?;
     let Identity { common_name, organization, .. } = signer.identity().clone();
-    let name = choices.name.unwrap_or(common_name);
+    let name = choices.name.unwrap_or_else(|| common_name.clone());
+    if name != common_name {
+        tracing::warn!(
+            site = name,
+            common_name,
+            "name is not the certificate's; the server must be told to take it"
+        );
+    }
     let own = Fqcn::parse(&name).with_context(|| format!("{name:?} cannot be the name of a site"));
     let own = own.or_exit(Code::Config)?;
     let server = endpoint(&kit.server)?;

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-/// How long a command may stay silent before the test gives up.
-pub const PATIENCE: Duration = Duration::from_secs(120);
+/// How long anything here may take before the test gives up.
+pub const PATIENCE: Duration = Duration::from_secs(180);
 
 /// The binary, built with the workspace's default features.
 pub fn binary() -> &'static Path {
@@ -89,6 +89,7 @@ impl Running {
 
     /// Waits for a line that contains `text` on either stream, behind those waited for before; that line.
     pub fn wait_for(&mut self, text: &str) -> String {
+        let deadline = Instant::now() + PATIENCE;
         loop {
             for stream in [OUT, ERR] {
                 let new = &self.printed[stream][self.waited_for[stream]..];
@@ -100,20 +101,24 @@ impl Running {
                     return line;
                 }
             }
-            assert!(self.read_line(), "ended without saying {text:?}; it said:\n{}", self.printed.concat());
+            assert!(
+                self.read_line(deadline),
+                "ended without saying {text:?}; it said:\n{}",
+                self.printed.concat()
+            );
         }
     }
 
     /// Takes in one line more; whether there was one before both streams closed.
-    fn read_line(&mut self) -> bool {
-        match self.lines.recv_timeout(PATIENCE) {
+    fn read_line(&mut self, deadline: Instant) -> bool {
+        match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             Ok((stream, line)) => {
                 self.printed[stream] += &line;
                 true
             }
             Err(RecvTimeoutError::Disconnected) => false,
             Err(RecvTimeoutError::Timeout) => {
-                panic!("nothing happened for {PATIENCE:?}; it said:\n{}", self.printed.concat())
+                panic!("still running after {PATIENCE:?}; it said:\n{}", self.printed.concat())
             }
         }
     }
@@ -150,7 +155,8 @@ impl Running {
     }
 
     fn end(mut self) -> Output {
-        while self.read_line() {}
+        let deadline = Instant::now() + PATIENCE;
+        while self.read_line(deadline) {}
         let status = self.child.wait().expect("the process can be waited for");
         let [stdout, stderr] = std::mem::take(&mut self.printed).map(String::into_bytes);
         Output { status, stdout, stderr }

@@ -299,12 +299,30 @@ async fn a_site_that_no_longer_holds_the_job_is_lost_to_it() {
     let job = scene.submit(json!({}), json!({})).await;
     scene.running(&job).await;
     site.started().await;
+    tokio::time::sleep(SECOND).await;
     assert!(site.beat(&[&job]).await.is_empty());
     site.beat(&[]).await;
     site.beat(&[]).await;
     let record = scene.finished(&job).await;
     assert_eq!(record.status(), JobStatus::ExecutionException);
     assert!(reason(&record).contains("site-1: the site does not hold the job"), "{}", reason(&record));
+}
+
+#[tokio::test(start_paused = true)]
+async fn heartbeats_of_a_site_that_is_slow_to_start_do_not_count_against_it() {
+    let mut scene = Scene::start().await;
+    let mut one = Site::join(&scene, "site-1").await;
+    let mut two = Site::join(&scene, "site-2").await;
+    // Until site-2's time to answer is over, site-1 is known to be starting, no more.
+    two.answers(|order| if matches!(order, Order::Start(_)) { Answer::Never } else { Answer::Yes });
+    let job = scene.submit(json!({ "min_clients": 1 }), json!({ "min_results": 1 })).await;
+    two.started().await;
+    for _ in 0..10 {
+        tokio::time::sleep(SECOND).await;
+        one.beat(&[]).await;
+    }
+    one.work(&scene, 1).await;
+    assert_eq!(scene.finished(&job).await.status(), JobStatus::Completed);
 }
 
 #[tokio::test(start_paused = true)]

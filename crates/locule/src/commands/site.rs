@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
+use anyhow::anyhow;
 use locule_cell::Dialing;
 use locule_communicator::RegisterError;
 use locule_kit::SiteKit;
@@ -24,22 +25,24 @@ pub(crate) async fn site(arguments: Site, verbose: u8) -> Result<(), Failure> {
     let choices =
         SiteChoices { name: arguments.name, heartbeat: arguments.heartbeat.map(Duration::from_secs) };
     let RunningSite { site, mut events, dialing } = wire::site(&kit, choices, &Network::outside()).await?;
-    let failures = tokio::spawn(log_failures(dialing));
     let until_stopped = async {
         tokio::select! {
-            ended = site.wait() => ended,
-            () = stop::asked(arguments.stop_with_stdin) => site.shutdown().await,
+            ended = site.wait() => ended.map_err(|error| why(error, &kit)),
+            reason = hopeless(dialing) => {
+                site.shutdown().await.ok();
+                Err(out_of_reach(&reason, &kit))
+            }
+            () = stop::asked(arguments.stop_with_stdin) => site.shutdown().await.map_err(|error| why(error, &kit)),
         }
     };
     let ended = tokio::select! {
         ended = until_stopped => ended,
         never = show(&mut events) => match never {},
     };
-    failures.abort();
     while let Ok(event) = events.try_recv() {
         say(&text(&event));
     }
-    ended.map_err(|error| why(error, &kit))
+    ended
 }
 
 /// Why a site ended by itself.
@@ -84,18 +87,34 @@ fn text(event: &SiteEvent) -> String {
     }
 }
 
-/// Says once for each reason why the server is not reached; the site goes on trying.
-async fn log_failures(mut dialing: watch::Receiver<Dialing>) {
-    let mut said = String::new();
-    while dialing.changed().await.is_ok() {
+/// Resolves when the server cannot be reached unless somebody changes something, with the reason.
+///
+/// A site that was linked once goes on trying whatever happens: what changed there may change back.
+async fn hopeless(mut dialing: watch::Receiver<Dialing>) -> String {
+    let (mut was_linked, mut said) = (false, String::new());
+    loop {
         let state = dialing.borrow_and_update().clone();
         match state {
+            Dialing::Linked(_) => (was_linked, said) = (true, String::new()),
+            Dialing::Failed { error, retryable: false } if !was_linked => return error,
             Dialing::Failed { error, .. } if error != said => {
                 tracing::warn!(error, "server not reached; trying on");
                 said = error;
             }
-            Dialing::Linked(_) => said.clear(),
             _ => {}
         }
+        if dialing.changed().await.is_err() {
+            return std::future::pending().await; // the site has stopped and says so itself
+        }
     }
+}
+
+fn out_of_reach(reason: &str, kit: &SiteKit) -> Failure {
+    let error = anyhow!(
+        "cannot link to server {} at {}: {reason}; check that the kit is of the same project as the server's, that \
+         no certificate has expired, and that nothing else answers there",
+        kit.server_identity,
+        kit.server
+    );
+    Failure::new(Code::NoPermission, error)
 }

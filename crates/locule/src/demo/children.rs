@@ -15,8 +15,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::Happening;
 
-/// How long a process may take to end after its standard input closed.
-const GRACE: Duration = Duration::from_secs(10);
+/// How long a process may take to end after its standard input closed. Who waits for a peer that was killed
+/// would take longer, in vain; whatever must last is on disk before.
+const GRACE: Duration = Duration::from_secs(4);
 
 /// Processes of this binary that end when their standard input closes, hence with this process.
 #[derive(Debug)]
@@ -93,7 +94,7 @@ async fn watch_over(
             () = stop.cancelled(), if stdin.is_some() => {
                 drop(stdin.take());
                 if tokio::time::timeout(GRACE, child.wait()).await.is_err() {
-                    tracing::warn!(name, "process does not end; killing it");
+                    tracing::info!(name, "process does not end; killing it");
                     child.kill().await.ok();
                 }
             }
