@@ -297,6 +297,7 @@ impl<'a> Pump<'a> {
         let frame = frame.ok_or(LinkEnd::Closed)??;
         Counters::add(&self.context.counters.bytes_in, frame.len());
         Counters::add(&self.context.counters.frames_in, 1);
+        self.count_internal(frame.len());
         Ok(self.protocol.handle_frame(now().instant, SystemTime::now(), frame)?)
     }
 
@@ -351,6 +352,7 @@ impl<'a> Pump<'a> {
         };
         Counters::add(&self.context.counters.bytes_out, frame.len());
         Counters::add(&self.context.counters.frames_out, 1);
+        self.count_internal(frame.len());
         self.link.outgoing.as_mut().start_send(frame)?;
         self.written += len;
         self.unflushed = true;
@@ -374,6 +376,12 @@ impl<'a> Pump<'a> {
             return Err(LinkEnd::Stalled);
         }
         Ok(())
+    }
+
+    fn count_internal(&self, bytes: usize) {
+        if self.link.peer.security == Security::Internal {
+            Counters::add(&self.context.counters.internal_bytes, bytes);
+        }
     }
 
     fn facts(&self, peer: Fqcn, hello: &Hello) -> LinkFacts {

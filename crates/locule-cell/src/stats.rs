@@ -11,6 +11,8 @@ pub struct CellStats {
     pub bytes_in: u64,
     /// Bytes of frames sent, prefixes included.
     pub bytes_out: u64,
+    /// Those of both that crossed no network: links within the process or the host.
+    pub internal_bytes: u64,
     /// Frames received.
     pub frames_in: u64,
     /// Frames sent.
@@ -36,6 +38,7 @@ pub struct CellStats {
 pub(crate) struct Counters {
     pub(crate) bytes_in: AtomicU64,
     pub(crate) bytes_out: AtomicU64,
+    pub(crate) internal_bytes: AtomicU64,
     pub(crate) frames_in: AtomicU64,
     pub(crate) frames_out: AtomicU64,
     pub(crate) links_turned_away: AtomicU64,
@@ -59,6 +62,7 @@ impl Counters {
         CellStats {
             bytes_in: read(&self.bytes_in),
             bytes_out: read(&self.bytes_out),
+            internal_bytes: read(&self.internal_bytes),
             frames_in: read(&self.frames_in),
             frames_out: read(&self.frames_out),
             links_turned_away: read(&self.links_turned_away),

@@ -70,7 +70,9 @@ async fn a_request_gets_its_reply() {
     let reply = site.request(&name("server"), request).await.unwrap().into_ok().unwrap();
     assert_eq!(reply.payload, Payload::bytes(Bytes::from_static(b"hello")));
     assert_eq!(site.stats().switch.replied, 1);
-    assert!(site.stats().bytes_in > 0 && site.stats().bytes_out > 0);
+    let stats = site.stats();
+    assert!(stats.bytes_in > 0 && stats.bytes_out > 0);
+    assert_eq!(stats.internal_bytes, stats.bytes_in + stats.bytes_out, "memory is no network");
 }
 
 #[tokio::test(start_paused = true)]

@@ -69,7 +69,7 @@ pub enum ServerEvent {
         sites: Vec<(String, Vec<(String, f64)>)>,
         /// The model after this round, an NPZ file.
         model: PathBuf,
-        /// Bytes over the links of the server's cell so far, in and out, those to its own jobs included.
+        /// Bytes over the server's links to its sites so far, in and out.
         bytes_moved: u64,
     },
     /// A workflow put a result on disk.
@@ -83,7 +83,7 @@ pub enum ServerEvent {
     JobFinished {
         /// The whole record.
         record: JobRecord,
-        /// Bytes over the links of the server's cell so far, in and out, those to its own jobs included.
+        /// Bytes over the server's links to its sites so far, in and out.
         bytes_moved: u64,
     },
 }

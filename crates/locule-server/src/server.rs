@@ -156,7 +156,7 @@ impl Server {
         self.shared.book.record(job_id)
     }
 
-    /// Bytes over the cell's links so far, in and out, those to the server's own jobs included.
+    /// Bytes over the cell's links to other hosts so far, in and out.
     #[must_use]
     pub fn bytes_moved(&self) -> u64 {
         self.shared.bytes_moved()
@@ -202,7 +202,7 @@ impl Shared {
 
     pub(crate) fn bytes_moved(&self) -> u64 {
         let stats = self.cell.stats();
-        stats.bytes_in + stats.bytes_out
+        (stats.bytes_in + stats.bytes_out).saturating_sub(stats.internal_bytes)
     }
 
     async fn submit(self: Arc<Self>, folder: PathBuf) -> Result<String, SubmitError> {

@@ -154,3 +154,23 @@ impl From<ProvisionError> for Failure {
         Self::new(code, error)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_cause_is_shown_once() {
+        let error = anyhow!("no such file").context("cannot read a.json: no such file").context("kit");
+        assert_eq!(Failure::new(Code::Config, error).text(), "kit: cannot read a.json: no such file");
+    }
+
+    #[test]
+    fn an_address_in_use_is_said_so_and_is_no_mistake_of_the_user() {
+        let endpoint = locule_transport::Endpoint::parse("grpc://localhost:8002").unwrap();
+        let failure = Failure::from(ListenError::AddressInUse { endpoint });
+        assert_eq!(failure.code, Code::Unavailable);
+        assert!(failure.text().contains("address in use"), "{}", failure.text());
+        assert!(failure.text().contains("grpc://localhost:8002"), "{}", failure.text());
+    }
+}

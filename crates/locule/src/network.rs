@@ -174,3 +174,21 @@ mod over_grpc {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_jobs_of_one_daemon_are_out_of_reach_for_the_others_of_its_process() {
+        let federation = MemTransport::new();
+        let daemon = || InProcess { federation: federation.clone(), jobs: MemTransport::new() };
+        let (server, site) = (daemon(), daemon());
+        let outside = Endpoint::parse("mem://localhost:8002").unwrap();
+        let _jobs = server.listen(&jobs_endpoint()).await.unwrap();
+        let _sites = server.listen(&outside).await.unwrap();
+        assert!(site.dial(&outside).await.is_ok());
+        assert!(site.dial(&jobs_endpoint()).await.is_err());
+        assert!(server.dial(&jobs_endpoint()).await.is_ok());
+    }
+}

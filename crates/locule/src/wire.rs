@@ -3,6 +3,7 @@
 //! Each function builds in order, and nothing exists before what it needs: kit, identity, carriers,
 //! ledger, cell, server or site.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -237,7 +238,7 @@ fn endpoint(address: &Address) -> Result<Endpoint, Failure> {
 fn link_policy(
     own: Fqcn,
     security: ConnectionSecurity,
-    identities: &std::collections::BTreeMap<String, String>,
+    identities: &BTreeMap<String, String>,
 ) -> Result<CertificateLinkPolicy, Failure> {
     let mut policy = CertificateLinkPolicy::new(own);
     for (prefix, common_name) in identities {
@@ -273,6 +274,8 @@ pub(crate) fn check_job(folder: &Path) -> Result<(), Failure> {
                 Ok(_) => {}
                 Err(AssemblyError::Config(mistakes))
                     if side == Side::Site && mistakes.iter().all(is_foreign) => {}
+                // Written in a language that other sites read.
+                Err(AssemblyError::Read { .. }) if side == Side::Site => {}
                 Err(error) => return Err(Failure::new(Code::Data, error).about(&deployed.app_dir)),
             }
         }

@@ -326,20 +326,16 @@ fn a_job_that_no_administrator_vouches_for_is_refused() {
 fn a_site_that_expects_another_server_says_so() {
     let dir = tempfile::tempdir().unwrap();
     let kits = provision(dir.path(), 1);
-    let file = kits.sites[0].join("startup/fed_client.json");
-    let text = fs::read_to_string(&file).unwrap();
-    fs::write(&file, text.replace("\"identity\": \"server\"", "\"identity\": \"another\"")).unwrap();
+    let kit = &kits.sites[0];
+    let file = kit.join("startup/fed_client.json");
+    let good = fs::read_to_string(&file).unwrap();
+    fs::write(&file, good.replace("\"identity\": \"server\"", "\"identity\": \"another\"")).unwrap();
     let mut server = kits.start_server();
-    let mut site = kits.start_site(1);
-    let complaint = site.wait_for("another");
-    assert!(complaint.contains("server"), "{complaint}");
-    site.close_stdin();
-    let (code, out, said) = site.finish();
-    assert!(!out.contains("registered"), "{code:?} {out} {said}");
+    let address = format!("localhost:{}", kits.port);
+    let words = [&address, "\"server\"", "\"another\"", "check that the kit"];
+    assert_refused(&["site", text(kit)], 77, &words, &[kit]);
     server.close_stdin();
-    let (code, out, said) = server.finish();
-    assert_eq!(code, Some(0), "{said}");
-    assert!(!out.contains("joined"), "{out}");
+    assert!(!server.finish().1.contains("joined"));
 }
 
 #[test]
@@ -348,16 +344,11 @@ fn a_site_of_another_federation_is_not_let_in_and_says_why() {
     let kits = provision(&dir.path().join("one"), 1);
     let (other, port) = (dir.path().join("other"), kits.port.to_string());
     assert!(run(&["provision", "--dir", text(&other), "--port", &port]).status.success());
-    let strangers = Kits { sites: vec![other.join("project/prod_00/site-1")], ..provision(dir.path(), 1) };
+    let kit = other.join("project/prod_00/site-1");
     let mut server = kits.start_server();
-    let mut site = strangers.start_site(1);
-    let complaint = site.wait_for("server not reached");
-    assert!(
-        complaint.contains(&format!("localhost:{port}")) && complaint.contains("certificate"),
-        "{complaint}"
-    );
-    site.close_stdin();
-    assert!(!site.finish().1.contains("registered"));
+    let address = format!("localhost:{port}");
+    let words = [&address, "certificate", "check that the kit is of the same project"];
+    assert_refused(&["site", text(&kit)], 77, &words, &[&kit]);
     server.close_stdin();
     assert!(!server.finish().1.contains("joined"));
 }

@@ -5,7 +5,10 @@ use std::net::TcpStream;
 use std::sync::Arc;
 
 use e2e::{PATIENCE, provision};
+use futures_util::{SinkExt as _, StreamExt as _};
 use locule_tls::{HostCheck, TlsFiles, client_config};
+use locule_transport::{Endpoint, OutFrame, Transport as _};
+use locule_transport_grpc::GrpcTransport;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConnection, StreamOwned};
 
@@ -49,11 +52,16 @@ fn a_site_joins_and_stays_while_others_speak_garbage() {
         read_to_end(&mut clear);
         for config in [&h2, &none] {
             let mut stream = protected(config);
+            stream.conn.complete_io(&mut stream.sock).expect("the certificate is good");
             stream.write_all(garbage).ok();
             stream.conn.send_close_notify();
             stream.flush().ok();
             read_to_end(&mut stream);
         }
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    for garbage in GARBAGE {
+        runtime.block_on(speak_in_frames(kits.port, &h2, garbage));
     }
     server.wait_for("site-1 joined");
     site.wait_for("site-1 registered");
@@ -73,6 +81,17 @@ fn a_site_joins_and_stays_while_others_speak_garbage() {
     assert!(!said.contains("panicked") && !said.contains("ERROR"), "{said}");
     let at_info = said.lines().filter(|line| !line.contains(" DEBUG ") && line.contains("127.0.0.1")).count();
     assert_eq!(at_info, 0, "nobody can fill a disk: {said}");
+}
+
+/// Speaks the carrier well, and garbage in its frames.
+async fn speak_in_frames(port: u16, tls: &Arc<rustls::ClientConfig>, garbage: &'static [u8]) {
+    let grpc = GrpcTransport::tls(Some(Arc::clone(tls)), None);
+    let endpoint = Endpoint::parse(&format!("grpc://localhost:{port}")).unwrap();
+    let mut link = grpc.dial(&endpoint).await.unwrap();
+    link.outgoing.send(OutFrame::new(garbage, "")).await.ok();
+    let hung_up =
+        tokio::time::timeout(PATIENCE, async { while let Some(Ok(_)) = link.incoming.next().await {} });
+    hung_up.await.expect("the server keeps the link");
 }
 
 /// Reads until the other side hangs up, which it does.

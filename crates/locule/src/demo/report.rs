@@ -126,3 +126,72 @@ fn bytes(count: u64) -> String {
         _ => format!("{:.1} MB", count as f64 / 1e6),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report() -> Report {
+        let quality = Quality { auc: 0.99, accuracy: 0.95 };
+        Report {
+            rounds: 2,
+            transport: "grpc",
+            federated: Some(quality),
+            pooled: quality,
+            sites: vec![SiteReport { name: "site-1".into(), samples: 300, alone: quality }],
+            refusals: Vec::new(),
+            bytes_moved: 1_234_567,
+            seconds: 1.25,
+            dir: PathBuf::from("fed"),
+            status: "FINISHED:COMPLETED".into(),
+            model: Some(PathBuf::from("fed/model.npz")),
+            plot: None,
+            logs: PathBuf::from("fed/logs"),
+        }
+    }
+
+    #[test]
+    fn a_script_gets_these_keys_and_no_others() {
+        let json: serde_json::Value = serde_json::from_str(&report().json()).unwrap();
+        let keys: Vec<&str> = json.as_object().unwrap().keys().map(String::as_str).collect();
+        let promised = [
+            "rounds",
+            "transport",
+            "federated",
+            "pooled",
+            "sites",
+            "refusals",
+            "bytes_moved",
+            "seconds",
+            "dir",
+        ];
+        assert_eq!(keys, promised);
+        assert_eq!(json["sites"][0]["auc"], 0.99);
+    }
+
+    #[test]
+    fn a_person_reads_the_table_and_where_things_are() {
+        let text = report().text();
+        for part in
+            ["site-1 alone", "the federation", "0.9900", "1.2 MB moved, 1.2 s", "fed/model.npz", "fed/logs"]
+        {
+            assert!(text.contains(part), "{part:?} is not in\n{text}");
+        }
+        assert!(!text.contains("plot"), "{text}");
+    }
+
+    #[test]
+    fn a_person_reads_every_refusal_with_its_place() {
+        let refusal = Refusal {
+            site: "site-2".into(),
+            component: "locule.demo.LogisticRegression".into(),
+            file: "config_fed_client.json".into(),
+            path: "executors.#1.executor".into(),
+            code: "not-agreed".into(),
+            reason: "not agreed".into(),
+        };
+        let text = Report { refusals: vec![refusal], federated: None, ..report() }.text();
+        assert!(text.contains("executors.#1.executor of config_fed_client.json"), "{text}");
+        assert!(!text.contains("the federation"), "{text}");
+    }
+}
