@@ -322,7 +322,22 @@ async fn a_run_whose_own_cell_closes_is_aborted() {
     let running = tokio::spawn(server.task_loop(trainer()).run());
     advance(seconds(5)).await;
     server.site.shutdown(seconds(1)).await;
-    assert!(matches!(running.await.unwrap(), Err(RunError::Aborted)));
+    let ended = tokio::time::timeout(seconds(60), running).await.unwrap();
+    assert!(matches!(ended.unwrap(), Err(RunError::Aborted)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_whose_own_cell_closes_before_the_result_is_out_is_aborted() {
+    let server = ServerJob::start([task("task-1")]).await;
+    let submit = (SubmitUpdate::CHANNEL, SubmitUpdate::TOPIC);
+    server.answer(submit.0, submit.1, |_| refusal(ReturnCode::CommError));
+    let job = trainer();
+    let diary = job.diary.clone();
+    let running = tokio::spawn(server.task_loop(job).run());
+    until(|| diary.count("_before_send_task_result") == 1).await;
+    server.site.shutdown(seconds(1)).await;
+    let ended = tokio::time::timeout(seconds(60), running).await.unwrap();
+    assert!(matches!(ended.unwrap(), Err(RunError::Aborted)));
 }
 
 /// Lets tasks and threads run until `condition` holds; time passes only if nothing else can happen.
