@@ -150,12 +150,13 @@ impl Job {
         let job_at_server =
             Fqcn::server().child(&self.start.job_id).map_err(|error| infrastructure(&error))?;
         self.hear_end_of_run(&end, job_at_server);
-        let task_loop = self.task_loop(assembled, &end)?;
+        let communicator = self.communicator(&end)?;
+        let task_loop = self.task_loop(communicator.clone(), assembled, &end);
         self.tell_status(JobStatus::Started).await;
         let ended = tokio::select! {
             ended = Box::pin(task_loop.run()) => ended,
             never = end.stop_when_idle() => match never {},
-            never = self.follow_session() => match never {},
+            never = self.follow_session(&communicator) => match never {},
         };
         self.judge(ended, &end).await
     }
@@ -195,20 +196,24 @@ impl Job {
         Err(self.failure(error))
     }
 
-    fn task_loop(&self, assembled: Assembled, end: &EndOfRun) -> Result<TaskLoop, JobFailure> {
+    fn communicator(&self, end: &EndOfRun) -> Result<JobCommunicator, JobFailure> {
         let (site, job_id) = (&self.host.settings.site_name, &self.start.job_id);
-        let run = run_context(site, Some(job_id));
         let communicator = JobCommunicator::new(
             self.cell.clone(),
             self.host.settings.clone(),
             self.session.clone(),
             job_id,
-            run.open().peer_context(),
+            run_context(site, Some(job_id)).open().peer_context(),
             end.stop().clone(),
         );
-        let communicator = communicator.map_err(|error| infrastructure(&error))?;
+        communicator.map_err(|error| infrastructure(&error))
+    }
+
+    fn task_loop(&self, communicator: JobCommunicator, assembled: Assembled, end: &EndOfRun) -> TaskLoop {
+        let (site, job_id) = (&self.host.settings.site_name, &self.start.job_id);
+        let run = run_context(site, Some(job_id));
         let bench = Workbench::new(site, job_id, run, assembled, AbortFlag::new());
-        Ok(TaskLoop::new(communicator, bench, self.host.pace, end.stop().clone()))
+        TaskLoop::new(communicator, bench, self.host.pace, end.stop().clone())
     }
 
     async fn judge(&self, ended: Result<RunSummary, RunError>, end: &EndOfRun) -> Result<(), JobFailure> {
@@ -282,10 +287,11 @@ impl Job {
     }
 
     /// When the site registers anew, the job's messages carry the new token from then on.
-    async fn follow_session(&self) -> Infallible {
+    async fn follow_session(&self, communicator: &JobCommunicator) -> Infallible {
         let mut sessions = self.host.session.clone();
         while sessions.changed().await.is_ok() {
             if let Some(session) = sessions.borrow_and_update().clone() {
+                communicator.renew(session.clone());
                 self.stamp.set(session);
             }
         }

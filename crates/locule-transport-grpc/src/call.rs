@@ -476,6 +476,22 @@ mod tests {
     use super::*;
     use crate::listen::tests::call;
     use futures_util::{SinkExt, StreamExt};
+    use locule_transport::Security;
+    use std::future::poll_fn;
+
+    #[tokio::test]
+    async fn a_large_body_is_sent_without_being_copied() {
+        let (call, mut outgoing) = Call::new(true);
+        let mut link = call.link(Incoming::Ended, PeerInfo::new("memory", Security::Internal), 1 << 20, ());
+        let body = Bytes::from(vec![7; 100_000]);
+        link.outgoing.send(OutFrame::new("head", body.clone())).await.unwrap();
+        let mut pieces = Vec::new();
+        for _ in 0..2 {
+            let frame = poll_fn(|cx| Pin::new(&mut outgoing).poll_frame(cx)).await.unwrap().unwrap();
+            pieces.push(frame.into_data().unwrap());
+        }
+        assert_eq!((pieces[1].as_ptr(), pieces[1].len()), (body.as_ptr(), body.len()));
+    }
 
     fn message(len: usize) -> Bytes {
         let mut message = BytesMut::new();

@@ -1,11 +1,11 @@
 //! Links over gRPC bidirectional streams.
 //!
 //! One call of `/streamer.Streamer/Stream` (`proto/streamer.proto`) is one link, and one gRPC message is
-//! one frame, as stock nvflare cells speak it. This crate writes and reads that message straight
-//! from and into HTTP/2 data, because the general machinery cannot keep three promises: a large frame
-//! is sent without being copied, an announced length reserves no memory, and the largest frame that is
-//! received can be changed while a link is up. It looks into no frame, and it makes no TLS
-//! configuration: that is handed in, see `locule-tls`.
+//! one frame, as stock nvflare cells speak it. HTTP/2, its connections and the statuses are tonic's, the
+//! message is prost's. What is ours is the cutting of the stream into messages, because tonic's codec cannot
+//! keep three promises: a large frame is sent without being copied, an announced length reserves no memory,
+//! and the largest frame that is received can be changed while a link is up. This crate looks into no
+//! frame, and it makes no TLS configuration: that is handed in, see `locule-tls`.
 //!
 //! ```
 //! use futures_util::{SinkExt, StreamExt};
@@ -75,7 +75,7 @@ const HEADER_LIST: u32 = 16 << 10;
 ///
 /// A dialled link is up when the connection is: a peer that refuses the call, or our certificate, is
 /// seen on the link's first read. The limits on what a peer may do before it has opened a link: 5 s for
-/// its handshakes, 1,024 of them at a time, 10 s to open a call. Inside a frame, it must send 1 KiB/s.
+/// its TLS handshake, 1,024 of them at a time, 10 s to open a call. Inside a frame, it must send 1 KiB/s.
 #[derive(Clone)]
 pub struct GrpcTransport {
     tls: Option<Tls>,
