@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use comfy_table::{CellAlignment, Table, presets};
+use comfy_table::{CellAlignment, Table, TableComponent, presets};
 use locule_demo::Judgement;
 use locule_protocol::Refusal;
 use serde::Serialize;
@@ -95,6 +95,14 @@ impl Report {
     fn table(&self) -> Table {
         let mut table = Table::new();
         table.load_preset(presets::UTF8_HORIZONTAL_ONLY);
+        for line in [
+            TableComponent::HorizontalLines,
+            TableComponent::MiddleIntersections,
+            TableComponent::LeftBorderIntersections,
+            TableComponent::RightBorderIntersections,
+        ] {
+            table.remove_style(line);
+        }
         table.set_header(["trained on", "rows", "AUC", "accuracy"]);
         let row = |name: &str, rows: usize, quality: Quality| {
             [
