@@ -141,6 +141,7 @@ impl CellBuilder {
             waiting: Waiting::default(),
             running,
             leaving: None,
+            refusals: Default::default(),
         };
         tokio::spawn(async move {
             driver.run().await;

@@ -192,7 +192,9 @@ impl Connections {
         };
         let id = self.next_link();
         let end = link::run(&self.context, id, link, Side::Dialer, give_up.child_token(), established).await;
-        linked_to.map(|peer| (peer, begun.elapsed())).ok_or_else(|| failed(end.to_string()))
+        let retryable = end.is_retryable();
+        let failed = || Dialing::Failed { error: with_causes(&end), retryable };
+        linked_to.map(|peer| (peer, begun.elapsed())).ok_or_else(failed)
     }
 }
 

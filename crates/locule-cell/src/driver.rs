@@ -50,6 +50,29 @@ pub(crate) struct Driver {
     pub(crate) waiting: Waiting,
     pub(crate) running: Running,
     pub(crate) leaving: Option<Leaving>,
+    pub(crate) refusals: Refusals,
+}
+
+/// Tells an operator of refused neighbours, but not so often that a peer can fill a disk.
+#[derive(Debug, Default)]
+pub(crate) struct Refusals {
+    told: Option<std::time::Instant>,
+    untold: u64,
+}
+
+impl Refusals {
+    const PAUSE: Duration = Duration::from_secs(10);
+
+    fn tell(&mut self, peer: &Fqcn, link: LinkId, error: &dyn std::error::Error) {
+        let now = now().instant;
+        if self.told.is_some_and(|told| now.saturating_duration_since(told) < Self::PAUSE) {
+            self.untold += 1;
+            tracing::debug!(%peer, %link, error, "neighbour refused");
+            return;
+        }
+        self.told = Some(now);
+        tracing::warn!(%peer, %link, error, untold = std::mem::take(&mut self.untold), "neighbour refused");
+    }
 }
 
 pub(crate) struct LinkState {
@@ -162,9 +185,12 @@ impl Driver {
                 tracing::info!(peer = %peer, %link, "link up");
                 self.links.insert(link, LinkState { orders, stop, under_way: 0, kept: Vec::new() });
                 let proven = self.switch.is_proven(link);
-                let _ = answer.send(Admitted { proven });
+                let _ = answer.send(Ok(Admitted { proven }));
             }
-            Err(error) => tracing::debug!(peer = %peer, %link, %error, "link refused"),
+            Err(error) => {
+                self.refusals.tell(&peer, link, &error);
+                let _ = answer.send(Err(error));
+            }
         }
     }
 

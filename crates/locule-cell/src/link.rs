@@ -39,7 +39,7 @@ pub(crate) struct Up {
     pub(crate) orders: mpsc::UnboundedSender<Order>,
     /// Ends the link at once.
     pub(crate) stop: CancellationToken,
-    pub(crate) answer: oneshot::Sender<Admitted>,
+    pub(crate) answer: oneshot::Sender<Result<Admitted, locule_switch::LinkRefused>>,
 }
 
 /// What the driver wants of a link.
@@ -76,8 +76,8 @@ const CLOSE_WAIT: Duration = Duration::from_secs(1);
 pub(crate) enum LinkEnd {
     #[error("closed")]
     Closed,
-    #[error("refused")]
-    Refused,
+    #[error("refused: {0}")]
+    Refused(#[from] locule_switch::LinkRefused),
     #[error("handshake names no valid cell")]
     BadName(#[from] locule_message::FqcnError),
     #[error("malformed headers")]
@@ -93,10 +93,16 @@ pub(crate) enum LinkEnd {
 }
 
 impl LinkEnd {
+    /// Whether another attempt may go better without anybody changing anything: a neighbour that may not bear its
+    /// name will not bear it the next time.
+    pub(crate) fn is_retryable(&self) -> bool {
+        !matches!(self, Self::Refused(locule_switch::LinkRefused::Policy { .. }) | Self::BadName(_))
+    }
+
     /// Whether the neighbour is to blame.
     fn is_broken(&self) -> bool {
         match self {
-            Self::Closed | Self::Refused | Self::Carrier(_) => false,
+            Self::Closed | Self::Refused(_) | Self::Carrier(_) => false,
             Self::BadName(_) | Self::BadHeaders(_) | Self::Frame(_) | Self::Dead(_) | Self::Stalled => true,
         }
     }
@@ -212,7 +218,7 @@ impl<'a> Pump<'a> {
             answer,
         }));
         self.context.events.send(up).await.map_err(|_| LinkEnd::Closed)?;
-        let admitted = admitted.await.map_err(|_| LinkEnd::Refused)?;
+        let admitted = admitted.await.map_err(|_| LinkEnd::Closed)??;
         self.orders = Some(receiver);
         if admitted.proven {
             self.protocol.admit();

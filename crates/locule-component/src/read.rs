@@ -115,9 +115,24 @@ pub fn site_checkers(
     if let Some(node) = document.root().get("components") {
         reader.others(node, &[Kind::Checker]);
     }
+    reader.mistakes.append(misspelt_policy_keys(document));
     let Reader { mut mistakes, components, .. } = reader;
     mistakes.sort();
     if mistakes.has_errors() { Err(mistakes) } else { Ok(components) }
+}
+
+/// A site's configuration may hold any key, but one that looks like a misspelt policy would let everything pass.
+fn misspelt_policy_keys(document: &Document) -> Diagnostics {
+    const POLICY: [&str; 3] = ["components", "class_allow_list", "class_list_enforcement_mode"];
+    let mut mistakes = Diagnostics::new();
+    for (key, node) in document.root().entries().filter(|(key, _)| !POLICY.contains(key)) {
+        if let Some(meant) = suggest(key, POLICY.into_iter()) {
+            let message = format!("unknown key `{key}`");
+            let help = format!("did you mean `{meant}`? As it stands, this part of the site's policy has no effect");
+            mistakes.push(Diagnostic::at_key(node, code::UNKNOWN_KEY, message).help(help));
+        }
+    }
+    mistakes
 }
 
 /// The version that this crate reads.

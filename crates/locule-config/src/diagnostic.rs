@@ -181,22 +181,25 @@ impl fmt::Display for Snippet {
 }
 
 impl Snippet {
+    /// Looks at no more of a line than it shows: a document of one line may be long, and wrong everywhere.
     fn of(origin: &Origin) -> Snippet {
         let text = &origin.source.text;
         let span = origin.span;
-        let line_start = text[..span.start].rfind('\n').map_or(0, |at| at + 1);
-        let line_end = text[span.start..].find('\n').map_or(text.len(), |at| span.start + at);
+        let (line_start, line_end) = origin.source.line_around(span.start);
         let line = &text[line_start..line_end];
         let indent = line.len() - line.trim_start().len();
         let from = (line_start + indent).min(span.start);
-        let before: Vec<char> = text[from..span.start].chars().map(shown).collect();
-        let meant: Vec<char> =
-            text[span.start..span.end.clamp(span.start, line_end)].chars().map(shown).collect();
+        let mut before: Vec<char> =
+            text[from..span.start].chars().rev().take(LINE_CHARS / 2 + 1).map(shown).collect();
+        let is_cut = before.len() > LINE_CHARS / 2;
+        before.truncate(LINE_CHARS / 2);
+        before.reverse();
+        let meant = text[span.start..span.end.clamp(span.start, line_end)].chars();
+        let meant: Vec<char> = meant.take(LINE_CHARS).map(shown).collect();
         let behind = text[span.start..line_end].trim_end().chars().skip(meant.len()).map(shown);
 
-        let cut = before.len().saturating_sub(LINE_CHARS / 2);
-        let mut shown_line: String = if cut > 0 { "…".into() } else { String::new() };
-        shown_line.extend(&before[cut..]);
+        let mut shown_line: String = if is_cut { "…".into() } else { String::new() };
+        shown_line.extend(&before);
         let start = shown_line.chars().count();
         let length = meant.len().clamp(1, LINE_CHARS.saturating_sub(start).max(1));
         let room = LINE_CHARS - start.min(LINE_CHARS);

@@ -25,7 +25,7 @@ impl Document {
     /// # Errors
     /// Every mistake that can be told apart from its neighbours, among them keys that occur twice.
     pub fn parse_json(name: &str, text: &str) -> Result<Document, Diagnostics> {
-        let source = Arc::new(Source { name: name.to_owned(), text: text.to_owned() });
+        let source = Arc::new(Source::new(name, text));
         if text.len() > Self::MAX_LEN {
             let place = Origin { source, span: Span { start: 0, end: 0 } };
             let message = format!("the file has {} bytes, more than {}", text.len(), Self::MAX_LEN);
@@ -278,6 +278,27 @@ pub struct Place {
 pub(crate) struct Source {
     pub(crate) name: String,
     pub(crate) text: String,
+    /// Where each line begins, in bytes.
+    line_starts: Vec<usize>,
+}
+
+impl Source {
+    pub(crate) fn new(name: &str, text: &str) -> Source {
+        let after_breaks = text.match_indices('\n').map(|(at, _)| at + 1);
+        let line_starts = std::iter::once(0).chain(after_breaks).collect();
+        Source { name: name.to_owned(), text: text.to_owned(), line_starts }
+    }
+
+    /// Where the line of a byte begins, and where it ends before its break.
+    pub(crate) fn line_around(&self, at: usize) -> (usize, usize) {
+        let next = self.line_starts.partition_point(|start| *start <= at);
+        let end = self.line_starts.get(next).map_or(self.text.len(), |start| start - 1);
+        (self.line_starts[next - 1], end)
+    }
+
+    fn line_number(&self, at: usize) -> usize {
+        self.line_starts.partition_point(|start| *start <= at)
+    }
 }
 
 /// A span of a file.
@@ -289,11 +310,11 @@ pub(crate) struct Origin {
 
 impl Origin {
     pub(crate) fn place(&self) -> Place {
-        let before = &self.source.text[..self.span.start];
-        let line_start = before.rfind('\n').map_or(0, |at| at + 1);
+        let at = self.span.start;
+        let (line_start, _) = self.source.line_around(at);
         Place {
-            line: before.bytes().filter(|b| *b == b'\n').count() + 1,
-            column: before[line_start..].chars().count() + 1,
+            line: self.source.line_number(at),
+            column: self.source.text[line_start..at].chars().count() + 1,
         }
     }
 }

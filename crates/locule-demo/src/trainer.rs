@@ -6,7 +6,7 @@ use locule_component::{BuildCx, BuildError, Built, Component, ExecuteError, Exec
 use locule_fobs::{Array, DataKind, Dtype, Dxo, Map, Shareable, Value};
 use serde::Deserialize;
 
-use crate::data::Rows;
+use crate::data::{ReadRowsError, Rows};
 use crate::logistic::{Parameters, Standardised, Training};
 use crate::metrics::Judgement;
 use crate::model::moments;
@@ -169,17 +169,24 @@ fn read_rows(kit: &Path, data: &str) -> Result<Rows, BuildError> {
     if data.is_empty() || !relative.components().all(|part| matches!(part, Part::Normal(_) | Part::CurDir)) {
         return Err(outside());
     }
+    // The server and the submitter hear of this: the path below the kit is the job's own word, the rest is the
+    // site's.
+    let named = data.escape_debug();
     let resolved = |path: PathBuf| {
         path.canonicalize()
-            .map_err(|error| BuildError::Unavailable(format!("cannot read {}: {error}", path.display())))
+            .map_err(|error| BuildError::Unavailable(format!("cannot read `{named}` in the site's kit: {error}")))
     };
     let path = resolved(kit.join(relative))?;
     if !path.starts_with(resolved(kit.to_owned())?) {
         return Err(outside());
     }
     Rows::read_csv(&path).map_err(|error| {
-        let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
-        BuildError::Unavailable(format!("{error}{cause}"))
+        let what = match error {
+            ReadRowsError::Unreadable { source, .. } => source.to_string(),
+            ReadRowsError::TooLarge { len, max, .. } => format!("{len} bytes; at most {max} are read"),
+            ReadRowsError::Malformed { line, reason, .. } => format!("line {line}: {reason}"),
+        };
+        BuildError::Unavailable(format!("cannot use `{named}` in the site's kit: {what}"))
     })
 }
 

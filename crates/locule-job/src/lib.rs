@@ -55,6 +55,7 @@ pub mod code {
 
 /// A name that a peer chose, as it may appear in a message: escaped, and cut at 96 characters.
 fn shown(name: &str) -> String {
+    let name = if name.is_empty() { "." } else { name };
     let mut text: String = name.chars().take(96).flat_map(char::escape_debug).collect();
     if name.chars().nth(96).is_some() {
         text.push('…');

@@ -152,14 +152,24 @@ fn listed_clients(deploy_map: &[(String, DeployTo)]) -> Option<Vec<&String>> {
     Some(clients)
 }
 
+/// Longest name of a job, in characters.
+const LONGEST_NAME: usize = 255;
+
 fn name(root: &Node, job: &str, mistakes: &mut Diagnostics) -> String {
-    match root.get("name") {
-        None => job.to_owned(),
-        Some(node) => node.as_str().filter(|name| !name.is_empty()).map(str::to_owned).unwrap_or_else(|| {
-            mistakes.push(Diagnostic::at(node, code::FIELD, format!("name must be a text for job {job}")));
-            job.to_owned()
-        }),
-    }
+    let Some(node) = root.get("name") else { return job.to_owned() };
+    let mistake = match node.as_str() {
+        None | Some("") => "must be a text",
+        Some(name) if name.chars().count() > LONGEST_NAME => "must have at most 255 characters",
+        Some(name) if name.chars().any(is_invisible) => "must not hold control characters",
+        Some(name) => return name.to_owned(),
+    };
+    mistakes.push(Diagnostic::at(node, code::FIELD, format!("name {mistake} for job {job}")));
+    job.to_owned()
+}
+
+/// What would move the cursor of whoever looks at it, or turn the text around.
+fn is_invisible(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 fn deploy_map(root: &Node, job: &str, mistakes: &mut Diagnostics) -> Vec<(String, DeployTo)> {

@@ -58,7 +58,7 @@ pub enum VerifyError {
     /// A folder has no signature or no certificate file.
     #[error("the folder `{folder}` is not signed: it has no {file}")]
     Unsigned {
-        /// From the root; empty for the root itself.
+        /// From the root; `.` for the root itself.
         folder: String,
         /// The file it lacks.
         file: &'static str,
@@ -66,13 +66,13 @@ pub enum VerifyError {
     /// A signature file is not a map of names to text, or is too large.
     #[error("{SIGNATURE_FILE} of the folder `{folder}` is not a map of names and signatures")]
     Malformed {
-        /// From the root; empty for the root itself.
+        /// From the root; `.` for the root itself.
         folder: String,
     },
     /// The signer's certificate is not accepted.
     #[error("the signer of the folder `{folder}` is not accepted")]
     Signer {
-        /// From the root; empty for the root itself.
+        /// From the root; `.` for the root itself.
         folder: String,
         /// Why.
         source: ChainError,

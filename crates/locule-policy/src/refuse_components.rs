@@ -47,6 +47,9 @@ impl Component for RefuseComponents {
         if args.names.iter().any(String::is_empty) {
             return mistake("names", "an empty pattern matches nothing");
         }
+        if let Some(open) = args.names.iter().find(|pattern| has_open_bracket(pattern)) {
+            return mistake("names", &format!("`{open}` opens a `[` that it does not close, and matches nothing"));
+        }
         Ok(Built::Checker(Arc::new(RefuseComponents { id: cx.id.to_owned(), args })))
     }
 }
@@ -75,6 +78,10 @@ impl Checker for RefuseComponents {
         }
         Ok(verdicts)
     }
+}
+
+fn has_open_bracket(pattern: &str) -> bool {
+    pattern.rsplit_once('[').is_some_and(|(_, set)| !set.contains(']'))
 }
 
 fn default_reason() -> String {

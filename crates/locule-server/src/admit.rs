@@ -188,11 +188,14 @@ async fn outcome(shared: Arc<Shared>, incoming: Incoming) -> Result<Reply, Handl
         refusal.site.clone_from(&site);
         let Refusal { site: _, component, file, path, code, reason } = refusal;
         for text in [component, file, path, code, reason] {
-            shorten(text);
+            *text = one_line(text);
         }
     }
-    let mut reason = report.reason;
-    reason.iter_mut().for_each(shorten);
+    let reason = report.reason.map(|reason| reason.lines().map(one_line).collect::<Vec<_>>().join("\n    "));
+    let reason = reason.map(|mut reason| {
+        reason.truncate(reason.floor_char_boundary(LONGEST_REASON));
+        reason
+    });
     let outcome = SiteOutcome { code: report.code, reason, refusals, tasks_done: report.tasks_done };
     let entry = Entry::Outcome { job: report.job_id.clone(), site: site.clone(), outcome: outcome.clone() };
     shared.write(entry).await.map_err(|error| failed(&error))?;
@@ -200,8 +203,20 @@ async fn outcome(shared: Arc<Shared>, incoming: Incoming) -> Result<Reply, Handl
     Ok(Reply::ok(Payload::none()))
 }
 
-fn shorten(text: &mut String) {
-    text.truncate(text.floor_char_boundary(LONGEST_REASON));
+/// A site's words, fit for a log and a terminal: what would move the cursor or turn the text around is escaped.
+pub(crate) fn one_line(text: &str) -> String {
+    let unsafe_to_show =
+        |c: char| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let mut shown = String::new();
+    for c in text.chars().take(LONGEST_REASON) {
+        if unsafe_to_show(c) {
+            shown.extend(c.escape_unicode());
+        } else {
+            shown.push(c);
+        }
+    }
+    shown.truncate(shown.floor_char_boundary(LONGEST_REASON));
+    shown
 }
 
 async fn aux(_: Arc<Shared>, incoming: Incoming) -> Result<Reply, HandlerError> {
@@ -260,4 +275,17 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::one_line;
+
+    #[test]
+    fn a_site_cannot_write_to_the_operators_terminal() {
+        assert_eq!(one_line("a\x1b[31m\nFAKE"), "a\\u{1b}[31m\\u{a}FAKE");
+        assert_eq!(one_line("\u{202e}txt"), "\\u{202e}txt");
+        assert_eq!(one_line("ordinary, naïve text"), "ordinary, naïve text");
+        assert!(one_line(&"x".repeat(1 << 20)).len() <= 4096);
+    }
 }

@@ -11,6 +11,7 @@ use locule_protocol::{
 };
 use uuid::Uuid;
 
+use crate::admit::one_line;
 use crate::intake::Submitter;
 
 /// Gives orders in the name of one job.
@@ -47,8 +48,8 @@ impl Orders {
         let command = AdminCommand::CheckResource { job_id, meta, spec };
         match self.give(site, command, Some("check_resources"), false).await?.body {
             AdminBody::Resource { enough: true, token } => Ok(token),
-            AdminBody::Resource { enough: false, token } => Err(OrderError::Refused(token)),
-            AdminBody::Text(text) => Err(OrderError::Refused(text)),
+            AdminBody::Resource { enough: false, token } => Err(OrderError::Refused(one_line(&token))),
+            AdminBody::Text(text) => Err(OrderError::Refused(one_line(&text))),
             AdminBody::Code(_) => Err(OrderError::Refused("its answer is not one to this order".into())),
         }
     }
@@ -125,7 +126,7 @@ impl Orders {
         let answer = AdminReply::from_parts(&reply.headers, &reply.payload)?;
         match (answer.ok, &answer.body) {
             (true, _) => Ok(answer),
-            (false, AdminBody::Text(text)) => Err(OrderError::Refused(text.clone())),
+            (false, AdminBody::Text(text)) => Err(OrderError::Refused(one_line(text))),
             (false, AdminBody::Resource { .. } | AdminBody::Code(_)) => {
                 Err(OrderError::Refused("it gave no reason".into()))
             }

@@ -33,6 +33,8 @@ pub(crate) enum Command {
     Site(Site),
     /// Make certificates and startup kits for a server and its sites.
     Provision(Provision),
+    /// Sign a job folder with an administrator's key, so that the server and its sites take it.
+    Sign(Sign),
 }
 
 #[cfg(feature = "demo")]
@@ -111,6 +113,15 @@ pub(crate) struct Provision {
     /// Name of the administrator, like an e-mail address.
     #[arg(long, default_value = "admin@locule.org")]
     pub(crate) admin: String,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Sign {
+    /// The job folder: it holds `meta.json` and its apps. Sign again after every change.
+    pub(crate) job: PathBuf,
+    /// The administrator's startup kit.
+    #[arg(long)]
+    pub(crate) kit: PathBuf,
 }
 
 /// What carries the messages of the demo.

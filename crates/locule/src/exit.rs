@@ -103,7 +103,13 @@ impl From<KitError> for Failure {
             KitError::OpenKey { .. } => Code::NoPermission,
             KitError::Read { .. } => Code::NoInput,
             KitError::NotThisKit { folder, .. } if !folder.exists() => Code::NoInput,
-            _ => Code::Config,
+            KitError::NotThisKit { .. }
+            | KitError::Missing { .. }
+            | KitError::WritableByAnybody { .. }
+            | KitError::NotText { .. }
+            | KitError::Configuration { .. }
+            | KitError::Certificate { .. }
+            | _ => Code::Config,
         };
         Self::new(code, error)
     }
@@ -117,7 +123,10 @@ impl From<ListenError> for Failure {
             }
             ListenError::Forbidden { .. } => Self::new(Code::NoPermission, error),
             ListenError::Io { .. } => Self::new(Code::Unavailable, error),
-            _ => Self::new(Code::Config, error),
+            ListenError::UnknownScheme(_)
+            | ListenError::Invalid { .. }
+            | ListenError::NotLocal { .. }
+            | _ => Self::new(Code::Config, error),
         }
     }
 }
@@ -125,10 +134,8 @@ impl From<ListenError> for Failure {
 impl From<JobError> for Failure {
     fn from(error: JobError) -> Self {
         let absent = |source: &io::Error| source.kind() == io::ErrorKind::NotFound;
-        let code = match &error {
-            JobError::Read { source, .. } if absent(source) => Code::NoInput,
-            _ => Code::Data,
-        };
+        let is_absent = matches!(&error, JobError::Read { source, .. } if absent(source));
+        let code = if is_absent { Code::NoInput } else { Code::Data };
         Self::new(code, error)
     }
 }
@@ -149,7 +156,10 @@ impl From<ProvisionError> for Failure {
             ProvisionError::Project { .. } => Code::Usage,
             ProvisionError::Ledger { .. } | ProvisionError::RootExpired { .. } => Code::Data,
             ProvisionError::Write { .. } => Code::CannotCreate,
-            _ => Code::Software,
+            ProvisionError::Issue { .. }
+            | ProvisionError::Unacceptable { .. }
+            | ProvisionError::Root(_)
+            | _ => Code::Software,
         };
         Self::new(code, error)
     }

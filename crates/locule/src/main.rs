@@ -38,6 +38,7 @@ fn run(Arguments { command, verbose }: Arguments) -> Result<(), Failure> {
             Command::Server(arguments) => Box::pin(commands::server(arguments, verbose)).await,
             Command::Site(arguments) => Box::pin(commands::site(arguments, verbose)).await,
             Command::Provision(arguments) => commands::provision(&arguments),
+            Command::Sign(arguments) => commands::sign(&arguments),
         }
     })
 }

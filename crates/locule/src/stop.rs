@@ -4,6 +4,8 @@ use std::io::Read as _;
 
 use tokio::sync::oneshot;
 
+use crate::exit::Code;
+
 /// Resolves when somebody wants this process to end: SIGINT, SIGTERM, or, if `with_stdin`, the end of
 /// standard input, which comes when the parent process ends.
 pub(crate) async fn asked(with_stdin: bool) {
@@ -15,7 +17,13 @@ pub(crate) async fn asked(with_stdin: bool) {
         }
     };
     tokio::select! {
-        () = signalled() => tracing::info!("stopping: signal"),
+        () = signalled() => {
+            tracing::info!("stopping: signal; another one ends it at once");
+            tokio::spawn(async {
+                signalled().await;
+                std::process::exit(Code::Interrupted as i32);
+            });
+        }
         () = input_ended => tracing::info!("stopping: standard input ended"),
     }
 }

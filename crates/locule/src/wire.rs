@@ -1,9 +1,11 @@
-//! The one place that names every crate: from a startup kit to a running server or site.
+//! From a startup kit to a running server or site: the one place where the crates meet. The carriers stand in
+//! `network`, beside it.
 //!
 //! Each function builds in order, and nothing exists before what it needs: kit, identity, carriers,
 //! ledger, cell, server or site.
 
 use std::collections::BTreeMap;
+use std::fs::{File, TryLockError};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -106,6 +108,12 @@ pub(crate) async fn server(kit: &ServerKit, network: &Network) -> Result<Running
 
     cell.listen(&internal).await?;
     let endpoint = cell.listen(&external).await?;
+    if external.is_all_interfaces() {
+        tracing::warn!(%endpoint, target = kit.target.host, "listening on all interfaces of this machine");
+    }
+    if kit.connection_security == ConnectionSecurity::Clear {
+        tracing::warn!("the kit says connection_security `clear`: nothing that passes the network is encrypted");
+    }
     tracing::info!(%endpoint, project = kit.project, "listening");
     Ok(RunningServer { server, events, endpoint })
 }
@@ -127,6 +135,8 @@ pub(crate) struct RunningSite {
     pub(crate) events: broadcast::Receiver<SiteEvent>,
     /// How dialing the server goes.
     pub(crate) dialing: watch::Receiver<Dialing>,
+    /// Keeps a second process from running this site.
+    pub(crate) lock: File,
 }
 
 /// From a site's kit to a site that registers.
@@ -152,6 +162,7 @@ pub(crate) async fn site(
     }
     let own = Fqcn::parse(&name).with_context(|| format!("{name:?} cannot be the name of a site"));
     let own = own.or_exit(Code::Config)?;
+    let lock = lock(&kit.workspace)?;
     let server = endpoint(&kit.server)?;
     let Carriers { all, inside } = network.carriers_of_site(kit)?;
     let policy = link_policy(own.clone(), kit.connection_security, &kit.auth_identity_map)?;
@@ -185,7 +196,7 @@ pub(crate) async fn site(
     let site = Site::start(settings, parts).await?;
     let events = site.events();
     let dialing = cell.connect(server).state();
-    Ok(RunningSite { site, events, dialing })
+    Ok(RunningSite { site, events, dialing, lock })
 }
 
 fn communicator_settings(kit: &SiteKit, name: &str, heartbeat: Option<Duration>) -> Settings {
@@ -201,12 +212,34 @@ fn communicator_settings(kit: &SiteKit, name: &str, heartbeat: Option<Duration>)
     settings
 }
 
+/// Takes a kit for this process alone, until the file is dropped.
+fn lock(kit: &Workspace) -> Result<File, Failure> {
+    let state = kit.make_state_dir().with_context(|| format!("cannot write {}", kit.state_dir().display()));
+    let path = state.or_exit(Code::CannotCreate)?.join("site.lock");
+    let file = File::create(&path).with_context(|| format!("cannot write {}", path.display()));
+    let file = file.or_exit(Code::CannotCreate)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            let error = anyhow!(
+                "{} is in use by another process: this site runs already; stop that one first",
+                kit.root().display()
+            );
+            Err(Failure::new(Code::Unavailable, error))
+        }
+        Err(TryLockError::Error(error)) => {
+            let error = anyhow::Error::new(error).context(format!("cannot lock {}", path.display()));
+            Err(Failure::new(Code::CannotCreate, error))
+        }
+    }
+}
+
 /// A journal of this process alone.
 fn journal(path: &Path) -> Result<Box<FileJournal>, Failure> {
     let journal = FileJournal::open(path).map_err(|error| match &error {
         locule_store::OpenError::InUse { .. } => Failure::new(Code::Unavailable, error),
         locule_store::OpenError::Damaged { .. } => Failure::new(Code::Data, error),
-        _ => Failure::new(Code::CannotCreate, error),
+        locule_store::OpenError::Io { .. } | _ => Failure::new(Code::CannotCreate, error),
     })?;
     if let Some(torn) = journal.torn() {
         tracing::info!(file = %path.display(), ?torn, "an interrupted record was cut off");

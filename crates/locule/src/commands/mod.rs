@@ -2,11 +2,15 @@
 
 mod provision;
 mod server;
+mod sign;
 mod site;
 
 pub(crate) use provision::provision;
 pub(crate) use server::{server, why_not_done};
-pub(crate) use site::{site, why as why_site_ended};
+pub(crate) use sign::sign;
+pub(crate) use site::site;
+#[cfg(all(feature = "demo", feature = "mem"))]
+pub(crate) use site::why as why_site_ended;
 
 use std::io::Write as _;
 

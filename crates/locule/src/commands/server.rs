@@ -44,11 +44,10 @@ async fn follow(running: &mut RunningServer, arguments: &Server) -> Result<(), F
         match running.events.recv().await {
             Ok(event) => {
                 show(&event, arguments.output)?;
-                match event {
-                    ServerEvent::JobFinished { record, .. } if job.as_ref() == Some(&record.job_id) => {
-                        return why_not_done(&record).map_or(Ok(()), Err);
-                    }
-                    _ => {}
+                if let ServerEvent::JobFinished { record, .. } = event
+                    && job.as_ref() == Some(&record.job_id)
+                {
+                    return why_not_done(&record).map_or(Ok(()), Err);
                 }
             }
             Err(RecvError::Lagged(missed)) => tracing::warn!(missed, "events were not shown"),

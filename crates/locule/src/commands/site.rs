@@ -24,7 +24,7 @@ pub(crate) async fn site(arguments: Site, verbose: u8) -> Result<(), Failure> {
     let kit = SiteKit::open(&arguments.kit)?;
     let choices =
         SiteChoices { name: arguments.name, heartbeat: arguments.heartbeat.map(Duration::from_secs) };
-    let RunningSite { site, mut events, dialing } = wire::site(&kit, choices, &Network::outside()).await?;
+    let RunningSite { site, mut events, dialing, lock: _lock } = wire::site(&kit, choices, &Network::outside()).await?;
     let until_stopped = async {
         tokio::select! {
             ended = site.wait() => ended.map_err(|error| why(error, &kit)),
@@ -53,9 +53,11 @@ pub(crate) fn why(error: SiteError, kit: &SiteKit) -> Failure {
                 Code::NoPermission
             }
             RegisterError::Name(_) | RegisterError::NoCredentials | RegisterError::Sign(_) => Code::Config,
-            _ => Code::Unavailable,
+            RegisterError::Answer(_) | RegisterError::Encode(_) | RegisterError::Cancelled | _ => {
+                Code::Unavailable
+            }
         },
-        _ => Code::Software,
+        SiteError::Lost | _ => Code::Software,
     };
     let server = format!("server {} at {}", kit.server_identity, kit.server);
     Failure::new(code, anyhow::Error::new(error).context(server))
@@ -101,7 +103,7 @@ async fn hopeless(mut dialing: watch::Receiver<Dialing>) -> String {
                 tracing::warn!(error, "server not reached; trying on");
                 said = error;
             }
-            _ => {}
+            Dialing::Trying | Dialing::Failed { .. } | _ => {}
         }
         if dialing.changed().await.is_err() {
             return std::future::pending().await; // the site has stopped and says so itself

@@ -76,7 +76,11 @@ impl<'a> Course<'a> {
                 }
                 self.judge(round + 1, *rounds, model).or_exit(Code::Data)?;
             }
-            _ => {}
+            ServerEvent::Listening { .. }
+            | ServerEvent::JobStatus { .. }
+            | ServerEvent::ResultSaved { .. }
+            | ServerEvent::JobFinished { .. }
+            | _ => {}
         }
         Ok(())
     }

@@ -109,11 +109,12 @@ enum Federation {
 impl Federation {
     /// Nothing runs yet.
     fn new(carrier: Carrier, scene: &Scene, verbose: u8, told: mpsc::Sender<Happening>) -> Self {
-        match carrier {
-            #[cfg(feature = "mem")]
-            Carrier::Mem => Self::Tasks(Tasks::new(told)),
-            _ => Self::Processes(Children::new(told, &scene.logs, verbose)),
+        #[cfg(feature = "mem")]
+        if carrier == Carrier::Mem {
+            return Self::Tasks(Tasks::new(told));
         }
+        debug_assert_eq!(carrier, Carrier::Grpc, "a scene has a transport that is there");
+        Self::Processes(Children::new(told, &scene.logs, verbose))
     }
 
     /// Starts the server, which says so by a happening when it listens.
