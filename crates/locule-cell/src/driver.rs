@@ -63,15 +63,16 @@ pub(crate) struct Refusals {
 impl Refusals {
     const PAUSE: Duration = Duration::from_secs(10);
 
-    fn tell(&mut self, peer: &Fqcn, link: LinkId, error: &dyn std::error::Error) {
+    fn tell(&mut self, peer: &Fqcn, link: LinkId, error: &locule_switch::LinkRefused) {
         let now = now().instant;
         if self.told.is_some_and(|told| now.saturating_duration_since(told) < Self::PAUSE) {
             self.untold += 1;
-            tracing::debug!(%peer, %link, error, "neighbour refused");
+            tracing::debug!(%peer, %link, %error, "neighbour refused");
             return;
         }
         self.told = Some(now);
-        tracing::warn!(%peer, %link, error, untold = std::mem::take(&mut self.untold), "neighbour refused");
+        let untold = std::mem::take(&mut self.untold);
+        tracing::warn!(%peer, %link, %error, untold, "neighbour refused");
     }
 }
 

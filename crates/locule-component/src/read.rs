@@ -128,7 +128,8 @@ fn misspelt_policy_keys(document: &Document) -> Diagnostics {
     for (key, node) in document.root().entries().filter(|(key, _)| !POLICY.contains(key)) {
         if let Some(meant) = suggest(key, POLICY.into_iter()) {
             let message = format!("unknown key `{key}`");
-            let help = format!("did you mean `{meant}`? As it stands, this part of the site's policy has no effect");
+            let help =
+                format!("did you mean `{meant}`? As it stands, this part of the site's policy has no effect");
             mistakes.push(Diagnostic::at_key(node, code::UNKNOWN_KEY, message).help(help));
         }
     }

@@ -173,8 +173,9 @@ fn read_rows(kit: &Path, data: &str) -> Result<Rows, BuildError> {
     // site's.
     let named = data.escape_debug();
     let resolved = |path: PathBuf| {
-        path.canonicalize()
-            .map_err(|error| BuildError::Unavailable(format!("cannot read `{named}` in the site's kit: {error}")))
+        path.canonicalize().map_err(|error| {
+            BuildError::Unavailable(format!("cannot read `{named}` in the site's kit: {error}"))
+        })
     };
     let path = resolved(kit.join(relative))?;
     if !path.starts_with(resolved(kit.to_owned())?) {

@@ -48,7 +48,10 @@ impl Component for RefuseComponents {
             return mistake("names", "an empty pattern matches nothing");
         }
         if let Some(open) = args.names.iter().find(|pattern| has_open_bracket(pattern)) {
-            return mistake("names", &format!("`{open}` opens a `[` that it does not close, and matches nothing"));
+            return mistake(
+                "names",
+                &format!("`{open}` opens a `[` that it does not close, and matches nothing"),
+            );
         }
         Ok(Built::Checker(Arc::new(RefuseComponents { id: cx.id.to_owned(), args })))
     }

@@ -112,7 +112,9 @@ pub(crate) async fn server(kit: &ServerKit, network: &Network) -> Result<Running
         tracing::warn!(%endpoint, target = kit.target.host, "listening on all interfaces of this machine");
     }
     if kit.connection_security == ConnectionSecurity::Clear {
-        tracing::warn!("the kit says connection_security `clear`: nothing that passes the network is encrypted");
+        tracing::warn!(
+            "the kit says connection_security `clear`: nothing that passes the network is encrypted"
+        );
     }
     tracing::info!(%endpoint, project = kit.project, "listening");
     Ok(RunningServer { server, events, endpoint })

@@ -24,7 +24,8 @@ pub(crate) async fn site(arguments: Site, verbose: u8) -> Result<(), Failure> {
     let kit = SiteKit::open(&arguments.kit)?;
     let choices =
         SiteChoices { name: arguments.name, heartbeat: arguments.heartbeat.map(Duration::from_secs) };
-    let RunningSite { site, mut events, dialing, lock: _lock } = wire::site(&kit, choices, &Network::outside()).await?;
+    let RunningSite { site, mut events, dialing, lock: _lock } =
+        wire::site(&kit, choices, &Network::outside()).await?;
     let until_stopped = async {
         tokio::select! {
             ended = site.wait() => ended.map_err(|error| why(error, &kit)),
