@@ -85,7 +85,11 @@ impl CertificateLinkPolicy {
         if required == Some(common_name) {
             return Ok(());
         }
-        Err(refused(format!("{} may not be borne by a certificate of {}", link.peer, shown(common_name))))
+        let (shows, needs) = (shown(common_name), shown(required.unwrap_or("nobody")));
+        Err(refused(format!(
+            "its certificate is for {shows}, and the cell {} must show one for {needs}",
+            link.peer
+        )))
     }
 
     /// The common name that a cell's certificate must have.

@@ -76,7 +76,7 @@ const CLOSE_WAIT: Duration = Duration::from_secs(1);
 pub(crate) enum LinkEnd {
     #[error("closed")]
     Closed,
-    #[error("refused: {0}")]
+    #[error("refused")]
     Refused(#[from] locule_switch::LinkRefused),
     #[error("handshake names no valid cell")]
     BadName(#[from] locule_message::FqcnError),

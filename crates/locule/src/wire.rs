@@ -214,12 +214,12 @@ fn communicator_settings(kit: &SiteKit, name: &str, heartbeat: Option<Duration>)
     settings
 }
 
-/// Takes a kit for this process alone, until the file is dropped.
+/// Takes a kit for this process alone, until the file is dropped. What is locked is a file that every kit has,
+/// so that a site which is not let in leaves nothing behind.
 fn lock(kit: &Workspace) -> Result<File, Failure> {
-    let state = kit.make_state_dir().with_context(|| format!("cannot write {}", kit.state_dir().display()));
-    let path = state.or_exit(Code::CannotCreate)?.join("site.lock");
-    let file = File::create(&path).with_context(|| format!("cannot write {}", path.display()));
-    let file = file.or_exit(Code::CannotCreate)?;
+    let path = kit.startup().join("fed_client.json");
+    let file = File::open(&path).with_context(|| format!("cannot read {}", path.display()));
+    let file = file.or_exit(Code::NoInput)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => {
@@ -231,7 +231,7 @@ fn lock(kit: &Workspace) -> Result<File, Failure> {
         }
         Err(TryLockError::Error(error)) => {
             let error = anyhow::Error::new(error).context(format!("cannot lock {}", path.display()));
-            Err(Failure::new(Code::CannotCreate, error))
+            Err(Failure::new(Code::NoInput, error))
         }
     }
 }
