@@ -390,7 +390,9 @@ mod tests {
             assert_eq!(error.to_string(), "argument `data`: `link.csv` is not a path inside the site's kit");
         }
         let error = build(&kit, serde_json::json!({ "data": "absent.csv" })).unwrap_err();
-        assert!(error.to_string().contains("absent.csv: No such file"), "{error}");
+        assert!(error.to_string().contains("`absent.csv` in the site's kit: No such file"), "{error}");
+        let own = folder.path().display().to_string();
+        assert!(!error.to_string().contains(&own), "a site's paths are its own: {error}");
     }
 
     #[test]

@@ -85,7 +85,7 @@ fn a_folder_without_signatures_or_certificate_is_not_signed() {
 
     let app = App::signed();
     fs::remove_file(app.path("").join(CERTIFICATE_FILE)).unwrap();
-    assert_eq!(app.refused(), "the folder `` is not signed: it has no .__nvfl_submitter.crt");
+    assert_eq!(app.refused(), "the folder `.` is not signed: it has no .__nvfl_submitter.crt");
 
     assert!(!is_signed(&App::new().path("")));
 }
