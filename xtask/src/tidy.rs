@@ -11,7 +11,7 @@ use crate::shell;
 const LONGEST: usize = 900;
 
 /// Prefixes of absolute paths; one of them in a tracked file names somebody's machine.
-const MACHINE_PATHS: [&str; 4] = ["/home/", "/root/", "/work/", "/Users/"];
+const MACHINE_PATHS: [&str; 2] = ["/home/", "/Users/"];
 
 pub(crate) fn run() -> anyhow::Result<()> {
     let violations = check(&shell::root())?;

@@ -131,7 +131,8 @@ impl Connections {
                 if let Some(peer) = last_peer.take() {
                     // two that dial each other must not evict each other's links for ever
                     let mut neighbours = self.neighbours.clone();
-                    let _ = neighbours.wait_for(|names| !names.contains(&peer)).await;
+                    let gone = neighbours.wait_for(|names| !names.contains(&peer));
+                    let _ = give_up.run_until_cancelled(gone).await;
                 }
                 match self.dial_once(&endpoint, &give_up, &state).await {
                     Ok((peer, lived)) => {
@@ -144,12 +145,14 @@ impl Connections {
                         state.send_replace(failed);
                     }
                 }
-                tokio::time::sleep(back_off(failures)).await;
+                if give_up.run_until_cancelled(tokio::time::sleep(back_off(failures))).await.is_none() {
+                    return;
+                }
             }
         };
-        // a link that is up when the cell stops is ended by the driver, after all has been said
+        // A link that is up when the cell stops is ended by the driver, after all has been said; one that is
+        // given up ends itself and tells the driver, so it must not be dropped under way.
         tokio::select! {
-            () = give_up.cancelled() => {}
             () = self.stopped(&state) => {}
             () = attempts => {}
         }
@@ -171,7 +174,10 @@ impl Connections {
     ) -> Result<(Fqcn, Duration), Dialing> {
         let dialing = tokio::time::timeout(self.context.config.dial_timeout, self.transports.dial(endpoint));
         let failed = |error: String| Dialing::Failed { error, retryable: true };
-        let link = match dialing.await {
+        let Some(dialled) = give_up.run_until_cancelled(dialing).await else {
+            return Err(failed("given up".to_owned()));
+        };
+        let link = match dialled {
             Ok(Ok(link)) => link,
             Ok(Err(error)) if error.is_retryable() => {
                 tracing::debug!(%endpoint, %error, "cannot dial");

@@ -134,28 +134,7 @@ impl Orders {
     }
 }
 
-/// JSON as the object format has it.
+/// JSON as the object format has it; nothing if it is no object.
 pub(crate) fn to_map(json: &serde_json::Value) -> Map {
-    to_value(json).as_map().cloned().unwrap_or_default()
-}
-
-fn to_value(json: &serde_json::Value) -> Value {
-    match json {
-        serde_json::Value::Null => Value::None,
-        serde_json::Value::Bool(flag) => Value::Bool(*flag),
-        serde_json::Value::Number(number) => match (number.as_i64(), number.as_u64()) {
-            (Some(int), _) => Value::Int(int),
-            (None, Some(large)) => Value::UInt(large),
-            (None, None) => Value::Float(number.as_f64().unwrap_or(f64::NAN)),
-        },
-        serde_json::Value::String(text) => Value::Str(text.clone()),
-        serde_json::Value::Array(items) => Value::List(items.iter().map(to_value).collect()),
-        serde_json::Value::Object(fields) => {
-            let mut map = Map::new();
-            for (key, value) in fields {
-                map.insert(key.as_str(), to_value(value));
-            }
-            Value::Map(map)
-        }
-    }
+    Value::from(json).as_map().cloned().unwrap_or_default()
 }

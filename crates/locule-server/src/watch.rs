@@ -97,7 +97,7 @@ impl Watch {
     async fn judge(&mut self, handle: &JobHandle, site: &str, outcome: &SiteOutcome) -> Option<Ending> {
         let (job, code) = (&self.job_id, outcome.code);
         let reason = outcome.reason.as_deref().unwrap_or("no reason given");
-        tracing::info!(job, site, code, reason, "site reported its outcome");
+        tracing::info!(job, site, code, reason = outcome.reason, "site reported its outcome");
         let ending = |status| Some((status, format!("{site}: {reason}")));
         match code {
             outcome::UNSAFE_COMPONENT | outcome::ABORTED => ending(JobStatus::Aborted),
