@@ -142,11 +142,11 @@ impl From<JobError> for Failure {
 
 impl From<SubmitError> for Failure {
     fn from(error: SubmitError) -> Self {
-        let code = if error.is_the_jobs_fault() { Code::Data } else { Code::CannotCreate };
-        match error {
-            SubmitError::Job(error) => error.into(),
-            error => Self::new(code, error),
+        if let SubmitError::Job(error) = error {
+            return error.into();
         }
+        let code = if error.is_the_jobs_fault() { Code::Data } else { Code::CannotCreate };
+        Self::new(code, error)
     }
 }
 

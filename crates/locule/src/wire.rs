@@ -249,11 +249,11 @@ fn journal(path: &Path) -> Result<Box<FileJournal>, Failure> {
     Ok(Box::new(journal))
 }
 
+/// What a participant proves itself with, and judges others by.
+pub(crate) type Means = (Arc<dyn Signer>, Arc<dyn Verifier>);
+
 /// The signer and the verifier of a kit whose certificate stands under its root, now and for this use.
-pub(crate) fn credentials(
-    files: &KitFiles,
-    usage: Usage,
-) -> Result<(Arc<dyn Signer>, Arc<dyn Verifier>), Failure> {
+pub(crate) fn credentials(files: &KitFiles, usage: Usage) -> Result<Means, Failure> {
     let verifier = OpensslVerifier::new(&files.read_ca()?);
     let verifier = verifier.with_context(|| format!("the root {} is not usable", files.ca.display()));
     let verifier = verifier.or_exit(Code::Config)?;
