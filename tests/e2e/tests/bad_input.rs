@@ -1,5 +1,7 @@
 //! What goes wrong outside of the program ends in one clear message, a fitting exit code, and nothing half-written.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;

@@ -1,5 +1,7 @@
 //! A federation started by hand, process by process, as the README has it.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
 use e2e::{Running, provision};
 
 /// Waits until the server has heard so many heartbeats of a site from now on.

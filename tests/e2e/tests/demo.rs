@@ -1,5 +1,7 @@
 //! The demo as a person runs it.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
 use std::path::Path;
 
 use e2e::{Running, is_gone, run, said, signal};

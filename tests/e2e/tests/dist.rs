@@ -1,5 +1,7 @@
 //! The binary has the transports that it was built with, and says so.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
 use std::path::Path;
 use std::process::Command;
 

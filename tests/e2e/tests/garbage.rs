@@ -1,5 +1,7 @@
 //! A peer that speaks garbage disturbs nobody.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::sync::Arc;
