@@ -19,6 +19,7 @@ use tokio_util::task::TaskTracker;
 use crate::CellConfig;
 use crate::connect::{Connection, Connections, Dialing};
 use crate::driver::{Command, Driver, Running, Waiting};
+use crate::exchange::Exchange;
 use crate::handler::{Handler, Handlers};
 use crate::link::LinkContext;
 use crate::stats::{CellStats, Counters};
@@ -128,8 +129,10 @@ impl CellBuilder {
         let running = Running::new(self.config.max_handlers);
         let handshakes = Arc::new(Semaphore::new(self.config.max_unestablished));
         let context = Arc::new(LinkContext { config: self.config, counters: Counters::default(), events });
+        let streams = context.config.streams.clone();
         let driver = Driver {
             switch,
+            exchange: Exchange::new(streams, context.config.switch.max_pending),
             context: context.clone(),
             handlers: handlers.clone(),
             events: events_in,

@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use locule_message::Fqcn;
+use locule_stream::StreamConfig;
 use locule_switch::SwitchConfig;
 
 /// Name and bounds of a cell.
@@ -8,6 +9,8 @@ use locule_switch::SwitchConfig;
 pub struct CellConfig {
     /// Name and bounds of its switch.
     pub switch: SwitchConfig,
+    /// Sizes, waits and bounds of its streams.
+    pub streams: StreamConfig,
     /// Extensions announced to neighbours.
     pub capabilities: Vec<String>,
     /// Most handlers that run at a time.
@@ -39,6 +42,7 @@ impl CellConfig {
     pub fn new(name: Fqcn) -> Self {
         Self {
             switch: SwitchConfig::new(name),
+            streams: StreamConfig::default(),
             capabilities: Vec::new(),
             max_handlers: 256,
             max_waiting: 4096,

@@ -4,14 +4,17 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use locule_message::{Fqcn, ReturnCode};
+use locule_message::{Fqcn, Message, ReturnCode};
+use locule_stream::{Notice, Way};
 use locule_switch::{
-    Delivery, LinkId, Output, Reply, ReplyTo, Request, RequestError, RequestId, Settled, Switch,
+    Delivery, LinkFacts, LinkId, Output, Pass, Reply, ReplyTo, Request, RequestError, RequestId, Settled,
+    Switch,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::task::{self, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use crate::exchange::{Arrived, Exchange, StreamReplyTo, Todo};
 use crate::handler::{Handlers, Incoming};
 use crate::link::{Admitted, LinkContext, LinkEvent, Order, Up, sleep_until};
 use crate::stats::CellStats;
@@ -36,6 +39,7 @@ const EVENT_BATCH: usize = 32;
 
 pub(crate) struct Driver {
     pub(crate) switch: Switch,
+    pub(crate) exchange: Exchange,
     pub(crate) context: Arc<LinkContext>,
     pub(crate) handlers: Arc<Handlers>,
     pub(crate) events: mpsc::Receiver<LinkEvent>,
@@ -108,8 +112,14 @@ pub(crate) struct Running {
 }
 
 struct Handled {
-    reply_to: Option<ReplyTo>,
+    reply_to: Option<ReplyPath>,
     bytes: usize,
+}
+
+/// The way that a reply takes: that of its request.
+enum ReplyPath {
+    Message(ReplyTo),
+    Stream(StreamReplyTo),
 }
 
 /// The cell is on its way out.
@@ -125,9 +135,12 @@ impl Driver {
     pub(crate) async fn run(mut self) {
         let mut batch = Vec::with_capacity(EVENT_BATCH);
         loop {
-            let deadline = self.switch.poll_timeout();
-            let deadline =
-                deadline.into_iter().chain(self.leaving.as_ref().map(|leaving| leaving.deadline)).min();
+            let deadline = [
+                self.switch.poll_timeout(),
+                self.exchange.poll_timeout(),
+                self.leaving.as_ref().map(|leaving| leaving.deadline),
+            ];
+            let deadline = deadline.into_iter().flatten().min();
             tokio::select! {
                 _ = self.events.recv_many(&mut batch, EVENT_BATCH) => {
                     batch.drain(..).for_each(|event| self.handle_event(event));
@@ -138,12 +151,16 @@ impl Driver {
                     None => break,
                 },
                 Some(token) = self.forgotten.recv() => {
-                    if let Some(id) = self.waiting.forget(token) {
-                        self.switch.cancel(id);
+                    match self.waiting.forget(token) {
+                        Some(id) => self.switch.cancel(id),
+                        None => self.exchange.forget(token),
                     }
                 }
                 Some(done) = self.running.tasks.join_next_with_id() => self.finish(done),
-                () = sleep_until(deadline), if deadline.is_some() => self.switch.handle_timeout(now()),
+                () = sleep_until(deadline), if deadline.is_some() => {
+                    self.switch.handle_timeout(now());
+                    self.exchange.handle_timeout(now());
+                }
             }
             self.handle_outputs();
             self.publish();
@@ -170,10 +187,12 @@ impl Driver {
                     state.under_way = state.under_way.saturating_sub(bytes);
                 }
                 self.feed(link);
+                self.exchange.streams.resume();
             }
             LinkEvent::Down { link } => {
                 self.links.remove(&link);
                 self.switch.link_down(now(), link);
+                self.exchange.streams.link_lost(link.0);
             }
         }
     }
@@ -185,6 +204,7 @@ impl Driver {
             Ok(()) => {
                 tracing::info!(peer = %peer, %link, "link up");
                 self.links.insert(link, LinkState { orders, stop, under_way: 0, kept: Vec::new() });
+                self.exchange.streams.resume();
                 let proven = self.switch.is_proven(link);
                 let _ = answer.send(Ok(Admitted { proven }));
             }
@@ -197,12 +217,21 @@ impl Driver {
 
     fn handle_command(&mut self, command: Command) {
         match command {
+            // nobody may wait any more; a token that was forgotten already would never be again
+            Command::Request { outcomes, targets, .. } if outcomes.is_closed() || targets.is_empty() => {}
+            Command::Request { token, targets, request, outcomes }
+                if self.is_streamed(&request, &targets) =>
+            {
+                self.exchange.request(now(), &mut self.switch, token, &targets, &request, &outcomes);
+            }
             Command::Request { token, targets, request, outcomes } => {
-                // nobody may wait any more; a token that was forgotten already would never be again
-                if !outcomes.is_closed() && !targets.is_empty() {
-                    let id = self.switch.request(now(), &targets, request);
-                    self.waiting.insert(id, token, outcomes);
-                }
+                let id = self.switch.request(now(), &targets, request);
+                self.waiting.insert(id, token, outcomes);
+            }
+            Command::Notify { target, notice, outcome }
+                if self.is_streamed(&notice, std::slice::from_ref(&target)) =>
+            {
+                self.exchange.notify(now(), &mut self.switch, &target, &notice, outcome);
             }
             Command::Notify { target, notice, outcome } => {
                 let _ = outcome.send(self.switch.notify(now(), &target, &notice));
@@ -211,10 +240,91 @@ impl Driver {
         }
     }
 
+    /// Whether a request goes as streams. What is for this cell itself needs none, and one that leaves
+    /// sends nothing new: the switch says so.
+    fn is_streamed(&self, request: &Request, targets: &[Fqcn]) -> bool {
+        locule_stream::is_streamed(&request.channel)
+            && self.leaving.is_none()
+            && !targets.contains(self.switch.name())
+    }
+
     fn handle_outputs(&mut self) {
+        self.handle_switch();
+        while self.handle_exchange(None) || self.send_chunk() {
+            self.handle_switch();
+        }
+    }
+
+    /// Sends the next chunk of a stream; says whether there was one.
+    fn send_chunk(&mut self) -> bool {
+        let Self { switch, exchange, .. } = self;
+        let way = |target: &Fqcn| match switch.way(target) {
+            Some((link, true)) => Way::Open { link: link.0 },
+            Some((_, false)) => Way::Full,
+            None => Way::None,
+        };
+        let Some((stream, notice)) = exchange.streams.poll_chunk(now().instant, way) else { return false };
+        if let Err(error) = self.send_notice(notice) {
+            self.exchange.fail(stream, error);
+        }
+        true
+    }
+
+    fn send_notice(&mut self, notice: Notice) -> Result<(), RequestError> {
+        let Notice { target, topic, headers, payload, optional } = notice;
+        let mut request = Request::new(locule_stream::CHANNEL, topic, payload);
+        request.headers = headers;
+        request.optional = optional;
+        self.switch.send_stream(now(), &target, &request)
+    }
+
+    /// Does what streams want; blobs that have arrived came by `link`. Says whether there was anything.
+    fn handle_exchange(&mut self, link: Option<&Arc<LinkFacts>>) -> bool {
+        let mut busy = false;
+        while let Some(todo) = self.exchange.poll(now(), &mut self.switch) {
+            match (todo, link) {
+                (Todo::Send(notice), _) => {
+                    if let Err(error) = self.send_notice(notice) {
+                        tracing::debug!(%error, "stream message dropped");
+                    }
+                }
+                (Todo::Handle(arrived), Some(link)) => self.deliver_blob(arrived, link.clone()),
+                (Todo::Handle(_), None) => debug_assert!(false, "blobs arrive with messages"),
+            }
+            busy = true;
+        }
+        busy
+    }
+
+    fn deliver_blob(&mut self, arrived: Arrived, link: Arc<LinkFacts>) {
+        let Arrived { origin, channel, topic, headers, payload, reply_to } = arrived;
+        let reply_to = reply_to.map(ReplyPath::Stream);
+        let mut message = Message { headers, body: payload.bytes };
+        let filtered = self.switch.filter(Pass::IncomingRequest, now(), &mut message);
+        if self.leaving.is_some() {
+            return self.answer(reply_to, Reply::error(ReturnCode::ServiceUnavailable, "cell is closed"));
+        }
+        match filtered {
+            Ok(()) => {
+                let incoming = Incoming::new(link, origin, channel, topic, message, reply_to.is_some());
+                self.dispatch(incoming, reply_to);
+            }
+            Err(refusal) => self.answer(reply_to, Reply::error(refusal.code, refusal.reason)),
+        }
+    }
+
+    fn handle_switch(&mut self) {
         while let Some(output) = self.switch.poll_output() {
             match output {
+                Output::Deliver(delivery) if delivery.message.channel() == locule_stream::CHANNEL => {
+                    let locule_switch::Delivery { link, origin, message, .. } = delivery;
+                    self.exchange.streams.handle(now().instant, &origin, message);
+                    self.handle_exchange(Some(&link));
+                }
                 Output::Deliver(delivery) => self.deliver(delivery),
+                Output::Undelivered(message, refusal) => {
+                    self.exchange.streams.undelivered(&message, refusal.code, &refusal.reason);
+                }
                 Output::Settle(settled) => self.settle(settled),
                 Output::Transmit(link) => self.feed(link),
                 // the credit of what is held is kept as it arrives
@@ -255,6 +365,10 @@ impl Driver {
 
     fn deliver(&mut self, delivery: Delivery) {
         let (incoming, reply_to) = Incoming::from_delivery(delivery);
+        self.dispatch(incoming, reply_to.map(ReplyPath::Message));
+    }
+
+    fn dispatch(&mut self, incoming: Incoming, reply_to: Option<ReplyPath>) {
         let Some(handler) = self.handlers.find(&incoming.channel, &incoming.topic) else {
             tracing::debug!(channel = %incoming.channel, topic = %incoming.topic, "no handler");
             return self.answer(reply_to, Reply::error(ReturnCode::ProcessException, "no callback"));
@@ -291,9 +405,11 @@ impl Driver {
         self.answer(handled.reply_to, reply);
     }
 
-    fn answer(&mut self, reply_to: Option<ReplyTo>, reply: Reply) {
-        if let Some(to) = reply_to {
-            self.switch.reply(now(), to, reply);
+    fn answer(&mut self, reply_to: Option<ReplyPath>, reply: Reply) {
+        match reply_to {
+            Some(ReplyPath::Message(to)) => self.switch.reply(now(), to, reply),
+            Some(ReplyPath::Stream(to)) => self.exchange.reply(now(), &mut self.switch, to, reply),
+            None => {}
         }
     }
 
@@ -330,7 +446,9 @@ impl Driver {
         if !leaving.closing {
             let sent =
                 |(id, state): (&LinkId, &LinkState)| state.under_way == 0 && !self.switch.has_transmit(*id);
-            let idle = self.running.of.is_empty() && self.links.iter().all(sent);
+            let idle = self.running.of.is_empty()
+                && !self.exchange.streams.has_chunks()
+                && self.links.iter().all(sent);
             if leaving.goodbyes.is_some() || !idle {
                 return false;
             }
@@ -349,6 +467,7 @@ impl Driver {
         }
         self.links.clear();
         self.switch.close();
+        self.exchange.close();
         self.handle_outputs();
         self.publish();
     }
@@ -361,10 +480,14 @@ impl Driver {
             }
             changed
         });
+        let mut switch = *self.switch.stats();
+        switch.unmatched_replies += self.exchange.unmatched;
+        switch.timed_out += self.exchange.timed_out;
         self.context.counters.publish(CellStats {
-            switch: *self.switch.stats(),
+            switch,
             links: self.links.len() as u64,
-            pending: self.switch.pending() as u64,
+            streams: *self.exchange.streams.stats(),
+            pending: (self.switch.pending() + self.exchange.pending()) as u64,
             handling: self.running.of.len() as u64,
             turned_away: self.running.turned_away,
             panics: self.running.panics,

@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use locule_message::{Encoding, Fqcn, Headers, Payload, ReturnCode};
+use locule_message::{Encoding, Fqcn, Headers, Message, Payload, ReturnCode};
 use locule_switch::{Delivery, LinkFacts, Reply};
 
 /// Handles the requests and one-way messages of a channel and topic.
@@ -68,19 +68,23 @@ impl Incoming {
         self.body.clone().into_payload(self.encoding)
     }
 
+    pub(crate) fn new(
+        link: Arc<LinkFacts>,
+        origin: Fqcn,
+        channel: String,
+        topic: String,
+        message: Message,
+        reply_expected: bool,
+    ) -> Self {
+        let Payload { encoding, bytes } = message.payload();
+        let (headers, body) = (message.headers, Body::Whole(bytes));
+        Self { origin, link, channel, topic, headers, encoding, body, reply_expected }
+    }
+
     pub(crate) fn from_delivery(delivery: Delivery) -> (Self, Option<locule_switch::ReplyTo>) {
         let Delivery { link, origin, message, reply_to } = delivery;
-        let payload = message.payload();
-        let incoming = Self {
-            origin,
-            link,
-            channel: message.channel().to_owned(),
-            topic: message.topic().to_owned(),
-            encoding: payload.encoding,
-            body: Body::Whole(payload.bytes),
-            reply_expected: reply_to.is_some(),
-            headers: message.headers,
-        };
+        let (channel, topic) = (message.channel().to_owned(), message.topic().to_owned());
+        let incoming = Self::new(link, origin, channel, topic, message, reply_to.is_some());
         (incoming, reply_to)
     }
 }

@@ -44,6 +44,7 @@ mod cell;
 mod config;
 mod connect;
 mod driver;
+mod exchange;
 mod handler;
 mod link;
 mod stats;
@@ -52,6 +53,7 @@ pub use cell::{Cell, CellBuilder};
 pub use config::CellConfig;
 pub use connect::{Connection, Dialing};
 pub use handler::{Body, Handler, HandlerError, Incoming};
+pub use locule_stream::{StreamConfig, StreamStats};
 pub use locule_switch::{
     IncomingFilter, LinkFacts, LinkId, LinkPolicy, LinkSecurity, MessageFilter, Now, OutgoingFilter, Pass,
     Refusal, Reply, Request, RequestError,

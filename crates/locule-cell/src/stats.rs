@@ -7,6 +7,8 @@ use std::sync::{Mutex, PoisonError};
 pub struct CellStats {
     /// Counters of the switch.
     pub switch: locule_switch::Stats,
+    /// Counters of the streams.
+    pub streams: locule_stream::StreamStats,
     /// Bytes of frames received, prefixes included.
     pub bytes_in: u64,
     /// Bytes of frames sent, prefixes included.

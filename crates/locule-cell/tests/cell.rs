@@ -69,8 +69,8 @@ async fn a_request_gets_its_reply() {
     let request = Request::new("test", "echo", Payload::bytes(Bytes::from_static(b"hello")));
     let reply = site.request(&name("server"), request).await.unwrap().into_ok().unwrap();
     assert_eq!(reply.payload, Payload::bytes(Bytes::from_static(b"hello")));
-    assert_eq!(site.stats().switch.replied, 1);
     let stats = site.stats();
+    assert_eq!((stats.streams.sent, stats.streams.received), (1, 1));
     assert!(stats.bytes_in > 0 && stats.bytes_out > 0);
     assert_eq!(stats.internal_bytes, stats.bytes_in + stats.bytes_out, "memory is no network");
 }
@@ -231,7 +231,7 @@ async fn requests_cross_a_relay_both_ways() {
         let reply = from.request(&name(to), request).await.unwrap().into_ok().unwrap();
         assert!(reply.payload.bytes == big);
     }
-    assert_eq!(relay.stats().switch.forwarded, 4);
+    assert!(relay.stats().switch.forwarded >= 4 * 3, "three chunks each");
     assert_eq!(relay.stats().switch.delivered, 0);
 }
 

@@ -3,7 +3,7 @@
 //! A [`Journal`] appends records and gives them back after a restart, in order. This crate has the
 //! trait, the [format](record) with its checksums, and a [`MemoryJournal`] that keeps the same bytes in
 //! memory; it opens no files. Journals in files are in `locule-store`. What the records mean is for
-//! their owner to know.
+//! their owner to know. Bulk that arrives piece by piece goes into a [`Spool`].
 //!
 //! ```
 //! use locule_journal::{Journal, MemoryJournal};
@@ -26,12 +26,14 @@
 
 mod memory;
 pub mod record;
+mod spool;
 
 use std::fmt;
 use std::io;
 
 pub use memory::MemoryJournal;
 pub use record::{Damage, MAX_RECORD_LEN, RecordReader, RecordTooLong, Torn, encode_record};
+pub use spool::{MemorySpool, Ranges, Spool, SpoolError};
 
 /// An append-only list of records that outlives the process.
 pub trait Journal: fmt::Debug + Send {

@@ -226,7 +226,9 @@ impl Encoding {
         }
     }
 
-    fn from_wire(text: &str) -> Self {
+    /// The encoding that a text of the wire stands for; what is unknown is plain bytes, as at the peer.
+    #[must_use]
+    pub fn from_wire(text: &str) -> Self {
         match text {
             "fobs" => Self::Fobs,
             "none" => Self::None,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use locule_message::{Fqcn, HeaderValue, Message};
 
-use crate::{LinkFacts, LinkId, Reply, RequestError, RequestId};
+use crate::{LinkFacts, LinkId, Refusal, Reply, RequestError, RequestId};
 
 /// What a switch wants done, or wants known.
 #[derive(Debug)]
@@ -27,6 +27,9 @@ pub enum Output {
     Close(LinkId, CloseReason),
     /// The neighbour on this link said goodbye. Nothing new is sent by it; its end will follow.
     Left(LinkId),
+    /// A chunk of a stream ended here, by its headers, for this reason. Its sender would wait in vain:
+    /// tell it.
+    Undelivered(Message, Refusal),
     /// A message ended here. For logs and tests: [`Stats`](crate::Stats) counts it too.
     Dropped(LinkId, DropReason),
 }

@@ -23,6 +23,9 @@ pub(crate) struct LinkQueue {
 /// Bytes of answers and control that may leave while bulk waits.
 const CONTROL_RUN: usize = 256 << 10;
 
+/// Bytes that count as room for more bulk: a chunk with its headers.
+const ROOM: usize = (1 << 20) + (64 << 10);
+
 /// Which lane a message takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LaneKind {
@@ -163,6 +166,11 @@ impl LinkQueue {
 
     pub(crate) fn has_line(&self) -> bool {
         self.lanes().into_iter().any(|lane| !lane.line.is_empty())
+    }
+
+    /// Whether bulk would be queued at once.
+    pub(crate) fn has_bulk_room(&self) -> bool {
+        self.bulk.line.is_empty() && self.bulk.bytes + ROOM <= self.bulk.capacity
     }
 
     /// Bytes of small and of large messages, without those in line.

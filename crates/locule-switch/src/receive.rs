@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use locule_message::{Fqcn, HeaderValue, Message, MessageKind, ReturnCode, key};
 
 use crate::pending::Match;
 use crate::queue::Source;
 use crate::route::{Hop, append_to_route};
-use crate::send::{CANT_FORWARD, CREDENTIALS, cannot_forward};
+use crate::send::{CANT_FORWARD, CREDENTIALS, cannot_forward, is_chunk};
 use crate::switch::{BYE, CELLNET};
 use crate::{
     CloseReason, Delivery, DropReason, LinkFacts, LinkId, Now, Output, Pass, Refusal, Reply, ReplyTo,
@@ -67,6 +68,10 @@ impl Switch {
         refusal: Refusal,
     ) {
         if kind != MessageKind::Request || !message.reply_expected() {
+            // whoever is not behind this link has nothing to hear because of it
+            if is_chunk(message) && from.peer.contains(&origin) {
+                self.report_undelivered(message, refusal);
+            }
             return self.drop_message(from.link, DropReason::Gated);
         }
         self.stats.gated += 1;
@@ -125,7 +130,14 @@ impl Switch {
         self.drop_message(from.link, why);
         if kind == MessageKind::Request && message.reply_expected() {
             self.send_back(now, from, message, &cannot_forward(), CANT_FORWARD);
+        } else if is_chunk(message) && matches!(why, DropReason::Unroutable | DropReason::TooBig) {
+            self.report_undelivered(message, cannot_forward());
         }
+    }
+
+    fn report_undelivered(&mut self, message: &Message, refusal: Refusal) {
+        let headers = Message { headers: message.headers.clone(), body: Bytes::new() };
+        self.outputs.push_back(Output::Undelivered(headers, refusal));
     }
 
     fn receive_request(&mut self, now: Now, from: &Arc<LinkFacts>, origin: Fqcn, message: Message) {

@@ -13,10 +13,12 @@ use crate::{
     Request, RequestError, RequestId, Settled, Switch,
 };
 
-/// Bodies above this are bulk, in bytes; so are the chunks of streams, whatever their size.
+/// Bodies above this are bulk, in bytes; so are the chunks of streams after the first, whatever their size.
 const BULK_FROM: usize = 64 << 10;
-/// Channel and topic of the chunks of streams.
-const STREAM_CHUNK: (&str, &str) = ("sm__STREAM", "sm__DATA");
+/// Channel of streams, topic of their chunks, and the header that numbers these.
+const STREAM: &str = "sm__STREAM";
+const CHUNK: &str = "sm__DATA";
+const SEQUENCE: &str = "sm__sq";
 /// Bytes of a frame that are neither headers nor body.
 const PREFIX_LEN: usize = 16;
 /// Longest text to a return code, in characters.
@@ -79,9 +81,9 @@ impl Switch {
         let source = awaited.map_or(Source::Own, |(id, _)| Source::Request(id));
         // bulk waits for room as long as its sender would; what is small should not have to
         let patience = match (lane(&message), awaited) {
-            (LaneKind::Answers | LaneKind::Control, _) => None,
-            (LaneKind::Bulk, Some((_, deadline))) => Some(deadline),
-            (LaneKind::Bulk, None) => Some(now.instant + self.config.patience),
+            (LaneKind::Answers | LaneKind::Control, _) if !is_chunk(&message) => None,
+            (_, Some((_, deadline))) => Some(deadline),
+            (_, None) => Some(now.instant + self.config.patience),
         };
         self.enqueue(now, link, &message, source, patience)?;
         if let Some((id, _)) = awaited {
@@ -419,14 +421,21 @@ pub(crate) fn cannot_forward() -> Refusal {
 }
 
 fn lane(message: &Message) -> LaneKind {
-    let stream_chunk = (message.channel(), message.topic()) == STREAM_CHUNK;
-    if stream_chunk || message.body.len() > BULK_FROM {
+    let (stream, chunk) = (message.channel() == STREAM, message.topic() == CHUNK);
+    // a chunk must not overtake one before it; the first has none before it
+    let follows = stream && chunk && message.headers.u64(SEQUENCE) != Some(0);
+    if follows || message.body.len() > BULK_FROM {
         LaneKind::Bulk
-    } else if message.kind() == Some(MessageKind::Request) {
+    } else if message.kind() == Some(MessageKind::Request) && (!stream || chunk) {
         LaneKind::Control
     } else {
         LaneKind::Answers
     }
+}
+
+/// Whether the message is a chunk of a stream, which waits for room like any bulk.
+pub(crate) fn is_chunk(message: &Message) -> bool {
+    message.channel() == STREAM && message.topic() == CHUNK
 }
 
 /// How hard it is to pretend to be the neighbour on such a link.

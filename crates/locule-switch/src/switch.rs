@@ -3,13 +3,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use locule_message::{Fqcn, Payload};
+use locule_message::{Fqcn, Headers, Message, Payload};
 use rand_core::RngCore;
 
 use crate::filter::Filters;
 use crate::pending::Pending;
 use crate::queue::{LinkQueue, Source};
-use crate::route::Neighbours;
+use crate::route::{Hop, Neighbours};
 use crate::{
     CloseReason, DropReason, IncomingFilter, LinkFacts, LinkId, LinkPolicy, LinkSecurity, MessageFilter, Now,
     OutgoingFilter, Output, Pass, Refusal, Reply, ReplyTo, Request, RequestError, RequestId, Stats, Transmit,
@@ -263,6 +263,35 @@ impl Switch {
             return Err(RequestError::Closed);
         }
         self.send_request(now, target, notice, None)
+    }
+
+    /// Sends a message of a stream. Unlike [`notify`](Self::notify) it does so to the last: replies are
+    /// among them.
+    ///
+    /// # Errors
+    /// As for a notice.
+    pub fn send_stream(&mut self, now: Now, target: &Fqcn, part: &Request) -> Result<(), RequestError> {
+        self.send_request(now, target, part, None)
+    }
+
+    /// The link by which a message of this cell to `target` would leave, with whether that has room for
+    /// more bulk; `None` when there is no path, or the target is this cell.
+    #[must_use]
+    pub fn way(&self, target: &Fqcn) -> Option<(LinkId, bool)> {
+        match self.neighbours.next_hop(target, &Message::new(Headers::new(), Payload::none()), None) {
+            Ok(Hop::Over(link)) => Some((link, self.links.get(&link)?.queue.has_bulk_room())),
+            Ok(Hop::Here) | Err(_) => None,
+        }
+    }
+
+    /// Applies the filters of a pass to a message that does not go through this switch as one.
+    ///
+    /// # Errors
+    /// What a filter says.
+    pub fn filter(&mut self, pass: Pass, now: Now, message: &mut Message) -> Result<(), Refusal> {
+        let filtered = self.filters.apply(pass, now, message);
+        self.stats.filtered += u64::from(filtered.is_err());
+        filtered
     }
 
     /// Answers a delivered request, by the neighbour that delivered it. If that neighbour is gone the

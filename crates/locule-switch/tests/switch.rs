@@ -131,7 +131,8 @@ impl Net {
                     | Output::Relieved(_)
                     | Output::Proven(_)
                     | Output::Close(..)
-                    | Output::Left(_) => {}
+                    | Output::Left(_)
+                    | Output::Undelivered(..) => {}
                 }
             }
         }

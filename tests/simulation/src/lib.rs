@@ -539,7 +539,7 @@ impl Network {
                         self.plan(Duration::ZERO, What::Arrive { link, end });
                     }
                 }
-                Output::Proven(_) | Output::Left(_) | Output::Dropped(..) => {}
+                Output::Proven(_) | Output::Left(_) | Output::Undelivered(..) | Output::Dropped(..) => {}
             }
         }
     }

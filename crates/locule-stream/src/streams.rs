@@ -1,0 +1,620 @@
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use locule_message::{Fqcn, Headers, Message, Payload, ReturnCode, key as cell_key};
+
+use crate::incoming::{Chunk, Incoming, ReceiveError, Taken};
+use crate::outgoing::{Due, Outgoing};
+use crate::wire::{ACK, DATA, ERROR, Notice, fault, key, kind};
+use crate::{Arrival, Blob, StreamError, StreamId};
+
+/// Sizes, waits and bounds of streams. The defaults are the peer's, except where it says otherwise.
+#[derive(Clone, Debug)]
+pub struct StreamConfig {
+    /// Bytes of a chunk.
+    pub chunk_size: usize,
+    /// Bytes that may be under way without an acknowledgement.
+    pub window: u64,
+    /// Bytes after which a receiver is asked to acknowledge. Less than the peer's 16 MiB: what is
+    /// acknowledged is what tells a slow transfer from a dead one.
+    pub ack_interval: u64,
+    /// The same for senders that do not say.
+    pub default_ack_interval: u64,
+    /// How long nothing may move before chunks of a reliable stream are sent again.
+    pub retry_wait: Duration,
+    /// How long nothing may be acknowledged before a stream is given up.
+    pub retry_timeout: Duration,
+    /// How long nothing may arrive before a stream is given up.
+    pub read_timeout: Duration,
+    /// Largest blob to receive, in bytes.
+    pub max_blob: u64,
+    /// Most bytes of blobs that have not arrived whole.
+    pub max_held: u64,
+    /// Most streams each way.
+    pub max_streams: usize,
+    /// Most streams that have ended and are remembered, so that repeated chunks are told so.
+    pub max_remembered: usize,
+}
+
+impl Default for StreamConfig {
+    fn default() -> Self {
+        Self {
+            chunk_size: 1 << 20,
+            window: 64 << 20,
+            ack_interval: 4 << 20,
+            default_ack_interval: 4 << 20,
+            retry_wait: Duration::from_secs(5),
+            retry_timeout: Duration::from_secs(60),
+            read_timeout: Duration::from_secs(300),
+            max_blob: 4 << 30,
+            max_held: 16 << 30,
+            max_streams: 65_536,
+            max_remembered: 16_384,
+        }
+    }
+}
+
+/// What a cell's streams want done, or wants known.
+#[derive(Debug)]
+pub enum Output {
+    /// Send this, small, at once.
+    Send(Notice),
+    /// A blob has arrived whole.
+    Arrived(Arrival),
+    /// A blob with this request id was begun and will not arrive.
+    Broken {
+        /// Who was sending it.
+        origin: Fqcn,
+        /// What request it belongs to.
+        request_id: String,
+        /// Why it ends.
+        error: StreamError,
+    },
+    /// Something moved: a blob of this request was acknowledged in part, or arrived in part.
+    Moved {
+        /// The request.
+        request_id: String,
+    },
+    /// Every chunk has left, and has arrived if the stream is reliable.
+    Sent(StreamId),
+    /// A blob will not arrive.
+    Failed(StreamId, StreamError),
+}
+
+/// How a chunk would leave for its target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// At once, by the link of this number.
+    Open {
+        /// The link; see [`Streams::link_lost`].
+        link: u64,
+    },
+    /// Not now: what goes that way is held up.
+    Full,
+    /// No link leads there.
+    None,
+}
+
+/// What streams have done so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StreamStats {
+    /// Blobs begun.
+    pub sent: u64,
+    /// Blobs arrived whole.
+    pub received: u64,
+    /// Blobs that did not arrive, either way.
+    pub failed: u64,
+    /// Chunks that came twice.
+    pub repeated: u64,
+    /// Stream messages that made no sense and were dropped.
+    pub malformed: u64,
+}
+
+/// All streams of a cell; see the [crate](crate) for how to drive it.
+#[derive(Debug)]
+pub struct Streams {
+    config: StreamConfig,
+    next_id: u64,
+    outgoing: BTreeMap<StreamId, Outgoing>,
+    /// Those that have chunks to send, in turns; and those whose way was full when it was their turn.
+    line: VecDeque<StreamId>,
+    held_up: Vec<StreamId>,
+    incoming: HashMap<Source, Incoming>,
+    held: u64,
+    /// Streams that have ended, in the order in which they are forgotten.
+    ended: HashMap<Source, Ended>,
+    ended_in_order: VecDeque<(Instant, Source)>,
+    timers: BTreeSet<(Instant, Timer)>,
+    outputs: VecDeque<Output>,
+    stats: StreamStats,
+}
+
+type Source = (Fqcn, u64);
+
+/// How a stream ended, for those who go on sending it.
+#[derive(Debug)]
+enum Ended {
+    Arrived { offset: u64, sequence: u64, reliable: bool },
+    Failed { notice: Option<Notice> },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    Outgoing(StreamId),
+    Incoming(Fqcn, u64),
+}
+
+impl Streams {
+    /// A cell's streams. They are numbered from `first_id`, below 2^62, which must differ from that of
+    /// an earlier process of the same name: best draw it at random.
+    #[must_use]
+    pub fn new(config: StreamConfig, first_id: u64) -> Self {
+        Self {
+            config,
+            next_id: first_id & (u64::MAX >> 2),
+            outgoing: BTreeMap::new(),
+            line: VecDeque::new(),
+            held_up: Vec::new(),
+            incoming: HashMap::new(),
+            held: 0,
+            ended: HashMap::new(),
+            ended_in_order: VecDeque::new(),
+            timers: BTreeSet::new(),
+            outputs: VecDeque::new(),
+            stats: StreamStats::default(),
+        }
+    }
+
+    /// Begins to send a blob; its chunks leave by [`poll_chunk`](Self::poll_chunk). It ends with
+    /// [`Output::Sent`] or [`Output::Failed`]; one with a request id is remembered until
+    /// [`cancel`](Self::cancel), since its receiver may object later.
+    ///
+    /// Gives `None` when there are as many streams as there may be.
+    pub fn send(&mut self, now: Instant, target: Fqcn, blob: Blob) -> Option<StreamId> {
+        if self.outgoing.len() >= self.config.max_streams {
+            return None;
+        }
+        let id = StreamId(self.next_id);
+        self.next_id += 1;
+        let mut stream = Outgoing::new(&self.config, now, id, target, blob);
+        if let Due::Later(at) | Due::Again(at) = stream.due(now) {
+            self.timers.insert((at, Timer::Outgoing(id)));
+        }
+        self.outgoing.insert(id, stream);
+        self.stand_in_line(id);
+        self.stats.sent += 1;
+        Some(id)
+    }
+
+    /// Forgets a stream. A receiver that has a part of it is told that no more comes.
+    pub fn cancel(&mut self, id: StreamId) {
+        let Some(stream) = self.outgoing.remove(&id) else { return };
+        if stream.is_half_sent() {
+            let mut headers = error_headers(id.0, "given up", fault::GENERAL);
+            headers.set(key::CHANNEL, &stream.channel);
+            headers.set(key::TOPIC, &stream.topic);
+            if let Some(request_id) = &stream.request_id {
+                headers.set(key::REQUEST, request_id);
+            }
+            self.outputs.push_back(Output::Send(notice(stream.target, DATA, headers)));
+        }
+    }
+
+    /// The next chunk to send. `way` says how it would leave for a target; streams take turns, and one
+    /// that cannot leave waits until [`resume`](Self::resume).
+    pub fn poll_chunk(
+        &mut self,
+        now: Instant,
+        mut way: impl FnMut(&Fqcn) -> Way,
+    ) -> Option<(StreamId, Notice)> {
+        while let Some(id) = self.line.pop_front() {
+            let Some(stream) = self.outgoing.get_mut(&id) else { continue };
+            stream.in_line = false;
+            if !stream.has_chunk() {
+                continue;
+            }
+            match way(&stream.target) {
+                Way::Open { link } => stream.via(link),
+                Way::Full => {
+                    self.hold_up(id);
+                    continue;
+                }
+                Way::None if stream.reliable => {
+                    stream.no_way(now);
+                    self.hold_up(id);
+                    continue;
+                }
+                Way::None => {
+                    self.fail(id, StreamError::Unreachable);
+                    continue;
+                }
+            }
+            let chunk = stream.poll_chunk(now);
+            self.stand_in_line(id);
+            self.settle_if_done(id);
+            if let Some(chunk) = chunk {
+                return Some((id, chunk));
+            }
+        }
+        None
+    }
+
+    /// There may be a way, or room, for those that found none.
+    pub fn resume(&mut self) {
+        self.line.extend(self.held_up.drain(..));
+    }
+
+    /// A link is gone: what may be lost with it is sent again, or has failed if it is not to be.
+    pub fn link_lost(&mut self, link: u64) {
+        let over_it = |(id, stream): (&StreamId, &Outgoing)| stream.is_via(link).then_some(*id);
+        for id in self.outgoing.iter().filter_map(over_it).collect::<Vec<_>>() {
+            let Some(stream) = self.outgoing.get_mut(&id) else { continue };
+            if stream.reliable {
+                stream.rewind();
+                self.stand_in_line(id);
+            } else {
+                self.fail(id, StreamError::LinkLost);
+            }
+        }
+    }
+
+    /// Takes a message on [`CHANNEL`](crate::CHANNEL) that `origin` made and that is for this cell.
+    pub fn handle(&mut self, now: Instant, origin: &Fqcn, message: Message) {
+        let (id, kind) = (message.headers.u64(key::ID), message.headers.u64(key::KIND));
+        let (Some(id), Some(kind)) = (id, kind) else { return self.drop_malformed() };
+        match (message.topic(), kind) {
+            (DATA, kind::CHUNK | kind::FINAL) => self.receive(now, origin, id, kind == kind::FINAL, message),
+            (DATA, kind::ERROR) => self.receive_abandoned(now, origin, id, &message),
+            (ACK, kind::ACK) => self.receive_ack(now, origin, StreamId(id), &message),
+            (ACK | ERROR, kind::ERROR) => self.receive_error(origin, StreamId(id), &message),
+            _ => self.drop_malformed(),
+        }
+    }
+
+    /// A chunk ended in this cell, by its headers, for this reason: tells its sender, who would wait
+    /// otherwise.
+    pub fn undelivered(&mut self, message: &Message, code: ReturnCode, reason: &str) {
+        let (Some(origin), Some(target)) = (message.origin(), message.destination()) else { return };
+        let headers = &message.headers;
+        if message.topic() != DATA || headers.u64(key::KIND) == Some(kind::ERROR) {
+            return;
+        }
+        let Some(id) = headers.u64(key::ID) else { return };
+        let text = |key| headers.str(key).unwrap_or_default();
+        let unreachable = matches!(code, ReturnCode::CommError | ReturnCode::TargetUnreachable);
+        let fault = if unreachable { fault::UNREACHABLE } else { fault::GENERAL };
+        let mut error = error_headers(id, reason, fault);
+        error.set(cell_key::RETURN_CODE, code.as_str());
+        error.set(key::CHANNEL, text(key::CHANNEL));
+        error.set(key::TOPIC, text(key::TOPIC));
+        error.set(key::UNREACHED, &target);
+        if let Some(request_id) = headers.str(key::REQUEST) {
+            error.set(key::REQUEST, request_id);
+        }
+        self.outputs.push_back(Output::Send(notice(origin, ERROR, error)));
+    }
+
+    /// Does what is due: repeats, gives up, forgets.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        while let Some((_, timer)) = self.timers.first().filter(|(at, _)| *at <= now).cloned() {
+            self.timers.pop_first();
+            match timer {
+                Timer::Outgoing(id) => {
+                    let Some(stream) = self.outgoing.get_mut(&id) else { continue };
+                    match stream.due(now) {
+                        Due::Later(at) => _ = self.timers.insert((at, Timer::Outgoing(id))),
+                        Due::Again(at) => {
+                            self.timers.insert((at, Timer::Outgoing(id)));
+                            self.stand_in_line(id);
+                        }
+                        Due::Fail(error) => self.fail(id, error),
+                    }
+                }
+                Timer::Incoming(origin, id) => {
+                    let Some(stream) = self.incoming.get(&(origin.clone(), id)) else { continue };
+                    if stream.deadline <= now {
+                        self.give_up(now, &origin, id, &ReceiveError::Stalled);
+                    } else {
+                        self.timers.insert((stream.deadline, Timer::Incoming(origin, id)));
+                    }
+                }
+            }
+        }
+        while let Some((_, source)) = self.ended_in_order.pop_front_if(|(at, _)| *at <= now) {
+            self.ended.remove(&source);
+        }
+    }
+
+    /// When to call [`handle_timeout`](Self::handle_timeout) at the latest.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let timer = self.timers.first().map(|(at, _)| *at);
+        timer.into_iter().chain(self.ended_in_order.front().map(|(at, _)| *at)).min()
+    }
+
+    /// What is to be done next; call until it gives `None` after every other call.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// The counters.
+    #[must_use]
+    pub fn stats(&self) -> &StreamStats {
+        &self.stats
+    }
+
+    /// Bytes held of blobs that have not arrived whole.
+    #[must_use]
+    pub fn held(&self) -> u64 {
+        self.held
+    }
+
+    /// Whether chunks wait to leave.
+    #[must_use]
+    pub fn has_chunks(&self) -> bool {
+        !self.line.is_empty() || !self.held_up.is_empty()
+    }
+
+    fn stand_in_line(&mut self, id: StreamId) {
+        let Some(stream) = self.outgoing.get_mut(&id) else { return };
+        if !stream.in_line && stream.has_chunk() {
+            stream.in_line = true;
+            self.line.push_back(id);
+        }
+    }
+
+    fn hold_up(&mut self, id: StreamId) {
+        if let Some(stream) = self.outgoing.get_mut(&id) {
+            stream.in_line = true;
+            self.held_up.push(id);
+        }
+    }
+
+    fn settle_if_done(&mut self, id: StreamId) {
+        let Some(stream) = self.outgoing.get_mut(&id) else { return };
+        if !stream.is_settled() || stream.is_released() {
+            return;
+        }
+        stream.release();
+        if stream.reliable || stream.request_id.is_none() {
+            self.outgoing.remove(&id);
+        }
+        self.outputs.push_back(Output::Sent(id));
+    }
+
+    fn fail(&mut self, id: StreamId, error: StreamError) {
+        if self.outgoing.remove(&id).is_some() {
+            self.stats.failed += 1;
+            self.outputs.push_back(Output::Failed(id, error));
+        }
+    }
+
+    fn receive(&mut self, now: Instant, origin: &Fqcn, id: u64, is_final: bool, message: Message) {
+        let Some(sequence) = message.headers.u64(key::SEQUENCE) else { return self.drop_malformed() };
+        let source = (origin.clone(), id);
+        if let Some(ended) = self.ended.get(&source) {
+            self.stats.repeated += 1;
+            match ended {
+                Ended::Arrived { offset, sequence, reliable: true } => {
+                    let ack = ack(origin.clone(), id, *offset, *sequence);
+                    self.outputs.push_back(Output::Send(ack));
+                }
+                Ended::Failed { notice: Some(notice) } => {
+                    self.outputs.push_back(Output::Send(notice.clone()))
+                }
+                Ended::Arrived { .. } | Ended::Failed { notice: None } => {}
+            }
+            return;
+        }
+        if !self.incoming.contains_key(&source) {
+            let begun = if self.incoming.len() >= self.config.max_streams {
+                Err(ReceiveError::NoRoom)
+            } else {
+                Incoming::new(&self.config, now, &message)
+            };
+            match begun {
+                Ok(stream) => {
+                    self.timers.insert((stream.deadline, Timer::Incoming(origin.clone(), id)));
+                    self.incoming.insert(source.clone(), stream);
+                }
+                Err(error) => {
+                    let context = Context::of(&message);
+                    return self.end_broken(now, origin, id, context, &error);
+                }
+            }
+        }
+        let Some(stream) = self.incoming.get_mut(&source) else { return };
+        let chunk =
+            Chunk { sequence, offset: message.headers.u64(key::OFFSET), is_final, bytes: message.body };
+        let before = stream.held();
+        stream.deadline = now + self.config.read_timeout;
+        let taken = stream.take(&self.config, chunk);
+        self.held = self.held - before.min(self.held) + stream.held();
+        let (offset, last) = stream.progress();
+        match taken {
+            Ok(Taken::More { ack: wants_ack }) => {
+                if let Some(request_id) = stream.request_id.clone() {
+                    self.outputs.push_back(Output::Moved { request_id });
+                }
+                if wants_ack && let Some(last) = last {
+                    self.outputs.push_back(Output::Send(ack(origin.clone(), id, offset, last)));
+                }
+                if self.held > self.config.max_held {
+                    self.give_up(now, origin, id, &ReceiveError::NoRoom);
+                }
+            }
+            Ok(Taken::Again) => {
+                self.stats.repeated += 1;
+                if stream.reliable
+                    && let Some(last) = last
+                {
+                    self.outputs.push_back(Output::Send(ack(origin.clone(), id, offset, last)));
+                }
+            }
+            Ok(Taken::Complete) => self.complete(now, source, offset, last.unwrap_or_default()),
+            Err(error) => self.give_up(now, origin, id, &error),
+        }
+    }
+
+    fn complete(&mut self, now: Instant, source: Source, offset: u64, sequence: u64) {
+        let Some(stream) = self.incoming.remove(&source) else { return };
+        self.held -= stream.held().min(self.held);
+        let reliable = stream.reliable;
+        let context = Context {
+            channel: stream.channel.clone(),
+            topic: stream.topic.clone(),
+            request_id: stream.request_id.clone(),
+            reliable,
+        };
+        match stream.into_blob() {
+            Ok(blob) => {
+                self.stats.received += 1;
+                let (origin, id) = source.clone();
+                self.outputs.push_back(Output::Send(ack(origin.clone(), id, offset, sequence)));
+                self.remember(now, source, Ended::Arrived { offset, sequence, reliable });
+                self.outputs.push_back(Output::Arrived(Arrival { origin, id: StreamId(id), blob }));
+            }
+            Err(error) => self.end_broken(now, &source.0, source.1, context, &error),
+        }
+    }
+
+    /// Ends a stream that cannot be received, and tells its sender.
+    fn give_up(&mut self, now: Instant, origin: &Fqcn, id: u64, error: &ReceiveError) {
+        let Some(stream) = self.incoming.remove(&(origin.clone(), id)) else { return };
+        self.held -= stream.held().min(self.held);
+        let Incoming { channel, topic, request_id, reliable, .. } = stream;
+        self.end_broken(now, origin, id, Context { channel, topic, request_id, reliable }, error);
+    }
+
+    fn end_broken(&mut self, now: Instant, origin: &Fqcn, id: u64, context: Context, error: &ReceiveError) {
+        self.stats.failed += 1;
+        let too_big = matches!(error, ReceiveError::TooBig { .. });
+        let mut headers =
+            error_headers(id, &error.to_string(), if too_big { fault::TOO_BIG } else { fault::GENERAL });
+        headers.set(key::CHANNEL, &context.channel);
+        headers.set(key::TOPIC, &context.topic);
+        if let Some(request_id) = &context.request_id {
+            headers.set(key::REQUEST, request_id);
+        }
+        // older senders look for errors among the acknowledgements
+        self.outputs.push_back(Output::Send(notice(origin.clone(), ERROR, headers.clone())));
+        let again = notice(origin.clone(), ACK, headers);
+        self.outputs.push_back(Output::Send(again.clone()));
+        self.remember(now, (origin.clone(), id), Ended::Failed { notice: context.reliable.then_some(again) });
+        if let Some(request_id) = context.request_id {
+            let error = StreamError::Rejected { code: None, reason: error.to_string() };
+            self.outputs.push_back(Output::Broken { origin: origin.clone(), request_id, error });
+        }
+    }
+
+    /// The sender itself gave a stream up.
+    fn receive_abandoned(&mut self, now: Instant, origin: &Fqcn, id: u64, message: &Message) {
+        let source = (origin.clone(), id);
+        let Some(stream) = self.incoming.remove(&source) else { return };
+        self.held -= stream.held().min(self.held);
+        self.stats.failed += 1;
+        self.remember(now, source, Ended::Failed { notice: None });
+        if let Some(request_id) = stream.request_id {
+            let reason = message.headers.str(key::ERROR).unwrap_or_default().to_owned();
+            let error = StreamError::Rejected { code: None, reason };
+            self.outputs.push_back(Output::Broken { origin: origin.clone(), request_id, error });
+        }
+    }
+
+    fn receive_ack(&mut self, now: Instant, origin: &Fqcn, id: StreamId, message: &Message) {
+        let Some(stream) = self.outgoing.get_mut(&id).filter(|stream| stream.target == *origin) else {
+            return;
+        };
+        let offset = message.headers.u64(key::OFFSET).unwrap_or_default();
+        if stream.acknowledge(now, offset, message.headers.u64(key::SEQUENCE)) {
+            if let Some(request_id) = stream.request_id.clone() {
+                self.outputs.push_back(Output::Moved { request_id });
+            }
+            self.stand_in_line(id);
+            self.settle_if_done(id);
+        }
+    }
+
+    fn receive_error(&mut self, origin: &Fqcn, id: StreamId, message: &Message) {
+        let Some(stream) = self.outgoing.get(&id) else { return };
+        let headers = &message.headers;
+        // whoever reports must be the target, or somebody on the way to it; and speak of this stream
+        let by_target =
+            stream.target == *origin || headers.str(key::UNREACHED) == Some(stream.target.as_str());
+        let same = |key, expected: Option<&str>| headers.str(key).is_none_or(|text| Some(text) == expected);
+        let about_it = same(key::CHANNEL, Some(&stream.channel))
+            && same(key::TOPIC, Some(&stream.topic))
+            && same(key::REQUEST, stream.request_id.as_deref());
+        if !by_target || !about_it {
+            return self.drop_malformed();
+        }
+        let reason = headers.str(key::ERROR).unwrap_or_default().to_owned();
+        let code = message.return_code();
+        let error = match headers.str(key::ERROR_KIND) {
+            Some(fault::TOO_BIG) => StreamError::TooBig { reason },
+            _ if stream.target != *origin => StreamError::Returned { by: origin.clone(), reason },
+            Some(_) | None => StreamError::Rejected { code, reason },
+        };
+        self.fail(id, error);
+    }
+
+    fn remember(&mut self, now: Instant, source: Source, ended: Ended) {
+        while self.ended_in_order.len() >= self.config.max_remembered.max(1) {
+            if let Some((_, oldest)) = self.ended_in_order.pop_front() {
+                self.ended.remove(&oldest);
+            }
+        }
+        let until = now + self.config.retry_timeout + self.config.retry_wait;
+        self.ended_in_order.push_back((until, source.clone()));
+        self.ended.insert(source, ended);
+    }
+
+    fn drop_malformed(&mut self) {
+        self.stats.malformed += 1;
+    }
+}
+
+/// What an error says of its stream.
+struct Context {
+    channel: String,
+    topic: String,
+    request_id: Option<String>,
+    reliable: bool,
+}
+
+impl Context {
+    fn of(message: &Message) -> Self {
+        let headers = &message.headers;
+        let text = |key| headers.str(key).unwrap_or_default().to_owned();
+        Self {
+            channel: text(key::CHANNEL),
+            topic: text(key::TOPIC),
+            request_id: headers.str(key::REQUEST).map(str::to_owned),
+            reliable: headers.bool(key::RELIABLE).unwrap_or_default(),
+        }
+    }
+}
+
+fn ack(target: Fqcn, id: u64, offset: u64, sequence: u64) -> Notice {
+    let mut headers = Headers::new();
+    headers.set(key::ID, id);
+    headers.set(key::KIND, kind::ACK);
+    headers.set(key::OFFSET, offset);
+    headers.set(key::SEQUENCE, sequence);
+    notice(target, ACK, headers)
+}
+
+fn error_headers(id: u64, reason: &str, fault: &str) -> Headers {
+    let mut headers = Headers::new();
+    headers.set(key::ID, id);
+    headers.set(key::KIND, kind::ERROR);
+    headers.set(key::ERROR, reason);
+    headers.set(key::ERROR_KIND, fault);
+    headers
+}
+
+fn notice(target: Fqcn, topic: &'static str, mut headers: Headers) -> Notice {
+    headers.set(cell_key::PAYLOAD_LEN, 0u64);
+    Notice { target, topic, headers, payload: Payload::none(), optional: true }
+}
