@@ -37,6 +37,7 @@ mod error;
 mod msgpack;
 mod npy;
 mod object;
+mod reference;
 mod section;
 mod shareable;
 mod value;
