@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use locule_cell::{Cell, Request, RequestError};
 use locule_component::{RunContext, TaskFilter};
+use locule_download::{FetchError, FetchLimits, fetch};
 use locule_fobs::{PeerContext, Shareable};
 use locule_identity::Session;
 use locule_message::{Fqcn, FqcnError, ReturnCode};
@@ -161,7 +162,15 @@ impl JobCommunicator {
         let pulled = TaskReply::from_parts(&reply.headers, &reply.payload)?;
         let elapsed_ms = millis(started.elapsed());
         match pulled {
-            TaskReply::Task(task) => {
+            TaskReply::Task(mut task) => {
+                let cell = &self.conversation.cell;
+                let (holder, limits) = (Fqcn::server(), FetchLimits::default());
+                let fetch = fetch(cell, &mut task.data, &holder, &limits);
+                let fetched = tokio::select! {
+                    fetched = fetch => fetched?,
+                    () = self.cancel.cancelled() => return Err(PullError::Cancelled),
+                };
+                let (bytes, elapsed_ms) = (bytes as u64 + fetched, millis(started.elapsed()));
                 tracing::debug!(task = redact(&task.name), bytes, elapsed_ms, "task pulled");
                 Ok(Pulled::Task(task))
             }
@@ -288,6 +297,9 @@ pub enum PullError {
     /// The answer made no sense.
     #[error("task is not understood")]
     Answer(#[from] DecodeError),
+    /// The task's arrays could not be fetched.
+    #[error("arrays of the task cannot be fetched")]
+    Fetch(#[from] FetchError),
     /// The question cannot be put on the wire.
     #[error("pull cannot be encoded")]
     Encode(#[from] EncodeError),

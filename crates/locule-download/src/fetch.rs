@@ -28,7 +28,7 @@ pub struct FetchLimits {
 impl Default for FetchLimits {
     fn default() -> Self {
         let pauses = [2, 4, 8].map(Duration::from_secs).to_vec();
-        Self { max_bytes: 16 << 30, max_sources: 64, patience: Duration::from_secs(60), pauses }
+        Self { max_bytes: 4 << 30, max_sources: 64, patience: Duration::from_secs(60), pauses }
     }
 }
 
@@ -39,6 +39,14 @@ pub enum FetchError {
     /// The source is no cell.
     #[error("source is no valid cell")]
     Source(#[from] FqcnError),
+    /// The source is not one that the sender may refer to.
+    #[error("source {by} is not {holder} nor below it")]
+    Foreign {
+        /// The source.
+        by: Fqcn,
+        /// Who should hold the arrays.
+        holder: Fqcn,
+    },
     /// The message refers to more sources than it may.
     #[error("more than {0} sources")]
     TooManySources(usize),
@@ -89,6 +97,7 @@ impl FetchError {
         match self {
             Self::Request { error, .. } => error.is_retryable(),
             Self::Source(_)
+            | Self::Foreign { .. }
             | Self::TooManySources(_)
             | Self::Download { .. }
             | Self::Item { .. }
@@ -101,9 +110,16 @@ impl FetchError {
 /// Fetches every array that `shareable` refers to and puts it in the place of its reference. Returns how
 /// many bytes were fetched.
 ///
+/// Who sent the shareable wrote the references, so only `holder` and the cells below it are asked.
+///
 /// # Errors
 /// [`FetchError`]; the shareable is as it was then.
-pub async fn fetch(cell: &Cell, shareable: &mut Shareable, limits: &FetchLimits) -> Result<u64, FetchError> {
+pub async fn fetch(
+    cell: &Cell,
+    shareable: &mut Shareable,
+    holder: &Fqcn,
+    limits: &FetchLimits,
+) -> Result<u64, FetchError> {
     let mut sources: HashMap<Arc<DownloadSource>, HashMap<String, Array>> = HashMap::new();
     shareable.visit_array_refs(&mut |reference| {
         if reference.kind == RefKind::Tensor {
@@ -120,6 +136,9 @@ pub async fn fetch(cell: &Cell, shareable: &mut Shareable, limits: &FetchLimits)
     let mut fetched = 0;
     for (source, arrays) in &mut sources {
         let by: Fqcn = source.fqcn.parse()?;
+        if !holder.contains(&by) {
+            return Err(FetchError::Foreign { by, holder: holder.clone() });
+        }
         let left = limits.max_bytes - fetched;
         for item in download(cell, &by, &source.ref_id, left, limits).await? {
             fetched += item.len() as u64;

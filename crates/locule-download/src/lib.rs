@@ -31,7 +31,7 @@
 //! task.fields.insert("weights", source.offer(vec![weights.clone()], 1, Duration::from_secs(600))?.remove(0));
 //!
 //! // The site fetches it.
-//! fetch(&site, &mut task, &FetchLimits::default()).await?;
+//! fetch(&site, &mut task, &Fqcn::server(), &FetchLimits::default()).await?;
 //! assert_eq!(task.fields.get("weights"), Some(&Value::Array(weights)));
 //! # Ok(())
 //! # }

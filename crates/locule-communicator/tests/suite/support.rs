@@ -6,7 +6,10 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use locule_auth::SessionStamp;
-use locule_cell::{Cell, CellConfig, HandlerError, Incoming, IncomingFilter, LinkFacts, Now, Refusal, Reply};
+use locule_cell::{
+    Cell, CellConfig, HandlerError, Incoming, IncomingFilter, LinkFacts, MessageFilter, Now, Pass, Refusal,
+    Reply,
+};
 use locule_communicator::{Communicator, Credentials, JobCommunicator, Settings};
 use locule_component::{Event, EventBus, EventCx, ObserveError, Observer, RunContext};
 use locule_identity::{Secret, Session, Token, Usage};
@@ -61,7 +64,8 @@ impl Federation {
             let transports = Transports::new().with(network.clone());
             Cell::builder(CellConfig::new(name.parse().unwrap())).transports(transports)
         };
-        let server = cell(server).gate(Arc::new(Ear(heard.clone()))).start();
+        let ear = Arc::new(Ear(heard.clone()));
+        let server = cell(server).gate(ear.clone()).filter(Pass::IncomingRequest, "*", "*", ear).start();
         let site = cell(site).stamp(stamp.clone()).start();
         site.connect(endpoint());
         let cancel = CancellationToken::new();
@@ -139,12 +143,26 @@ pub(crate) fn nothing() -> Result<Reply, HandlerError> {
     Ok(Reply::ok(Payload::none()))
 }
 
-/// Keeps what passes.
+/// Keeps what passes; of streams the whole, not the chunks.
 struct Ear(Arc<Mutex<Vec<Message>>>);
+
+/// A header that only streams have.
+const OF_STREAM: &str = "sm__id";
 
 impl IncomingFilter for Ear {
     fn check(&self, _now: Now, _from: &LinkFacts, message: &Message) -> Result<(), Refusal> {
-        self.0.lock().unwrap().push(message.clone());
+        if !message.headers.contains(OF_STREAM) {
+            self.0.lock().unwrap().push(message.clone());
+        }
+        Ok(())
+    }
+}
+
+impl MessageFilter for Ear {
+    fn apply(&self, _now: Now, message: &mut Message) -> Result<(), Refusal> {
+        if message.headers.contains(OF_STREAM) {
+            self.0.lock().unwrap().push(message.clone());
+        }
         Ok(())
     }
 }

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use locule_cell::{Cell, HandlerError, Incoming, LinkSecurity, Reply};
 use locule_component::{Event, EventBus, RunContext};
-use locule_fobs::Map;
+use locule_download::FetchLimits;
+use locule_fobs::{Map, Shareable};
 use locule_message::{Fqcn, Payload, ReturnCode, key};
 use locule_protocol::{
     Assignment, AuxReply, AuxRequest, DecodeError, GetTask, SubmitReply, SubmitUpdate, TaskReply, aux_topic,
@@ -26,6 +27,7 @@ const WAIT: Duration = Duration::ZERO;
 /// The desk of one job.
 #[derive(Debug)]
 pub(super) struct Desk {
+    pub(super) cell: Cell,
     pub(super) job_id: String,
     /// Sites that take part, by the name of their job's cell.
     pub(super) participants: BTreeMap<Fqcn, String>,
@@ -45,7 +47,7 @@ pub(super) fn open(cell: &Cell, desk: Arc<Desk>) {
     let at = Arc::clone(&desk);
     cell.handle(SubmitUpdate::CHANNEL, SubmitUpdate::TOPIC, move |incoming| {
         let desk = Arc::clone(&at);
-        async move { desk.submit_update(incoming) }
+        async move { desk.submit_update(incoming).await }
     });
     let at = Arc::clone(&desk);
     cell.handle(channel::SERVER_COMMAND, "handle_dead_job", move |incoming| {
@@ -92,22 +94,48 @@ impl Desk {
         cookies
     }
 
-    fn submit_update(&self, incoming: Incoming) -> Result<Reply, HandlerError> {
+    /// Answers once the result is in, with all arrays that it refers to: the site may let go of them then.
+    async fn submit_update(&self, incoming: Incoming) -> Result<Reply, HandlerError> {
         let site = self.participant(&incoming)?;
         self.board.find_again(site);
-        let update =
+        let mut update =
             SubmitUpdate::from_parts(&incoming.headers, &incoming.payload()).map_err(not_understood)?;
         let task = update.task_name.as_str();
         self.fire(&Event::BeforeProcessSubmission { site, task });
         // Whatever became of it, the site may go on: a late or repeated result is no mistake of its own.
-        let outcome = if update.job_id() == self.job_id {
+        let outcome = if update.job_id() != self.job_id {
+            Submitted::Unknown
+        } else if !self.board.wants(site, &update.task_id) {
             self.board.submit(site, &update.task_id, update.result)
         } else {
-            Submitted::Unknown
+            self.fetch_arrays(site, &incoming.origin, &mut update.result).await?;
+            self.board.submit(site, &update.task_id, update.result)
         };
         tracing::debug!(job = self.job_id, site, ?outcome, "result handed in");
         self.fire(&Event::AfterProcessSubmission { site, task: &update.task_name });
         reply(SubmitReply.to_parts())
+    }
+
+    /// Fetches the arrays of a result. One that cannot be had at all counts as a result that failed.
+    async fn fetch_arrays(
+        &self,
+        site: &str,
+        holder: &Fqcn,
+        result: &mut Shareable,
+    ) -> Result<(), HandlerError> {
+        match locule_download::fetch(&self.cell, result, holder, &FetchLimits::default()).await {
+            Ok(0) => {}
+            Ok(bytes) => tracing::debug!(job = self.job_id, site, bytes, "arrays fetched"),
+            Err(error) if error.is_retryable() => {
+                tracing::warn!(job = self.job_id, site, %error, "arrays not fetched");
+                return Err(HandlerError::new(ReturnCode::CommError, error.to_string()));
+            }
+            Err(error) => {
+                tracing::warn!(job = self.job_id, site, %error, "arrays cannot be fetched");
+                *result = Shareable::with_return_code("EXECUTION_RESULT_ERROR");
+            }
+        }
+        Ok(())
     }
 
     fn aux(&self, incoming: &Incoming) -> Result<Reply, HandlerError> {

@@ -131,6 +131,7 @@ impl Job {
         let events = Arc::new(EventBus::new(assembled.observers));
         let (workflow, current) = watch::channel(String::new());
         let desk = Desk {
+            cell: cell.clone(),
             job_id: start.job_id.clone(),
             participants: participants.clone(),
             board: Arc::clone(&board),
