@@ -1,10 +1,10 @@
-//! The running cell on tokio: links, switch and handlers.
+//! The running cell on tokio: links, switch, streams and handlers.
 //!
 //! A [`Cell`] listens, dials, and exchanges requests and replies with other cells by name, directly or
-//! through relays. It runs a `locule-switch` over `locule-transport` links: one task owns the switch,
-//! one task per link shakes hands and moves frames, handlers run beside them. It knows no carrier, no
-//! certificate and no token: carriers come in as [`Transports`](locule_transport::Transports), proof
-//! of identity as a gate, stamps and a link policy.
+//! through relays. It runs a `locule-switch` over `locule-transport` links: one task owns the switch and
+//! the streams, one task per link shakes hands and moves frames, handlers run beside them. It knows no
+//! carrier, no certificate and no token: carriers come in as
+//! [`Transports`](locule_transport::Transports), proof of identity as a gate, stamps and a link policy.
 //!
 //! ```
 //! use std::time::Duration;
