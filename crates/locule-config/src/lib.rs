@@ -3,6 +3,7 @@
 //! A [`Document`] is read from text, merged with others, and its variables are substituted; through all of it each
 //! [`Node`] knows its file, line and column, and its path in the whole. Mistakes are reported the way a compiler
 //! does it, all of a pass at once. The crate opens no files and reads no environment: it is given text and maps.
+//! JSON is read always, YAML with the feature `yaml`.
 //! What a document means is not its business; see `locule-component` for job configurations.
 //!
 //! ```
@@ -29,6 +30,8 @@ mod merge;
 mod node;
 mod substitute;
 mod suggest;
+#[cfg(feature = "yaml")]
+mod yaml;
 
 pub use diagnostic::{Diagnostic, Diagnostics, Related, Severity, Snippet};
 pub use merge::merge;

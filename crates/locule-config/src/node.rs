@@ -25,13 +25,32 @@ impl Document {
     /// # Errors
     /// Every mistake that can be told apart from its neighbours, among them keys that occur twice.
     pub fn parse_json(name: &str, text: &str) -> Result<Document, Diagnostics> {
+        Document::parse(name, text, json::parse)
+    }
+
+    /// Reads YAML: one document, whose plain words mean what they mean to PyYAML (`yes`, `0x10`, `~`; dates and
+    /// `1:30` stay text). Aliases and `<<` are followed, within bounds; tags are refused, but for those of the
+    /// core schema. `name` is how the file is called in messages.
+    ///
+    /// # Errors
+    /// The first mistake of the grammar, and every other one in front of it, among them keys that occur twice.
+    #[cfg(feature = "yaml")]
+    pub fn parse_yaml(name: &str, text: &str) -> Result<Document, Diagnostics> {
+        Document::parse(name, text, crate::yaml::parse)
+    }
+
+    fn parse(
+        name: &str,
+        text: &str,
+        parse: impl FnOnce(&Arc<Source>) -> Result<Node, Diagnostics>,
+    ) -> Result<Document, Diagnostics> {
         let source = Arc::new(Source::new(name, text));
         if text.len() > Self::MAX_LEN {
             let place = Origin { source, span: Span { start: 0, end: 0 } };
             let message = format!("the file has {} bytes, more than {}", text.len(), Self::MAX_LEN);
             return Err(Diagnostic::new(code::TOO_LARGE, message, &place, String::new()).into());
         }
-        let root = json::parse(&source)?;
+        let root = parse(&source)?;
         if root.kind() != NodeKind::Object {
             let message = format!("the file holds {} where an object is expected", root.kind());
             return Err(Diagnostic::at(&root, code::NOT_AN_OBJECT, message).into());
