@@ -73,7 +73,7 @@ fn merge_files(
 }
 
 /// One file of the kit, named as seen from the kit.
-fn parse(workspace: &Workspace, name: &str) -> Result<Document, KitError> {
+pub(crate) fn parse(workspace: &Workspace, name: &str) -> Result<Document, KitError> {
     let file = workspace.root().join(name);
     check_not_open_to_change(&file)?;
     let text = String::from_utf8(read(&file)?).map_err(|_| KitError::NotText { file })?;

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use locule_identity::{Identity, Usage, Verifier};
 
-use crate::{KitError, Workspace};
+use crate::{ConnectionSecurity, KitError, Workspace};
 
 /// Paths of a participant's root, certificate chain and private key; they exist, are files and have
 /// safe permissions.
@@ -39,6 +39,19 @@ impl KitFiles {
             return Err(KitError::OpenKey { file: files.key, mode });
         }
         Ok(files)
+    }
+
+    /// What those are shown who dial a participant that is no server: the pair that provisioning makes for
+    /// its `listening_host`. There need not be one where links are clear.
+    pub(crate) fn of_listener(
+        workspace: &Workspace,
+        security: ConnectionSecurity,
+    ) -> Result<Option<KitFiles>, KitError> {
+        let is_there = workspace.startup().join("server.crt").exists();
+        if !is_there && security == ConnectionSecurity::Clear {
+            return Ok(None);
+        }
+        KitFiles::check(workspace, "rootCA.pem", "server.crt", "server.key").map(Some)
     }
 
     /// The certificate, as it is sent to peers.

@@ -1,7 +1,7 @@
 //! Reads and checks startup kits, and knows where things lie in their workspaces.
 //!
-//! A kit is the folder that provisioning makes for one participant. [`SiteKit`], [`ServerKit`] and
-//! [`AdminKit`] each read one, merge its configuration files and refuse what must not run: a file
+//! A kit is the folder that provisioning makes for one participant. [`SiteKit`], [`ServerKit`],
+//! [`RelayKit`] and [`AdminKit`] each read one, merge its configuration files and refuse what must not run: a file
 //! that is missing, a private key that others can read, a field that makes no sense. Every refusal
 //! names the file and the remedy; mistakes in files are reported together, with line and column.
 //! Kits made by nvflare 2.9.0 are read as they are. The crate writes nothing but the state folder,
@@ -28,6 +28,8 @@ mod admin;
 mod document;
 mod fields;
 mod files;
+mod links;
+mod relay;
 mod server;
 mod site;
 mod workspace;
@@ -35,8 +37,10 @@ mod workspace;
 pub use admin::{AdminKit, UidSource};
 pub use document::job_resources;
 pub use files::KitFiles;
+pub use links::{InternalListener, RelayLink};
+pub use relay::RelayKit;
 pub use server::ServerKit;
-pub use site::{InternalListener, RelayLink, SiteKit, SiteTimeouts};
+pub use site::{SiteKit, SiteTimeouts};
 pub use workspace::{InvalidJobId, RunDir, Workspace};
 
 use std::fmt;
@@ -98,7 +102,7 @@ pub enum KitError {
     NotThisKit {
         /// The folder.
         folder: PathBuf,
-        /// `a site`, `a server` or `an administrator`.
+        /// `a site`, `a server`, `a relay` or `an administrator`.
         wanted: &'static str,
         /// What it is instead, and what to do.
         found: String,

@@ -7,7 +7,8 @@ use std::time::Duration;
 use locule_config::Document;
 
 use crate::fields::Fields;
-use crate::{Address, ConnectionSecurity, KitError, KitFiles, Workspace, document};
+use crate::links::{CommConfig, interface};
+use crate::{Address, ConnectionSecurity, InternalListener, KitError, KitFiles, Workspace, document};
 
 /// What a server's kit says: where to listen, as whom, and for how many.
 #[derive(Clone, Debug)]
@@ -44,6 +45,10 @@ pub struct ServerKit {
     pub admin_timeout: Duration,
     /// The folder of files that come and go by admin commands.
     pub admin_storage: PathBuf,
+    /// Where the server listens for its job processes, if the kit says so.
+    pub internal_listener: Option<InternalListener>,
+    /// Another root that peers' TLS certificates may come from.
+    pub custom_ca: Option<PathBuf>,
     /// All configuration files of the server, merged.
     pub resources: Document,
 }
@@ -57,6 +62,7 @@ impl ServerKit {
         let workspace = Workspace::new(folder.as_ref());
         document::check_is_kit(&workspace, "a server", "fed_server.json")?;
         let resources = document::merged(&workspace, "fed_server.json")?;
+        let comm = CommConfig::document(&workspace)?;
 
         let mut fields = Fields::default();
         let root = resources.root();
@@ -65,7 +71,7 @@ impl ServerKit {
         let cert = fields.text_or(server, "ssl_cert", "server.crt");
         let key = fields.text_or(server, "ssl_private_key", "server.key");
         let target = fields.target(server);
-        let listen = Address { host: listening_host(&target.host), ..target.clone() };
+        let listen = Address { host: interface(&target.host), ..target.clone() };
         let admin_port = fields.port_if_any(server, "admin_port").unwrap_or(target.port);
         let admin_host = fields.text_or(server, "admin_host", &listen.host);
         let admin_listen = Address { host: admin_host, port: admin_port, ..listen.clone() };
@@ -79,11 +85,11 @@ impl ServerKit {
         let max_registration = fields.seconds(root, "max_reg_duration", 60);
         let admin_timeout = fields.seconds(server, "admin_timeout", 10);
         let admin_storage = workspace.root().join(fields.text_or(server, "admin_storage", "transfer"));
+        let comm = CommConfig::read(&mut fields, comm.as_ref());
         fields.finish(&workspace, ())?;
 
         let files = KitFiles::check(&workspace, &ca, &cert, &key)?;
         Ok(ServerKit {
-            workspace,
             project,
             target,
             listen,
@@ -98,6 +104,9 @@ impl ServerKit {
             max_registration,
             admin_timeout,
             admin_storage,
+            internal_listener: comm.internal,
+            custom_ca: workspace.custom_ca(),
+            workspace,
             resources,
         })
     }
@@ -106,11 +115,4 @@ impl ServerKit {
     pub fn state_dir(&self) -> PathBuf {
         self.workspace.state_dir()
     }
-}
-
-/// A loopback host is meant; any other is what sites call the server, not an interface of it.
-fn listening_host(host: &str) -> String {
-    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
-    let loopback = host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|ip| ip.is_loopback());
-    if loopback { host.to_owned() } else { "0".to_owned() }
 }

@@ -7,7 +7,10 @@ use std::time::Duration;
 use locule_config::{Document, Node};
 
 use crate::fields::Fields;
-use crate::{Address, ConnectionSecurity, KitError, KitFiles, Workspace, document};
+use crate::links::CommConfig;
+use crate::{
+    Address, ConnectionSecurity, InternalListener, KitError, KitFiles, RelayLink, Workspace, document,
+};
 
 /// What a site's kit says: whom to dial, as whom, and what runs here.
 ///
@@ -25,6 +28,8 @@ pub struct SiteKit {
     pub server_identity: String,
     /// Certificates and key.
     pub files: KitFiles,
+    /// Certificate and key that the site shows to those who dial it, if it listens for others.
+    pub listener_files: Option<KitFiles>,
     /// Another root that the server's TLS certificate may come from, used with
     /// [`ConnectionSecurity::Tls`] only.
     pub custom_ca: Option<PathBuf>,
@@ -71,40 +76,6 @@ pub struct SiteTimeouts {
     pub heartbeat_interval: Duration,
 }
 
-/// The relay in front of a site.
-///
-/// # Source
-/// nvflare 2.9.0, `local/relay__resources.json`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct RelayLink {
-    /// Where the relay listens.
-    pub address: Address,
-    /// The common name that the relay must prove.
-    pub identity: String,
-    /// The name of the relay's cell; the site's cell is a child of it.
-    pub fqcn: String,
-    /// How the link to the relay is protected.
-    pub connection_security: ConnectionSecurity,
-}
-
-/// Where a parent listens for its job processes.
-///
-/// # Source
-/// nvflare 2.9.0, `internal` of `local/comm_config.json`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct InternalListener {
-    /// The carrier.
-    pub scheme: String,
-    /// The host to listen on.
-    pub host: String,
-    /// The port; any free one if absent.
-    pub port: Option<u16>,
-    /// How the links are protected.
-    pub connection_security: ConnectionSecurity,
-}
-
 impl SiteKit {
     /// Reads and checks the kit in `folder`, which contains `startup` and `local`.
     ///
@@ -114,7 +85,7 @@ impl SiteKit {
         let workspace = Workspace::new(folder.as_ref());
         document::check_is_kit(&workspace, "a site", "fed_client.json")?;
         let resources = document::merged(&workspace, "fed_client.json")?;
-        let comm = document::parse_if_any(&workspace, "local/comm_config.json")?;
+        let comm = CommConfig::document(&workspace)?;
 
         let mut fields = Fields::default();
         let root = resources.root();
@@ -125,7 +96,6 @@ impl SiteKit {
             fields.text_or(client, "ssl_cert", "client.crt"),
             fields.text_or(client, "ssl_private_key", "client.key"),
         ];
-        let comm = comm.as_ref().map(Document::root);
         let address = fields.target(server);
         let timeouts = SiteTimeouts {
             communication: fields.seconds(client, "communication_timeout", 300),
@@ -133,8 +103,7 @@ impl SiteKit {
             register_interval: fields.seconds(client, "client_register_interval", 2),
             heartbeat_interval: fields.seconds(root, "heart_beat_interval", 10),
         };
-        let relay = relay(&mut fields, root);
-        let internal_listener = comm.and_then(|comm| internal_listener(&mut fields, comm));
+        let comm = CommConfig::read(&mut fields, comm.as_ref());
         let project = fields.text(server, "name");
         let server_identity = fields.text_or(server, "identity", &address.host);
         let connection_security = fields.security(client);
@@ -143,21 +112,24 @@ impl SiteKit {
         let auth_identity = fields.text_if_any(client, "auth_identity");
         let auth_identity_map = fields.identity_map(client);
         let require_signed_jobs = fields.flag(root, "require_signed_jobs", true);
-        let allow_adhoc_connections = comm.is_some_and(|comm| fields.flag(comm, "allow_adhoc_conns", false));
-        let backbone_generation = comm.map_or(2, |comm| fields.count(comm, "backbone_conn_gen", 2));
+        let relay = root.get("relay_config").filter(|relay| !relay.is_null());
+        let relay = relay.map(|relay| RelayLink::read(&mut fields, relay, &server_identity));
         let site_config = site_config(&mut fields, root, client);
         fields.finish(&workspace, ())?;
 
         let [ca, cert, key] = names;
         let files = KitFiles::check(&workspace, &ca, &cert, &key)?;
-        let custom_ca = Some(workspace.startup().join("customRootCA.pem")).filter(|file| file.exists());
+        let security =
+            comm.internal.as_ref().map_or(ConnectionSecurity::Clear, |one| one.connection_security);
+        let listener_files = KitFiles::of_listener(&workspace, security)?;
         Ok(SiteKit {
+            custom_ca: workspace.custom_ca(),
             workspace,
             project,
             server: address,
             server_identity,
             files,
-            custom_ca,
+            listener_files,
             connection_security,
             fqsn,
             is_leaf,
@@ -166,47 +138,23 @@ impl SiteKit {
             require_signed_jobs,
             timeouts,
             relay,
-            allow_adhoc_connections,
-            backbone_generation,
-            internal_listener,
+            allow_adhoc_connections: comm.allow_adhoc_connections,
+            backbone_generation: comm.backbone_generation,
+            internal_listener: comm.internal,
             site_config,
             resources,
         })
+    }
+
+    /// What the cell of this site is called; `name` is the site's.
+    pub fn fqcn(&self, name: &str) -> String {
+        self.relay.as_ref().map_or_else(|| name.to_owned(), |relay| relay.cell_below(name))
     }
 
     /// What must outlive the process lies here: `<kit>/state`.
     pub fn state_dir(&self) -> PathBuf {
         self.workspace.state_dir()
     }
-}
-
-fn relay(fields: &mut Fields, root: &Node) -> Option<RelayLink> {
-    let relay = root.get("relay_config")?;
-    let identity = fields.text(relay, "identity");
-    Some(RelayLink {
-        address: fields.address(relay, "address"),
-        identity: fields.text_or(relay, "auth_identity", &identity),
-        fqcn: fields.text(relay, "fqcn"),
-        connection_security: fields.security(relay),
-    })
-}
-
-fn internal_listener(fields: &mut Fields, comm: &Node) -> Option<InternalListener> {
-    let internal = comm.get("internal")?;
-    let Some(resources) = internal.get("resources") else {
-        let scheme = fields.scheme(internal);
-        let connection_security = ConnectionSecurity::Clear;
-        return Some(InternalListener { scheme, host: "localhost".into(), port: None, connection_security });
-    };
-    Some(InternalListener {
-        scheme: fields.scheme(internal),
-        host: fields.text_or(resources, "host", "localhost"),
-        port: fields.port_if_any(resources, "port"),
-        connection_security: match resources.get("connection_security") {
-            Some(_) => fields.security(resources),
-            None => ConnectionSecurity::Clear,
-        },
-    })
 }
 
 /// What goes to the server: `client.site_config`, or else whatever is not for this site's own eyes.

@@ -39,6 +39,11 @@ impl Workspace {
         self.root.join("transfer")
     }
 
+    /// Another root for the TLS of peers, if the kit has one.
+    pub(crate) fn custom_ca(&self) -> Option<PathBuf> {
+        Some(self.startup().join("customRootCA.pem")).filter(|file| file.exists())
+    }
+
     /// What must outlive the process: journals and spools.
     pub fn state_dir(&self) -> PathBuf {
         self.root.join("state")
