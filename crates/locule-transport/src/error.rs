@@ -204,6 +204,14 @@ pub enum LinkError {
         /// The limit, in bytes.
         max: usize,
     },
+    /// The frame does not begin with its own length, by which this carrier would find its end.
+    ///
+    /// When sending only: nothing was sent and the link goes on.
+    #[error("a frame of {len} bytes does not begin with its length")]
+    LengthMismatch {
+        /// Length of the frame, in bytes.
+        len: usize,
+    },
     /// The peer ended the link with a reason of its own.
     #[error("the peer refused the link: {reason}")]
     Refused {

@@ -19,7 +19,8 @@ pub type FrameStream = Pin<Box<dyn Stream<Item = Result<Bytes, LinkError>> + Sen
 
 /// An ordered, reliable, frame-preserving duplex between two neighbours.
 ///
-/// * Frames arrive whole and in order, and an empty frame is a frame.
+/// * Frames arrive whole and in order, and an empty frame is a frame; but a carrier of a bare byte stream
+///   may ask that each begins with its own length ([`LinkError::LengthMismatch`]).
 /// * The queue towards the peer is bounded: when the peer does not read, sending waits.
 /// * Closing `outgoing` ends the peer's `incoming` after all that was sent before it (`None`); the
 ///   other direction lives on.

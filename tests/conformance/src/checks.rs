@@ -14,9 +14,11 @@ use crate::{Fixture, MAX_FRAME_LEN};
 /// How long a writer must make no progress to count as stalled.
 const STALLED: Duration = Duration::from_millis(500);
 
-/// A frame whose bytes tell its number and length apart from every other's, cut in two anywhere.
+/// A frame whose bytes tell its number and length apart from every other's, cut in two anywhere. As far as
+/// it has room, it begins with its length, which some carriers need.
 fn numbered(number: usize, len: usize) -> OutFrame {
-    let mut frame = BytesMut::with_capacity(len);
+    let mut frame = BytesMut::with_capacity(len.max(12));
+    frame.put_u32(len as u32);
     frame.put_u64(number as u64);
     frame.truncate(len);
     frame.extend((frame.len()..len).map(|place| (place * 31 + number * 7) as u8));
@@ -25,8 +27,13 @@ fn numbered(number: usize, len: usize) -> OutFrame {
     OutFrame { head, body }
 }
 
-fn text(text: &'static str) -> OutFrame {
-    OutFrame::from(Bytes::from_static(text.as_bytes()))
+/// A frame that every carrier takes, and that is no other's.
+fn text(text: &str) -> OutFrame {
+    let mut frame = BytesMut::new();
+    frame.put_u32(16 + text.len() as u32);
+    frame.put_bytes(0, 12);
+    frame.put(text.as_bytes());
+    OutFrame::from(frame.freeze())
 }
 
 async fn next(link: &mut Link) -> Bytes {
@@ -59,6 +66,7 @@ pub async fn frames_arrive_whole_and_in_order(fixture: Fixture) {
     let (mut near, mut far) = fixture.link().await;
     let lens =
         [1, 2, 15, 16, 17, 1000, 4095, 4096, 8191, 8193, 16_384, 65_535, 65_537, 300_000, MAX_FRAME_LEN - 1];
+    let lens = lens.map(|len| len.max(fixture.min_frame_len));
     let sending = async {
         for (number, len) in lens.into_iter().enumerate() {
             near.outgoing.feed(numbered(number, len)).await.unwrap();
@@ -73,20 +81,21 @@ pub async fn frames_arrive_whole_and_in_order(fixture: Fixture) {
     tokio::join!(sending, receiving);
 }
 
-/// An empty frame is a frame, and so is the largest one.
-pub async fn frames_of_no_one_and_max_bytes_arrive(fixture: Fixture) {
+/// An empty frame is a frame, where the carrier takes it, and so is the largest one.
+pub async fn the_smallest_and_the_largest_frames_arrive(fixture: Fixture) {
     let (mut near, mut far) = fixture.link().await;
+    let lens = [fixture.min_frame_len, fixture.min_frame_len + 1, MAX_FRAME_LEN, fixture.min_frame_len];
     assert_eq!((near.max_frame_len, far.max_frame_len), (MAX_FRAME_LEN, MAX_FRAME_LEN));
     for (from, to) in [(0, 1), (1, 0)] {
         let ends = &mut [&mut near, &mut far];
         let [from, to] = ends.get_disjoint_mut([from, to]).unwrap();
         let sending = async {
-            for len in [0, 1, MAX_FRAME_LEN, 0] {
+            for len in lens {
                 from.outgoing.send(numbered(len, len)).await.unwrap();
             }
         };
         let receiving = async {
-            for len in [0, 1, MAX_FRAME_LEN, 0] {
+            for len in lens {
                 assert_eq!(next(to).await, numbered(len, len).into_bytes(), "{len} bytes");
             }
         };
@@ -105,8 +114,8 @@ pub async fn a_frame_above_max_is_refused_and_the_link_goes_on(fixture: Fixture)
         );
         end.outgoing.send(text("next")).await.unwrap();
     }
-    assert_eq!(next(&mut far).await, "next");
-    assert_eq!(next(&mut near).await, "next");
+    assert_eq!(next(&mut far).await, text("next").into_bytes());
+    assert_eq!(next(&mut near).await, text("next").into_bytes());
 }
 
 /// The receive limit counts from the next frame, and a frame above it closes the link.
@@ -132,10 +141,10 @@ pub async fn a_frame_above_the_receive_limit_ends_the_link(fixture: Fixture) {
 pub async fn either_end_may_speak_first(fixture: Fixture) {
     let (mut near, mut far) = fixture.link().await;
     far.outgoing.send(text("listener first")).await.unwrap();
-    assert_eq!(next(&mut near).await, "listener first");
+    assert_eq!(next(&mut near).await, text("listener first").into_bytes());
     let (mut near, mut far) = fixture.link().await;
     near.outgoing.send(text("dialer first")).await.unwrap();
-    assert_eq!(next(&mut far).await, "dialer first");
+    assert_eq!(next(&mut far).await, text("dialer first").into_bytes());
 }
 
 /// A closed direction ends properly, once; the other one goes on.
@@ -147,10 +156,10 @@ pub async fn closing_one_direction_leaves_the_other(fixture: Fixture) {
         closer.outgoing.close().await.unwrap();
         closer.outgoing.close().await.unwrap();
         assert!(closer.outgoing.send(text("too late")).await.is_err());
-        assert_eq!(next(other).await, "last");
+        assert_eq!(next(other).await, text("last").into_bytes());
         assert!(other.incoming.next().await.is_none(), "a proper end is no error");
         other.outgoing.send(text("still here")).await.unwrap();
-        assert_eq!(next(closer).await, "still here");
+        assert_eq!(next(closer).await, text("still here").into_bytes());
         other.outgoing.close().await.unwrap();
         assert!(closer.incoming.next().await.is_none(), "a proper end is no error");
     }
@@ -161,15 +170,16 @@ pub async fn what_was_sent_before_a_close_arrives(fixture: Fixture) {
     for near_leaves in [true, false] {
         let (near, far) = fixture.link().await;
         let (mut leaving, mut staying) = if near_leaves { (near, far) } else { (far, near) };
+        let len = |number: usize| (10_000 * number).max(fixture.min_frame_len);
         let leaving = async move {
             for number in 0..20 {
-                leaving.outgoing.feed(numbered(number, 10_000 * number)).await.unwrap();
+                leaving.outgoing.feed(numbered(number, len(number))).await.unwrap();
             }
             leaving.outgoing.close().await.unwrap();
         };
         let staying = async {
             for number in 0..20 {
-                assert_eq!(next(&mut staying).await.len(), 10_000 * number);
+                assert_eq!(next(&mut staying).await.len(), len(number));
             }
             ended(&mut staying).await;
         };
@@ -278,12 +288,12 @@ pub async fn links_of_a_listener_do_not_mix(fixture: Fixture) {
     let (mut second, mut second_far) = fixture.link_to(listener.as_mut()).await;
     second.outgoing.send(text("second")).await.unwrap();
     first.outgoing.send(text("first")).await.unwrap();
-    assert_eq!(next(&mut first_far).await, "first");
-    assert_eq!(next(&mut second_far).await, "second");
+    assert_eq!(next(&mut first_far).await, text("first").into_bytes());
+    assert_eq!(next(&mut second_far).await, text("second").into_bytes());
     drop(first);
     ended(&mut first_far).await;
     second_far.outgoing.send(text("still here")).await.unwrap();
-    assert_eq!(next(&mut second).await, "still here");
+    assert_eq!(next(&mut second).await, text("still here").into_bytes());
 }
 
 /// An `accept` that is given up loses no link.
@@ -302,15 +312,15 @@ pub async fn accept_is_cancel_safe(fixture: Fixture) {
     while far.len() < LINKS {
         far.push(listener.accept().await);
     }
-    for (link, number) in near.iter_mut().zip(0..) {
-        link.outgoing.send(OutFrame::new(vec![number], "")).await.unwrap();
+    for (number, link) in near.iter_mut().enumerate() {
+        link.outgoing.send(numbered(number, 16)).await.unwrap();
     }
     let mut seen = Vec::new();
     for link in far {
-        seen.push(next(&mut link.unwrap()).await[0]);
+        seen.push(next(&mut link.unwrap()).await);
     }
     seen.sort_unstable();
-    assert_eq!(seen, (0..LINKS as u8).collect::<Vec<_>>());
+    assert_eq!(seen, (0..LINKS).map(|number| numbered(number, 16).into_bytes()).collect::<Vec<_>>());
 }
 
 /// Nobody there: an error at once, and one after which it makes sense to try again.
@@ -343,10 +353,10 @@ pub async fn a_dropped_listener_frees_its_address_and_keeps_its_links(fixture: F
         }
     };
     near.outgoing.send(text("still here")).await.unwrap();
-    assert_eq!(next(&mut far).await, "still here");
+    assert_eq!(next(&mut far).await, text("still here").into_bytes());
     let (mut near, mut far) = fixture.link_to(listener.as_mut()).await;
     near.outgoing.send(text("new here")).await.unwrap();
-    assert_eq!(next(&mut far).await, "new here");
+    assert_eq!(next(&mut far).await, text("new here").into_bytes());
 }
 
 /// Protection, certificate and name of the peer are surfaced, at both ends.

@@ -15,6 +15,7 @@
 //!         nowhere: Endpoint::parse("pigeon://127.0.0.1:1").expect("an endpoint"),
 //!         security: locule_transport::Security::Clear,
 //!         names: None,
+//!         min_frame_len: 0,
 //!     }
 //! }
 //! // In a test: `conformance::all!(fixture(pigeons()));`
@@ -46,6 +47,9 @@ pub struct Fixture {
     pub security: Security,
     /// Common names of the certificates of the listening and the dialling end.
     pub names: Option<[&'static str; 2]>,
+    /// Smallest frame that the carrier takes, in bytes. The suite's frames of 4 bytes and more begin with
+    /// their length.
+    pub min_frame_len: usize,
 }
 
 impl Fixture {
@@ -74,7 +78,7 @@ macro_rules! all {
     ($fixture:expr) => {
         $crate::all! { @each $fixture;
             frames_arrive_whole_and_in_order,
-            frames_of_no_one_and_max_bytes_arrive,
+            the_smallest_and_the_largest_frames_arrive,
             a_frame_above_max_is_refused_and_the_link_goes_on,
             a_frame_above_the_receive_limit_ends_the_link,
             either_end_may_speak_first,

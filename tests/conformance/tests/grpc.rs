@@ -17,6 +17,7 @@ fn grpc() -> Fixture {
         nowhere: Endpoint::parse("grpc://127.0.0.1:1").unwrap(),
         security: Security::Clear,
         names: None,
+        min_frame_len: 0,
     }
 }
 

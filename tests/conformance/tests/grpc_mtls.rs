@@ -43,6 +43,7 @@ fn grpc_mtls() -> Fixture {
         nowhere: Endpoint::parse("grpc://127.0.0.1:1").unwrap(),
         security: Security::Mutual,
         names: Some(["server", "site-1"]),
+        min_frame_len: 0,
     }
 }
 

@@ -17,6 +17,7 @@ fn mem() -> Fixture {
         nowhere: Endpoint::parse("mem://nobody").unwrap(),
         security: Security::Internal,
         names: None,
+        min_frame_len: 0,
     }
 }
 

@@ -1,0 +1,189 @@
+//! One connection: its bytes, and who is at its other end.
+
+use std::fmt;
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::{Buf, Bytes, BytesMut};
+use locule_transport::{DialError, Endpoint, PeerInfo, Security};
+use rustls::ClientConfig;
+use rustls_pki_types::{CertificateDer, ServerName};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, lookup_host};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::timeout;
+use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
+use tokio_util::either::Either;
+
+use crate::HANDSHAKE_TIME;
+
+/// A TCP connection, clear or under TLS.
+pub struct Connection {
+    io: Either<TcpStream, TlsStream<TcpStream>>,
+    /// Bytes to be read before those of `io`.
+    unread: BytesMut,
+    peer: PeerInfo,
+    /// A listener's connection keeps its place as long as it exists.
+    _place: Option<OwnedSemaphorePermit>,
+}
+
+impl Connection {
+    /// Who is at the other end: address, protection and certificates, but no common name.
+    pub fn peer(&self) -> &PeerInfo {
+        &self.peer
+    }
+
+    /// Gives back bytes that were read too far; they are read again, before all others.
+    pub fn unread(&mut self, bytes: BytesMut) {
+        self.unread = bytes;
+    }
+
+    /// Brings an accepted connection through its TLS handshake.
+    pub(crate) async fn accepted(
+        tcp: TcpStream,
+        address: SocketAddr,
+        tls: Option<TlsAcceptor>,
+        place: OwnedSemaphorePermit,
+    ) -> io::Result<Self> {
+        tcp.set_nodelay(true)?;
+        let address = shown(address);
+        let (io, peer) = match tls {
+            None => (Either::Left(tcp), PeerInfo::new(address, Security::Clear)),
+            Some(acceptor) => {
+                let secured = timeout(HANDSHAKE_TIME, acceptor.accept(tcp)).await??;
+                let certificates = certificates(secured.get_ref().1.peer_certificates());
+                let security = if certificates.is_empty() { Security::ServerOnly } else { Security::Mutual };
+                let peer = PeerInfo { certificates, ..PeerInfo::new(address, security) };
+                (Either::Right(secured.into()), peer)
+            }
+        };
+        Ok(Self { io, unread: BytesMut::new(), peer, _place: Some(place) })
+    }
+}
+
+pub(crate) async fn connect(to: &Endpoint, tls: Option<&Arc<ClientConfig>>) -> Result<Connection, DialError> {
+    let (tcp, address) = connect_tcp(to).await?;
+    let (io, peer) = match tls {
+        None => (Either::Left(tcp), PeerInfo::new(shown(address), Security::Clear)),
+        Some(config) => {
+            let secured = secure(to, tcp, address, config).await?;
+            let certificates = certificates(secured.get_ref().1.peer_certificates());
+            let shows_ours = config.client_auth_cert_resolver.has_certs();
+            let security = if shows_ours { Security::Mutual } else { Security::ServerOnly };
+            let peer = PeerInfo { certificates, ..PeerInfo::new(shown(address), security) };
+            (Either::Right(secured.into()), peer)
+        }
+    };
+    Ok(Connection { io, unread: BytesMut::new(), peer, _place: None })
+}
+
+async fn connect_tcp(to: &Endpoint) -> Result<(TcpStream, SocketAddr), DialError> {
+    if to.is_all_interfaces() {
+        return Err(DialError::invalid(to, "host 0 means all interfaces and can only be listened on"));
+    }
+    let port = match to.port() {
+        None | Some(0) => return Err(DialError::invalid(to, "the port is missing")),
+        Some(port) => port,
+    };
+    let addresses = lookup_host((to.host(), port))
+        .await
+        .map_err(|source| DialError::UnknownHost { endpoint: to.clone(), source })?;
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for address in addresses {
+        match TcpStream::connect(address).await {
+            Ok(tcp) => {
+                tcp.set_nodelay(true).map_err(|error| DialError::from_io(to, error))?;
+                return Ok((tcp, address));
+            }
+            Err(error) => last = error,
+        }
+    }
+    Err(DialError::from_io(to, last))
+}
+
+async fn secure(
+    to: &Endpoint,
+    tcp: TcpStream,
+    address: SocketAddr,
+    config: &Arc<ClientConfig>,
+) -> Result<tokio_rustls::client::TlsStream<TcpStream>, DialError> {
+    // A host that cannot stand in a certificate is known by its address: not every carrier checks names.
+    let name = ServerName::try_from(to.host().to_owned())
+        .unwrap_or_else(|_| ServerName::IpAddress(address.ip().into()));
+    let handshake = TlsConnector::from(Arc::clone(config)).connect(name, tcp);
+    match timeout(HANDSHAKE_TIME, handshake).await {
+        Ok(Ok(secured)) => Ok(secured),
+        Ok(Err(error)) => Err(tls_error(to, error)),
+        Err(_) => Err(DialError::TimedOut { endpoint: to.clone(), after: HANDSHAKE_TIME }),
+    }
+}
+
+fn tls_error(to: &Endpoint, error: io::Error) -> DialError {
+    match error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>()) {
+        Some(rustls::Error::InvalidMessage(_)) => {
+            DialError::NotOurProtocol { endpoint: to.clone(), reason: "it does not speak TLS".to_owned() }
+        }
+        Some(_) => DialError::Untrusted { endpoint: to.clone(), source: error.into() },
+        None => DialError::from_io(to, error),
+    }
+}
+
+/// An address for a person: an IPv4 peer of a socket for both kinds looks like one.
+fn shown(address: SocketAddr) -> String {
+    SocketAddr::new(address.ip().to_canonical(), address.port()).to_string()
+}
+
+fn certificates(chain: Option<&[CertificateDer<'_>]>) -> Vec<Bytes> {
+    chain.unwrap_or_default().iter().map(|der| Bytes::copy_from_slice(der)).collect()
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if !self.unread.is_empty() {
+            let part = self.unread.len().min(buf.remaining());
+            buf.put_slice(&self.unread[..part]);
+            self.unread.advance(part);
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(&mut self.io).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").field("peer", &self.peer.address).finish_non_exhaustive()
+    }
+}

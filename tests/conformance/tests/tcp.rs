@@ -1,0 +1,24 @@
+//! TCP without encryption.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::sync::Arc;
+
+use conformance::{Fixture, MAX_FRAME_LEN};
+use locule_transport::{Endpoint, Security};
+use locule_transport_tcp::TcpTransport;
+
+fn tcp() -> Fixture {
+    let carrier = Arc::new(TcpTransport::clear().with_max_frame_len(MAX_FRAME_LEN));
+    Fixture {
+        listening: carrier.clone(),
+        dialling: carrier,
+        at: Endpoint::parse("tcp://127.0.0.1:0").unwrap(),
+        nowhere: Endpoint::parse("tcp://127.0.0.1:1").unwrap(),
+        security: Security::Clear,
+        names: None,
+        min_frame_len: TcpTransport::MIN_FRAME_LEN,
+    }
+}
+
+conformance::all!(tcp());
