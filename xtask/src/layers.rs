@@ -11,10 +11,11 @@ use crate::shell;
 const RUNTIME: [&str; 5] = ["tokio", "tonic", "prost", "rustls", "openssl"];
 
 /// Libraries that only one crate may name.
-const SOLE_USERS: [(&str, &str); 6] = [
+const SOLE_USERS: [(&str, &str); 7] = [
     ("tonic", "locule-transport-grpc"),
     ("tonic-prost", "locule-transport-grpc"),
     ("prost", "locule-transport-grpc"),
+    ("tungstenite", "locule-transport-ws"),
     ("openssl", "locule-identity-openssl"),
     ("tracing-subscriber", "locule"),
     ("anyhow", "locule"),

@@ -165,7 +165,6 @@ impl<'a> Pump<'a> {
         let mut protocol = LinkConfig::new(config.switch.name.as_str(), side);
         protocol.software = Some(concat!("locule/", env!("CARGO_PKG_VERSION")).to_owned());
         protocol.capabilities.clone_from(&config.capabilities);
-        protocol.max_frame_len = protocol.max_frame_len.min(link.max_frame_len);
         protocol.unproven_frame_len = config.unproven_frame_len;
         protocol.handshake_deadline = config.handshake_deadline;
         protocol.idle_ping = config.idle_ping;

@@ -11,14 +11,14 @@ use bytes::{Buf, Bytes, BytesMut};
 use locule_transport::{DialError, Endpoint, PeerInfo, Security};
 use rustls::ClientConfig;
 use rustls_pki_types::{CertificateDer, ServerName};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 use tokio_util::either::Either;
 
-use crate::HANDSHAKE_TIME;
+use crate::{DISCARD_TIME, HANDSHAKE_TIME};
 
 /// A TCP connection, clear or under TLS.
 pub struct Connection {
@@ -41,6 +41,11 @@ impl Connection {
         self.unread = bytes;
     }
 
+    /// Ends the connection in a way that lets the peer read what was written before.
+    pub async fn leave(self) {
+        leave(self).await;
+    }
+
     /// Brings an accepted connection through its TLS handshake.
     pub(crate) async fn accepted(
         tcp: TcpStream,
@@ -53,7 +58,15 @@ impl Connection {
         let (io, peer) = match tls {
             None => (Either::Left(tcp), PeerInfo::new(address, Security::Clear)),
             Some(acceptor) => {
-                let secured = timeout(HANDSHAKE_TIME, acceptor.accept(tcp)).await??;
+                let handshake = acceptor.accept(tcp).into_fallible();
+                let secured = match timeout(HANDSHAKE_TIME, handshake).await? {
+                    Ok(secured) => secured,
+                    Err((error, tcp)) => {
+                        // The peer is to read why.
+                        leave(tcp).await;
+                        return Err(error);
+                    }
+                };
                 let certificates = certificates(secured.get_ref().1.peer_certificates());
                 let security = if certificates.is_empty() { Security::ServerOnly } else { Security::Mutual };
                 let peer = PeerInfo { certificates, ..PeerInfo::new(address, security) };
@@ -62,6 +75,19 @@ impl Connection {
         };
         Ok(Self { io, unread: BytesMut::new(), peer, _place: Some(place) })
     }
+}
+
+/// Says that nothing more comes, and discards what the peer still sends: a system that closes a connection
+/// with something unread discards what was written, too.
+pub(crate) async fn leave(mut io: impl AsyncRead + AsyncWrite + Unpin) {
+    let leaving = async {
+        io.shutdown().await?;
+        let mut discarded = vec![0; 16 << 10];
+        while io.read(&mut discarded).await? > 0 {}
+        io::Result::Ok(())
+    };
+    // Whether the peer has ended or not, it is over.
+    let _: bool = timeout(DISCARD_TIME, leaving).await.is_ok();
 }
 
 pub(crate) async fn connect(to: &Endpoint, tls: Option<&Arc<ClientConfig>>) -> Result<Connection, DialError> {
@@ -116,12 +142,14 @@ async fn secure(
     let handshake = TlsConnector::from(Arc::clone(config)).connect(name, tcp);
     match timeout(HANDSHAKE_TIME, handshake).await {
         Ok(Ok(secured)) => Ok(secured),
-        Ok(Err(error)) => Err(tls_error(to, error)),
+        Ok(Err(error)) => Err(dial_error(to, error)),
         Err(_) => Err(DialError::TimedOut { endpoint: to.clone(), after: HANDSHAKE_TIME }),
     }
 }
 
-fn tls_error(to: &Endpoint, error: io::Error) -> DialError {
+/// Sorts an error of a connection that is not a link yet: a peer that does not accept our certificate may
+/// say so only when it is read from.
+pub fn dial_error(to: &Endpoint, error: io::Error) -> DialError {
     match error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>()) {
         Some(rustls::Error::InvalidMessage(_)) => {
             DialError::NotOurProtocol { endpoint: to.clone(), reason: "it does not speak TLS".to_owned() }

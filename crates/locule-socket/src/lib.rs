@@ -11,7 +11,7 @@
 //! use bytes::Bytes;
 //! use futures_util::{SinkExt, StreamExt};
 //! use locule_socket::{Framing, Header, Outgoing, Sockets, Step, link};
-//! use locule_transport::{Endpoint, Link, LinkError, OutFrame};
+//! use locule_transport::{Endpoint, Link, LinkError, OutFrame, ReceiveLimit};
 //!
 //! struct Lines;
 //!
@@ -40,12 +40,12 @@
 //! let mut listener = sockets
 //!     .listen(&at, |connection| async {
 //!         let peer = connection.peer().clone();
-//!         Ok(link(connection, Lines, peer, 1 << 10))
+//!         Ok(link(connection, Lines, peer, 1 << 10, ReceiveLimit::new(1 << 10)))
 //!     })
 //!     .await?;
 //! let connection = sockets.connect(&listener.local()).await?;
 //! let peer = connection.peer().clone();
-//! let mut near: Link = link(connection, Lines, peer, 1 << 10);
+//! let mut near: Link = link(connection, Lines, peer, 1 << 10, ReceiveLimit::new(1 << 10));
 //!
 //! near.outgoing.send(OutFrame::new("hel", "lo")).await?;
 //! let mut far = listener.accept().await?;
@@ -61,7 +61,7 @@ mod link;
 mod listen;
 mod wire;
 
-pub use connection::Connection;
+pub use connection::{Connection, dial_error};
 pub use link::link;
 pub use wire::{Framing, Header, Outgoing, Step};
 

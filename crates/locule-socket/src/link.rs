@@ -17,17 +17,23 @@ use crate::wire::{Framing, Wire};
 /// What a writer takes before it waits for the stream, in bytes, beside one frame.
 const QUEUE_LEN: usize = 64 << 10;
 
-/// The link that a byte stream is, with frames of up to `max_frame_len` bytes.
+/// The link that a byte stream is: it sends frames of up to `max_frame_len` bytes and receives what
+/// `receive_limit` allows.
 ///
 /// A frame within 16 KiB of stream is copied once when it arrives; a longer one is read into a buffer of
 /// its own, which grows with the bytes that arrived. Inside a frame the peer must send 1 KiB/s. When the
 /// link is dropped before its end, what was sent has five seconds to leave.
-pub fn link<I, F>(io: I, framing: F, peer: PeerInfo, max_frame_len: usize) -> Link
+pub fn link<I, F>(
+    io: I,
+    framing: F,
+    peer: PeerInfo,
+    max_frame_len: usize,
+    receive_limit: ReceiveLimit,
+) -> Link
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     F: Framing,
 {
-    let receive_limit = ReceiveLimit::new(max_frame_len);
     let closed = CancellationToken::new();
     let shared = Arc::new(Shared { wire: Mutex::new(Some(Wire::new(io, framing))), closed: closed.clone() });
     let reader = Reader {

@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use bytes::{Buf, BufMut as _, Bytes, BytesMut};
 use locule_transport::{LinkError, OutFrame, ReceiveLimit};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep, sleep, timeout};
 use tokio_util::io::{poll_read_buf, poll_write_buf};
 
-use crate::{DISCARD_TIME, LEAVE_TIME};
+use crate::LEAVE_TIME;
+use crate::connection::leave;
 
 /// What is read at a time, in bytes; frames that lie within are copied out, longer ones have a buffer of
 /// their own that is read into.
@@ -269,13 +270,12 @@ where
     ) -> Poll<Option<Result<Bytes, LinkError>>> {
         loop {
             while let Some(step) = self.step(limit.get())? {
+                if !self.framing.is_inside() {
+                    self.close_window();
+                }
                 match step {
-                    Step::Frame(frame) => {
-                        self.close_window();
-                        return Poll::Ready(Some(Ok(frame)));
-                    }
-                    Step::Nothing if self.framing.is_inside() => {}
-                    Step::Nothing => self.close_window(),
+                    Step::Frame(frame) => return Poll::Ready(Some(Ok(frame))),
+                    Step::Nothing => {}
                     Step::Answer(bytes) => self.answer(bytes),
                     Step::End => return Poll::Ready(None),
                 }
@@ -389,15 +389,10 @@ where
         }
     }
 
-    /// Takes leave of the peer: what was sent leaves, and what it still sends is discarded, since a system
-    /// that closes a connection with something unread discards what was sent, too.
+    /// Takes leave of the peer: what was sent has some time to go.
     pub(crate) async fn linger(mut self) {
         if let Ok(Ok(())) = timeout(LEAVE_TIME, poll_fn(|cx| self.poll_end(cx))).await {
-            let mut discarded = vec![0; CHUNK];
-            let discarding =
-                async { while self.io.read(&mut discarded).await.is_ok_and(|count| count > 0) {} };
-            // Whether the peer has ended or not, it is over.
-            let _: bool = timeout(DISCARD_TIME, discarding).await.is_ok();
+            leave(self.io).await;
         }
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{FutureExt, SinkExt, StreamExt};
 use locule_socket::{Framing, Header, Outgoing, Step, link};
-use locule_transport::{Link, LinkError, OutFrame, PeerInfo, Security};
+use locule_transport::{Link, LinkError, OutFrame, PeerInfo, ReceiveLimit, Security};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::time::{Instant, sleep};
 
@@ -76,7 +76,8 @@ fn frame(body: &[u8]) -> Vec<u8> {
 /// The raw end of a stream, and the link that its other end is.
 fn over_memory(capacity: usize) -> (DuplexStream, Link) {
     let (raw, io) = duplex(capacity);
-    (raw, link(io, Kinds::default(), PeerInfo::new("memory", Security::Internal), MAX_FRAME_LEN))
+    let limit = ReceiveLimit::new(MAX_FRAME_LEN);
+    (raw, link(io, Kinds::default(), PeerInfo::new("memory", Security::Internal), MAX_FRAME_LEN, limit))
 }
 
 #[tokio::test(start_paused = true)]
@@ -126,11 +127,18 @@ async fn a_slow_peer_that_goes_on_is_waited_for() {
 #[tokio::test(start_paused = true)]
 async fn an_idle_peer_is_not_a_slow_one() {
     let (mut raw, mut link) = over_memory(1 << 20);
-    raw.write_all(&piece(b'?', 0, &[])).await.unwrap();
-    for _ in 0..3 {
+    for begun in [piece(b'?', 0, &[]), frame(b"abc"), frame(b"abc")] {
+        raw.write_all(&begun[..3]).await.unwrap();
+        assert!(link.incoming.next().now_or_never().is_none());
+        raw.write_all(&begun[3..]).await.unwrap();
+        if begun[0] == b'f' {
+            assert_eq!(link.incoming.next().await.unwrap().unwrap(), "abc");
+        }
         assert!(link.incoming.next().now_or_never().is_none());
         sleep(WINDOW * 100).await;
-        raw.write_all(&frame(b"abc")).await.unwrap();
+        raw.write_all(&frame(b"abc")[..3]).await.unwrap();
+        assert!(link.incoming.next().now_or_never().is_none());
+        raw.write_all(&frame(b"abc")[3..]).await.unwrap();
         assert_eq!(link.incoming.next().await.unwrap().unwrap(), "abc");
     }
 }

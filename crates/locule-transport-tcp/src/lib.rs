@@ -32,7 +32,8 @@ use std::sync::Arc;
 use bytes::Buf as _;
 use locule_socket::{Connection, Framing, Header, Outgoing, Sockets, Step};
 use locule_transport::{
-    BoxFuture, DialError, Endpoint, Link, LinkError, ListenError, Listener, OutFrame, PeerInfo, Transport,
+    BoxFuture, DialError, Endpoint, Link, LinkError, ListenError, Listener, OutFrame, PeerInfo, ReceiveLimit,
+    Transport,
 };
 use rustls::{ClientConfig, ServerConfig};
 
@@ -126,7 +127,7 @@ fn link(connection: Connection, max_frame_len: usize) -> Link {
     let peer = connection.peer();
     let common_name = peer.certificates.first().and_then(|leaf| locule_tls::common_name(leaf));
     let peer = PeerInfo { common_name, ..peer.clone() };
-    locule_socket::link(connection, LengthFirst, peer, max_frame_len)
+    locule_socket::link(connection, LengthFirst, peer, max_frame_len, ReceiveLimit::new(max_frame_len))
 }
 
 /// Frames that begin with their own length, big-endian.

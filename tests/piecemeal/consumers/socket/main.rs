@@ -4,7 +4,7 @@ use std::error::Error;
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use locule_socket::{Connection, Framing, Header, Outgoing, Sockets, Step};
-use locule_transport::{Endpoint, Link, LinkError, OutFrame};
+use locule_transport::{Endpoint, Link, LinkError, OutFrame, ReceiveLimit};
 
 struct Bytewise;
 
@@ -26,7 +26,7 @@ impl Framing for Bytewise {
 
 fn link(connection: Connection) -> Link {
     let peer = connection.peer().clone();
-    locule_socket::link(connection, Bytewise, peer, 1)
+    locule_socket::link(connection, Bytewise, peer, 1, ReceiveLimit::new(1))
 }
 
 #[tokio::main(flavor = "current_thread")]
