@@ -118,7 +118,7 @@ fn is_heartbeat(message: &Message) -> bool {
         && message.topic() == "heart_beat"
 }
 
-fn is_bye(message: &Message) -> bool {
+pub(crate) fn is_bye(message: &Message) -> bool {
     message.kind() == Some(MessageKind::Request)
         && message.channel() == "cellnet.channel"
         && message.topic() == "bye"

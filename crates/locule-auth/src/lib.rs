@@ -1,13 +1,13 @@
-//! Stamps what goes out, gates what comes in, binds links to identities; does no I/O and no cryptography
-//! but hashing.
+//! Stamps what goes out, gates what comes in, binds links to identities; does no I/O and holds no key.
 //!
-//! Four rules for a [`Switch`](locule_switch::Switch), and the table that they share:
+//! Five rules for a [`Switch`](locule_switch::Switch), and the table that they share:
 //!
 //! | type | at | does |
 //! |---|---|---|
 //! | [`SessionStamp`] | a site | puts the site's token on what it sends |
 //! | [`ServerStamp`] | the server | puts the server's own token on what it sends |
 //! | [`ServerGate`] | the server | lets in only what carries a token of the ledger, from where it was granted |
+//! | [`RelayGate`] | a relay | lets through from below only what carries a token that the server signed |
 //! | [`CertificateLinkPolicy`] | everywhere | lets a neighbour bear only the name that its certificate allows |
 //! | [`TokenLedger`] | the server | which tokens are in force, for whom, from where; outlives the process |
 //!
@@ -66,11 +66,13 @@ mod gate;
 mod ledger;
 mod link;
 mod record;
+mod relay;
 mod stamp;
 mod state;
 
 pub use gate::ServerGate;
 pub use ledger::{IssueRefused, Issued, LedgerError, LedgerLimits, Pulse, TokenLedger, TokenRefused};
 pub use link::CertificateLinkPolicy;
+pub use relay::RelayGate;
 pub use stamp::{ServerStamp, SessionStamp};
 pub use state::Holder;

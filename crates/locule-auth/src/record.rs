@@ -53,6 +53,8 @@ pub(crate) struct IssuedToken {
     pub(crate) name: String,
     pub(crate) origin: CellName,
     pub(crate) admin: bool,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) relay: bool,
     pub(crate) organization: Option<String>,
     pub(crate) role: Option<String>,
     pub(crate) fingerprints: Vec<Fingerprint>,

@@ -93,6 +93,7 @@ impl Entry {
             name: self.holder.name.clone(),
             origin: CellName(self.holder.origin.clone()),
             admin: self.holder.party == Party::Admin,
+            relay: self.holder.party == Party::Relay,
             organization: self.holder.organization.clone(),
             role: self.holder.role.clone(),
             fingerprints: self.fingerprints.clone(),
@@ -110,6 +111,7 @@ fn to_record(grant: &Grant) -> Result<IssuedToken, IssueRefused> {
         name: grant.name().to_owned(),
         origin: CellName(origin),
         admin: grant.party() == Party::Admin,
+        relay: grant.party() == Party::Relay,
         organization: identity.and_then(|identity| identity.organization.clone()),
         role: identity.and_then(|identity| identity.role.clone()),
         fingerprints: identity.map(|identity| Fingerprint(identity.fingerprint)).into_iter().collect(),
@@ -195,6 +197,7 @@ impl State {
         }
         let (mut changes, outcome) = match grant.party() {
             Party::Site => self.room_for_site(grant.name(), limits)?,
+            Party::Relay => (self.earlier_of_relay(grant.name()), Issued::default()),
             Party::Admin => (self.room_for_session(grant.name(), limits), Issued::default()),
         };
         changes.push(Change::Issued(issued));
@@ -248,6 +251,13 @@ impl State {
         Ok((displaced, Issued { replaced: old.is_some(), replaced_alive }))
     }
 
+    /// The token that a relay had before.
+    fn earlier_of_relay(&self, name: &str) -> Vec<Change> {
+        let of_it = |entry: &Entry| entry.holder.party == Party::Relay && entry.holder.name == name;
+        let tokens = self.tokens.iter().filter(|(_, entry)| of_it(entry)).map(|(token, _)| *token);
+        tokens.map(|token| Change::Ended { token, why: End::Displaced }).collect()
+    }
+
     /// The oldest sessions that have to go for one more of `name`.
     fn room_for_session(&self, name: &str, limits: &LedgerLimits) -> Vec<Change> {
         let mut all: Vec<_> =
@@ -263,7 +273,11 @@ impl State {
     }
 
     fn insert(&mut self, issued: IssuedToken, seen: Option<Instant>) {
-        let party = if issued.admin { Party::Admin } else { Party::Site };
+        let party = match (issued.admin, issued.relay) {
+            (true, _) => Party::Admin,
+            (false, true) => Party::Relay,
+            (false, false) => Party::Site,
+        };
         if party == Party::Site
             && let Some(old) = self.sites.insert(issued.name.clone(), issued.token)
         {
@@ -277,7 +291,7 @@ impl State {
             organization: issued.organization,
             role: issued.role,
             not_after: issued.not_after.map(from_unix),
-            alive: party == Party::Admin || last_seen.is_some(),
+            alive: party != Party::Site || last_seen.is_some(),
         };
         let order = self.issued;
         self.issued += 1;

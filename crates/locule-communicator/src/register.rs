@@ -12,7 +12,7 @@ use locule_identity::{
 };
 use locule_message::ReturnCode;
 use locule_protocol::{
-    ChallengeReply, ChallengeRequest, ClientType, DecodeError, EncodeError, RegisterReply, RegisterRequest,
+    ChallengeReply, ChallengeRequest, DecodeError, EncodeError, RegisterReply, RegisterRequest,
     RegistrationProof,
 };
 
@@ -135,7 +135,7 @@ impl Communicator {
         let settings = &self.settings;
         let register = RegisterRequest {
             client_name: settings.site_name.clone(),
-            client_type: ClientType::Regular,
+            client_type: settings.client_type,
             client_ip: local_address(),
             project_name: settings.project_name.clone(),
             peer: self.peer(),

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use locule_fobs::Map;
+use locule_protocol::ClientType;
 
 /// Settings of a [`Communicator`](crate::Communicator).
 ///
@@ -14,6 +15,8 @@ pub struct Settings {
     pub project_name: String,
     /// Name of the site; in secure mode the common name of its certificate.
     pub site_name: String,
+    /// As what it registers: a site, or a relay that provisioning knows as one.
+    pub client_type: ClientType,
     /// Common name that the server's certificate must carry.
     pub expected_server: String,
     /// Whether server and site prove who they are. Without it there is no challenge.
@@ -51,6 +54,7 @@ impl Settings {
         Self {
             project_name: project_name.into(),
             site_name: site_name.into(),
+            client_type: ClientType::Regular,
             expected_server: expected_server.into(),
             secure: true,
             simulate: false,

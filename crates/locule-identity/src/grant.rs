@@ -13,9 +13,12 @@ use crate::statement::{SSID, UNSIGNED, encode_signature, proof_text, random_uuid
 /// As what a participant registers. Its cell and its certificate decide, never a header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Party {
-    /// A site, or a relay: a cell whose last segment is the certificate's common name, and a certificate
+    /// A site: a cell whose last segment is the certificate's common name, and a certificate
     /// without a role.
     Site,
+    /// A relay: certificate and cell are as a site's, so only provisioning can say that it is one; see
+    /// [`Proven::into_relay`].
+    Relay,
     /// An administrator's session: a cell `_admin_<uuid>`, and a certificate with a role.
     Admin,
 }
@@ -87,6 +90,16 @@ impl Proven {
     /// As what it registers.
     pub fn party(&self) -> Party {
         self.party
+    }
+
+    /// The same participant as a relay, which provisioning says it is. An administrator stays one.
+    #[must_use]
+    pub fn into_relay(self) -> Self {
+        let party = match self.party {
+            Party::Site | Party::Relay => Party::Relay,
+            Party::Admin => Party::Admin,
+        };
+        Self { party, ..self }
     }
 
     /// The cell it registers from; its token will be good from there and below.

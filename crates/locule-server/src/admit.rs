@@ -89,8 +89,12 @@ async fn register(shared: Arc<Shared>, incoming: Incoming) -> Result<Reply, Hand
     let party = match ask.client_type {
         ClientType::Regular => Party::Site,
         ClientType::Admin => Party::Admin,
-        ClientType::Relay => return Err(unauthenticated("relays cannot register here")),
+        ClientType::Relay => Party::Relay,
     };
+    // Certificates do not tell relays from sites; the kit does.
+    if (party == Party::Relay) != shared.settings.relays.contains(&ask.client_name) && party != Party::Admin {
+        return Err(unauthenticated("provisioning does not know a participant of this kind by that name"));
+    }
     if ask.peer.str(prop::FQSN).is_some_and(|fqsn| fqsn.contains('.')) {
         return Err(unauthenticated("a site below another site cannot register here"));
     }
@@ -106,6 +110,7 @@ async fn register(shared: Arc<Shared>, incoming: Incoming) -> Result<Reply, Hand
             let refused = |error: &dyn std::error::Error| unauthenticated(chain(error));
             let proven =
                 open.verify(&proof, &name, &*server.verifier, SystemTime::now()).map_err(|e| refused(&e))?;
+            let proven = if party == Party::Relay { proven.into_relay() } else { proven };
             if proven.party() != party {
                 return Err(unauthenticated("certificate does not say what the registration says"));
             }

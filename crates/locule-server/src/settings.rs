@@ -1,5 +1,6 @@
 //! What a server is made of, and how it waits.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +18,8 @@ use locule_launcher::Launcher;
 pub struct ServerSettings {
     /// Name of the federation's project; registrations for another are refused.
     pub project: String,
+    /// Names that provisioning gave to relays: no site may register by them, and nobody else as a relay.
+    pub relays: BTreeSet<String>,
     /// Whether a job must carry signatures that chain to the project's root.
     pub require_signed_jobs: bool,
     /// A site that was silent for this long has left (600 s).
@@ -41,6 +44,7 @@ impl ServerSettings {
     pub fn new(project: impl Into<String>) -> Self {
         Self {
             project: project.into(),
+            relays: BTreeSet::new(),
             require_signed_jobs: true,
             heartbeat_timeout: Duration::from_secs(600),
             outcome_wait: Duration::from_secs(900),

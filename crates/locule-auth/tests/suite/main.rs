@@ -9,6 +9,7 @@ mod ledger;
 #[cfg(test)]
 mod link;
 #[cfg(test)]
+mod relay;
 mod scene;
 #[cfg(test)]
 mod stamp;
