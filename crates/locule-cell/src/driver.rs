@@ -14,6 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::task::{self, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use crate::bulk;
 use crate::exchange::{Arrived, Exchange, StreamReplyTo, Todo};
 use crate::handler::{Handlers, Incoming};
 use crate::link::{Admitted, LinkContext, LinkEvent, Order, Up, sleep_until};
@@ -321,6 +322,7 @@ impl Driver {
                     self.exchange.streams.handle(now().instant, &origin, message);
                     self.handle_exchange(Some(&link));
                 }
+                Output::Deliver(delivery) if bulk::is_bulk(&delivery.message) => self.deliver_bulk(delivery),
                 Output::Deliver(delivery) => self.deliver(delivery),
                 Output::Undelivered(message, refusal) => {
                     self.exchange.streams.undelivered(&message, refusal.code, &refusal.reason);
@@ -360,6 +362,13 @@ impl Driver {
             state.under_way += transmit.headers.len() + transmit.body.len();
             // a link that has ended says so itself
             let _ = state.orders.send(Order::Send(transmit));
+        }
+    }
+
+    fn deliver_bulk(&mut self, delivery: Delivery) {
+        match bulk::unpack(self.switch.name(), delivery) {
+            Ok(deliveries) => deliveries.into_iter().for_each(|delivery| self.deliver(delivery)),
+            Err(error) => tracing::debug!(%error, "bulk message dropped"),
         }
     }
 

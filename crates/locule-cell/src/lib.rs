@@ -40,6 +40,7 @@
 //!
 //! Start with [`Cell`], [`Request`] and [`Handler`].
 
+mod bulk;
 mod cell;
 mod config;
 mod connect;

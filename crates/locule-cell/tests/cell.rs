@@ -609,3 +609,35 @@ async fn a_cell_ends_with_its_last_handle() {
     drop(site);
     assert!(server.links().wait_for(Vec::is_empty).await.is_ok());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_bulk_message_of_a_real_cell_is_handled_as_the_messages_in_it() {
+    let file: serde_json::Value =
+        serde_json::from_str(include_str!("../../../tests/vectors/sfm_frames.json")).unwrap();
+    let vectors = file["vectors"].as_array().unwrap();
+    let bulk = vectors.iter().find(|vector| vector["name"].as_str().unwrap().contains("bulk")).unwrap();
+    let frame = bulk["hex"].as_str().unwrap();
+    let frame: Vec<u8> =
+        (0..frame.len()).step_by(2).map(|at| u8::from_str_radix(&frame[at..at + 2], 16).unwrap()).collect();
+    let body_at = 16 + usize::from(u16::from_be_bytes([frame[4], frame[5]]));
+    let (headers, body) = (&frame[16..body_at], Bytes::copy_from_slice(&frame[body_at..]));
+
+    let network = MemTransport::new();
+    let server = cell(&network, "server");
+    server.listen(&at("mem://server")).await.unwrap();
+    let (heard, mut hear) = tokio::sync::mpsc::unbounded_channel();
+    server.handle("task", "echo", move |incoming: Incoming| {
+        let _ = heard.send((incoming.headers.u64("k"), incoming.origin.to_string(), incoming.into_payload()));
+        async { Ok(Reply::ok(Payload::none())) }
+    });
+    let mut peer = Peer::dial(&network, "site-1").await;
+    let frame = peer.protocol.data(headers, body).unwrap();
+    peer.link.outgoing.send(OutFrame::new(frame.head, frame.body)).await.unwrap();
+    for k in 0..3 {
+        let next = tokio::time::timeout(5 * SECOND, hear.recv()).await;
+        let (number, origin, payload) = next.unwrap().unwrap();
+        assert_eq!((number, origin.as_str()), (Some(k), "site-1"));
+        assert_eq!(payload.bytes.len(), 14);
+        assert_eq!(payload.bytes.last(), Some(&(k as u8)));
+    }
+}
