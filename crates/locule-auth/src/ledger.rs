@@ -258,6 +258,21 @@ impl TokenLedger {
         self.read().site(name).map(|entry| Arc::clone(&entry.holder))
     }
 
+    /// When the site of that name was heard of last; `None` if it is not alive.
+    pub fn last_seen(&self, site: &str) -> Option<Instant> {
+        self.read().site(site).and_then(|entry| entry.last_seen)
+    }
+
+    /// The administrator of that name who registered from that very cell.
+    pub fn admin(&self, name: &str, cell: &Fqcn) -> Option<Arc<Holder>> {
+        let state = self.read();
+        let mut holders = state.tokens.values().map(|entry| &entry.holder);
+        let is_theirs = |holder: &&Arc<Holder>| {
+            holder.party == Party::Admin && holder.name == name && holder.origin == *cell
+        };
+        holders.find(is_theirs).map(Arc::clone)
+    }
+
     /// Everybody who holds a token, by name and cell.
     pub fn holders(&self) -> Vec<Arc<Holder>> {
         let mut holders: Vec<_> =

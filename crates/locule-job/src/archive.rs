@@ -1,7 +1,7 @@
 //! Folders into zip archives and back, with limits on what comes from a peer.
 
 use std::fs::{self, File};
-use std::io::{self, Cursor, Read, Write};
+use std::io::{self, BufReader, BufWriter, Cursor, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use zip::result::ZipError;
@@ -39,6 +39,15 @@ pub struct Unpacked {
     pub bytes: u64,
 }
 
+/// Whether what is packed is made smaller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Packing {
+    /// As small as is reasonable: configurations and code.
+    Small,
+    /// As fast as the disk: models, which do not shrink.
+    Fast,
+}
+
 /// Why a folder was not packed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -55,6 +64,15 @@ pub enum PackError {
     /// The archive could not be written.
     #[error("the archive could not be made")]
     Zip(#[from] ZipError),
+    /// The disk did not take it.
+    #[error("cannot write {}", path.display())]
+    Write {
+        /// The archive.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
 }
 
 /// Why an archive was not unpacked; nothing of it is left.
@@ -97,6 +115,15 @@ pub enum UnpackError {
     /// Two entries of one name, or a file where another entry needs a folder.
     #[error("the archive has two entries for one place")]
     Twice,
+    /// The archive cannot be read from the disk.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The archive.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// There is something at the target already.
     #[error("{} exists already", path.display())]
     Occupied {
@@ -134,13 +161,49 @@ pub fn pack_job(job: &Path) -> Result<Vec<u8>, PackError> {
     pack(job, &format!("{name}/"))
 }
 
+/// The contents of a folder as the new file `archive`, flushed; wrapped in a folder called `wrapper` unless
+/// that is empty. Blocking; nothing is left of an archive that could not be made.
+///
+/// # Errors
+/// [`PackError`]; links are not followed but refused.
+pub fn pack_file(
+    folder: &Path,
+    wrapper: &str,
+    archive: &Path,
+    packing: Packing,
+    max_bytes: u64,
+) -> Result<(), PackError> {
+    let write = |source| PackError::Write { path: archive.to_owned(), source };
+    let prefix = if wrapper.is_empty() { String::new() } else { format!("{wrapper}/") };
+    let file = File::create_new(archive).map_err(write)?;
+    let packed = pack_into(BufWriter::new(file), folder, &prefix, packing, max_bytes);
+    let flushed = packed.and_then(|buffer| {
+        let file = buffer.into_inner().map_err(|error| write(error.into_error()))?;
+        file.sync_all().map_err(write)
+    });
+    flushed.inspect_err(|_| drop(fs::remove_file(archive)))
+}
+
 fn pack(folder: &Path, prefix: &str) -> Result<Vec<u8>, PackError> {
-    let limits = Limits::default();
-    let plain = SimpleFileOptions::default()
-        .compression_method(CompressionMethod::Deflated)
-        .last_modified_time(DateTime::default());
+    let max_bytes = Limits::default().max_bytes;
+    Ok(pack_into(Cursor::new(Vec::new()), folder, prefix, Packing::Small, max_bytes)?.into_inner())
+}
+
+fn pack_into<W: Write + Seek>(
+    to: W,
+    folder: &Path,
+    prefix: &str,
+    packing: Packing,
+    max_bytes: u64,
+) -> Result<W, PackError> {
+    let method = match packing {
+        Packing::Small => CompressionMethod::Deflated,
+        Packing::Fast => CompressionMethod::Stored,
+    };
+    let plain =
+        SimpleFileOptions::default().compression_method(method).last_modified_time(DateTime::default());
     let (file, dir) = (plain.unix_permissions(0o644), plain.unix_permissions(0o755));
-    let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
+    let mut zip = ZipWriter::new(to);
     let mut total = 0;
     if !prefix.is_empty() {
         zip.add_directory(prefix.trim_end_matches('/'), dir)?;
@@ -151,17 +214,18 @@ fn pack(folder: &Path, prefix: &str) -> Result<Vec<u8>, PackError> {
             zip.add_directory(name, dir)?;
             continue;
         }
-        zip.start_file(name, file)?;
         let from = File::open(&entry.path).map_err(|source| TreeError::read(&entry.path, source))?;
-        let room = limits.max_bytes - total;
+        let size = from.metadata().map_err(|source| TreeError::read(&entry.path, source))?.len();
+        zip.start_file(name, file.large_file(size >= u64::from(u32::MAX)))?;
+        let room = max_bytes - total;
         let copied = io::copy(&mut from.take(room + 1), &mut zip)
             .map_err(|source| TreeError::read(&entry.path, source))?;
         if copied > room {
-            return Err(PackError::TooLarge { max_bytes: limits.max_bytes });
+            return Err(PackError::TooLarge { max_bytes });
         }
         total += copied;
     }
-    Ok(zip.finish()?.into_inner())
+    Ok(zip.finish()?)
 }
 
 /// Unpacks an archive into the folder `into`, which must not exist yet; its parent must.
@@ -174,14 +238,34 @@ fn pack(folder: &Path, prefix: &str) -> Result<Vec<u8>, PackError> {
 /// # Errors
 /// [`UnpackError`]. Limits hold for what is really unpacked, whatever the archive declares.
 pub fn unpack(archive: &[u8], into: &Path, limits: &Limits) -> Result<Unpacked, UnpackError> {
+    unpack_from(Cursor::new(archive), archive.len() as u64, into, limits)
+}
+
+/// As [`unpack`], of an archive on disk, which is not read into memory.
+///
+/// # Errors
+/// [`UnpackError`].
+pub fn unpack_file(archive: &Path, into: &Path, limits: &Limits) -> Result<Unpacked, UnpackError> {
+    let read = |source| UnpackError::Read { path: archive.to_owned(), source };
+    let file = File::open(archive).map_err(read)?;
+    let size = file.metadata().map_err(read)?.len();
+    unpack_from(BufReader::new(file), size, into, limits)
+}
+
+fn unpack_from(
+    archive: impl Read + Seek,
+    size: u64,
+    into: &Path,
+    limits: &Limits,
+) -> Result<Unpacked, UnpackError> {
     let too_large = UnpackError::TooLarge { max_bytes: limits.max_bytes };
-    if archive.len() as u64 > limits.max_bytes {
+    if size > limits.max_bytes {
         return Err(too_large);
     }
     if into.symlink_metadata().is_ok() {
         return Err(UnpackError::Occupied { path: into.to_owned() });
     }
-    let mut zip = ZipArchive::new(Cursor::new(archive)).map_err(UnpackError::Malformed)?;
+    let mut zip = ZipArchive::new(archive).map_err(UnpackError::Malformed)?;
     if zip.len() > limits.max_entries {
         return Err(UnpackError::TooManyEntries { max_entries: limits.max_entries });
     }
@@ -190,7 +274,7 @@ pub fn unpack(archive: &[u8], into: &Path, limits: &Limits) -> Result<Unpacked, 
     }
 
     let partial = Partial::create(into)?;
-    let growth = (archive.len() as u64).saturating_mul(limits.max_ratio);
+    let growth = size.saturating_mul(limits.max_ratio);
     let mut room = growth.min(limits.max_bytes);
     for index in 0..zip.len() {
         let mut entry = zip.by_index(index).map_err(UnpackError::Malformed)?;

@@ -31,7 +31,9 @@ mod meta;
 mod signature;
 mod tree;
 
-pub use archive::{Limits, PackError, UnpackError, Unpacked, pack_app, pack_job, unpack};
+pub use archive::{
+    Limits, PackError, Packing, UnpackError, Unpacked, pack_app, pack_file, pack_job, unpack, unpack_file,
+};
 pub use folder::{JobError, JobFolder, has_custom_code};
 pub use meta::{DeployTo, JobMeta};
 pub use signature::{

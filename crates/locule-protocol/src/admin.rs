@@ -15,6 +15,8 @@ const ABORT: &str = "train.abort";
 const NOTIFY_JOB_STATUS: &str = "train.notify_job_status";
 const CHECK_STATUS: &str = "train.check_status";
 const SHUTDOWN: &str = "train.shutdown";
+const SHOW_STATS: &str = "info.show_stats";
+const SHOW_ERRORS: &str = "info.show_errors";
 
 const JOB_ID: &str = "job_id";
 const JOB_META: &str = "job_meta";
@@ -131,6 +133,16 @@ pub enum AdminCommand {
     CheckStatus,
     /// Leave and stop.
     Shutdown,
+    /// Tell the statistics of a job that runs.
+    ShowStats {
+        /// The job.
+        job_id: String,
+    },
+    /// Tell the latest errors of a job that runs.
+    ShowErrors {
+        /// The job.
+        job_id: String,
+    },
     /// An order that is not known here. A site answers it with an error.
     Other {
         /// Its topic.
@@ -182,6 +194,8 @@ impl AdminCommand {
             Self::NotifyJobStatus { .. } => NOTIFY_JOB_STATUS,
             Self::CheckStatus => CHECK_STATUS,
             Self::Shutdown => SHUTDOWN,
+            Self::ShowStats { .. } => SHOW_STATS,
+            Self::ShowErrors { .. } => SHOW_ERRORS,
             Self::Other { topic } => topic,
         }
     }
@@ -230,7 +244,9 @@ impl AdminRequest {
                 headers.insert(RESERVATION, token);
                 spec.clone().into()
             }
-            AdminCommand::Abort { job_id } => {
+            AdminCommand::Abort { job_id }
+            | AdminCommand::ShowStats { job_id }
+            | AdminCommand::ShowErrors { job_id } => {
                 headers.insert(JOB_ID, job_id);
                 "".into()
             }
@@ -293,6 +309,8 @@ impl AdminRequest {
             }
             CHECK_STATUS => AdminCommand::CheckStatus,
             SHUTDOWN => AdminCommand::Shutdown,
+            SHOW_STATS => AdminCommand::ShowStats { job_id: job_id()? },
+            SHOW_ERRORS => AdminCommand::ShowErrors { job_id: job_id()? },
             _ => AdminCommand::Other { topic },
         };
         Ok(Self { id, context: AdminContext::from_headers(&mut headers), command })

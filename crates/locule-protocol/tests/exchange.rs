@@ -41,6 +41,8 @@ fn commands() -> Vec<AdminCommand> {
         AdminCommand::Abort { job_id: job_id() },
         AdminCommand::CheckStatus,
         AdminCommand::Shutdown,
+        AdminCommand::ShowStats { job_id: job_id() },
+        AdminCommand::ShowErrors { job_id: job_id() },
         AdminCommand::Other { topic: "sys.shell".into() },
     ]
 }

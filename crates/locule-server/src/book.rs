@@ -7,17 +7,43 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use locule_journal::{AppendError, Journal, ReplayError};
 use serde::{Deserialize, Serialize};
 
-use crate::record::{JobRecord, JobStatus, SiteOutcome, StatusChange};
+use crate::record::{JobRecord, JobStatus, SiteOutcome, StatusChange, Submitter};
 
 /// A change of a job, as the journal keeps it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "entry", rename_all = "snake_case")]
 pub(crate) enum Entry {
-    Submitted { job: String, name: String, time: u64 },
-    Sites { job: String, sites: Vec<String> },
-    Status { job: String, status: JobStatus, time: u64, reason: String },
-    Outcome { job: String, site: String, outcome: SiteOutcome },
-    Round { job: String, done: u64 },
+    Submitted {
+        job: String,
+        name: String,
+        time: u64,
+        #[serde(default)]
+        submitter: Submitter,
+        #[serde(default)]
+        waits: bool,
+    },
+    Sites {
+        job: String,
+        sites: Vec<String>,
+    },
+    Status {
+        job: String,
+        status: JobStatus,
+        time: u64,
+        reason: String,
+    },
+    Outcome {
+        job: String,
+        site: String,
+        outcome: SiteOutcome,
+    },
+    Round {
+        job: String,
+        done: u64,
+    },
+    Deleted {
+        job: String,
+    },
 }
 
 /// Records of all jobs, with the journal that they are the sum of. A look waits for no disk.
@@ -63,18 +89,17 @@ impl Book {
         Ok(Self { records: RwLock::new(records), journal: Mutex::new(journal) })
     }
 
-    /// Ends the jobs that an earlier run of the server left open: nobody runs them any more.
-    pub(crate) fn close_open_jobs(&self, time: u64) -> Result<(), AppendError> {
-        let open: Vec<String> = {
-            let records = self.records.read().unwrap_or_else(PoisonError::into_inner);
-            records.values().filter(|record| !record.status().is_final()).map(|r| r.job_id.clone()).collect()
-        };
-        for job in open {
+    /// Ends the jobs that an earlier run of the server left open: nobody runs them any more. Those that had
+    /// not begun and wait for their sites are the answer instead.
+    pub(crate) fn close_open_jobs(&self, time: u64) -> Result<Vec<JobRecord>, AppendError> {
+        let open = self.records().into_iter().filter(|record| !record.status().is_final());
+        let (waiting, open): (Vec<_>, Vec<_>) = open.partition(JobRecord::still_waits);
+        for JobRecord { job_id: job, .. } in open {
             tracing::warn!(job, "job was running when the server ended, and is closed");
             let (status, reason) = (JobStatus::Abnormal, "server restarted".to_owned());
             self.write(Entry::Status { job, status, time, reason })?;
         }
-        Ok(())
+        Ok(waiting)
     }
 
     /// Writes an entry. Blocks until it is durable; nobody sees it before.
@@ -90,6 +115,14 @@ impl Book {
     /// Notes an entry that the journal does not take, so that it is true as long as the server runs.
     pub(crate) fn note(&self, entry: Entry) {
         apply(&mut self.records.write().unwrap_or_else(PoisonError::into_inner), entry);
+    }
+
+    /// All records, the job that was handed in first at the head.
+    pub(crate) fn records(&self) -> Vec<JobRecord> {
+        let records = self.records.read().unwrap_or_else(PoisonError::into_inner);
+        let mut records: Vec<JobRecord> = records.values().cloned().collect();
+        records.sort_by_key(JobRecord::submitted);
+        records
     }
 
     /// The record of a job.
@@ -109,11 +142,13 @@ pub fn read_records(journal: Box<dyn Journal>) -> Result<BTreeMap<String, JobRec
 
 fn apply(records: &mut BTreeMap<String, JobRecord>, entry: Entry) {
     match entry {
-        Entry::Submitted { job, name, time } => {
+        Entry::Submitted { job, name, time, submitter, waits } => {
             let first = StatusChange { status: JobStatus::Submitted, time, reason: "accepted".into() };
             let record = JobRecord {
                 job_id: job.clone(),
                 name,
+                submitter,
+                waits,
                 sites: Vec::new(),
                 history: vec![first],
                 outcomes: BTreeMap::new(),
@@ -141,6 +176,9 @@ fn apply(records: &mut BTreeMap<String, JobRecord>, entry: Entry) {
             if let Some(record) = records.get_mut(&job) {
                 record.rounds_done = done;
             }
+        }
+        Entry::Deleted { job } => {
+            records.remove(&job);
         }
     }
 }

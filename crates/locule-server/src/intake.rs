@@ -8,16 +8,17 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use locule_fobs::Map;
-use locule_identity::Identity;
 use locule_job::{
-    DeployTo, JobError, JobFolder, JobMeta, Limits, PackError, UnpackError, VerifyError, is_signed, pack_app,
-    unpack, verify_folder,
+    DeployTo, JobError, JobFolder, JobMeta, Limits, PackError, Packing, UnpackError, VerifyError, is_signed,
+    pack_app, pack_file, unpack, unpack_file, verify_folder,
 };
 use locule_journal::AppendError;
+use locule_kit::Workspace;
 use serde_json::{Value, json};
 
 use crate::book::{Entry, seconds};
 use crate::orders::to_map;
+use crate::record::{JobRecord, Submitter};
 use crate::server::Shared;
 
 /// A job that was taken in: everything that its life needs.
@@ -33,46 +34,142 @@ pub(crate) struct Intake {
     pub(crate) submitter: Submitter,
 }
 
-/// Who signed a job.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Submitter {
-    pub(crate) name: String,
-    pub(crate) org: String,
-    pub(crate) role: String,
+/// A packed job, as an administrator sends it.
+#[derive(Clone, Debug)]
+pub struct Package {
+    /// The archive, a zip; it is moved away. On the file system of the kit.
+    pub file: PathBuf,
+    /// The folder in it that is the job.
+    pub folder: String,
+    /// Who sends it.
+    pub submitter: Submitter,
+    /// Whether the sender may bring code.
+    pub may_bring_code: bool,
+    /// The job that it is a copy of.
+    pub cloned_from: Option<String>,
 }
 
-impl From<Identity> for Submitter {
-    fn from(identity: Identity) -> Self {
-        let Identity { common_name, organization, role, .. } = identity;
-        Self { name: common_name, org: organization.unwrap_or_default(), role: role.unwrap_or_default() }
+/// A job as it is handed in.
+#[derive(Debug)]
+pub(crate) enum Source {
+    /// By whoever runs the server; signed by its submitter.
+    Folder(PathBuf),
+    Package(Package),
+}
+
+/// What stays of a job that was handed in, beside its run folder: the whole of it, packed.
+pub(crate) fn package_file(kit: &Workspace, job_id: &str) -> PathBuf {
+    kit.state_dir().join("jobs").join(format!("{job_id}.zip"))
+}
+
+/// The packed job, unpacked for as long as this lives.
+struct Opened(PathBuf);
+
+impl Opened {
+    fn new(shared: &Shared, job_id: &str, package: &Path) -> Result<Self, SubmitError> {
+        let folder = package_file(&shared.kit, job_id).with_extension("open");
+        fs::remove_dir_all(&folder).ok(); // of a run of the server that was killed
+        unpack_file(package, &folder, &Limits::default())?;
+        Ok(Self(folder))
+    }
+
+    fn job(&self, folder: &str) -> Result<JobFolder, SubmitError> {
+        let plain = Path::new(folder).file_name().is_some_and(|name| name == folder);
+        let path = self.0.join(folder);
+        if !plain || !path.is_dir() {
+            return Err(SubmitError::NoFolder { folder: folder.chars().take(96).collect() });
+        }
+        Ok(JobFolder::read(path)?)
+    }
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        // What is left is in nobody's way, and the next attempt removes it.
+        fs::remove_dir_all(&self.0).ok();
     }
 }
 
 impl Intake {
-    /// Checks a job folder and stores it under `job_id`. Blocking.
-    pub(crate) fn take(shared: &Shared, job_id: &str, folder: &Path) -> Result<Self, SubmitError> {
-        let job = JobFolder::read(folder)?;
-        let submitter = signer_of(shared, folder)?;
-        let Some(server_app) = job.meta.app_of("server") else { return Err(SubmitError::NoServerApp) };
-        let mut apps = BTreeMap::new();
-        for (app, _) in &job.meta.deploy_map {
-            apps.insert(app.clone(), Bytes::from(pack_app(&job.app_dir(app))?));
+    /// Checks a job and stores it under `job_id`. Blocking.
+    pub(crate) fn take(shared: &Shared, job_id: &str, source: Source) -> Result<Self, SubmitError> {
+        let kept = package_file(&shared.kit, job_id);
+        let folder = kept.parent().unwrap_or(&kept);
+        let made = shared.kit.make_state_dir().and_then(|_| fs::create_dir_all(folder));
+        made.map_err(|source| SubmitError::Store { path: folder.to_owned(), source })?;
+        match source {
+            Source::Folder(folder) => {
+                let job = JobFolder::read(&folder)?;
+                let submitter = signer_of(shared, &folder)?.unwrap_or_default();
+                let keep = |job: &JobFolder| {
+                    let max_bytes = Limits::default().max_bytes;
+                    Ok(pack_file(&folder, &job.folder_name, &kept, Packing::Small, max_bytes)?)
+                };
+                Self::store(shared, job_id, &job, submitter, None, keep)
+            }
+            Source::Package(package) => {
+                let opened = Opened::new(shared, job_id, &package.file)?;
+                let job = opened.job(&package.folder)?;
+                signer_of(shared, &job.path)?;
+                if job.byoc && !package.may_bring_code {
+                    return Err(SubmitError::CustomCode);
+                }
+                let keep = |_: &JobFolder| {
+                    fs::rename(&package.file, &kept)
+                        .map_err(|source| SubmitError::Store { path: kept.clone(), source })
+                };
+                let Package { submitter, cloned_from, .. } = &package;
+                Self::store(shared, job_id, &job, submitter.clone(), Some(cloned_from), keep)
+            }
         }
+    }
+
+    /// Takes up a job that had not begun when an earlier run of the server ended. Blocking.
+    pub(crate) fn resume(shared: &Shared, record: JobRecord) -> Result<Self, SubmitError> {
+        let JobRecord { job_id, submitter, .. } = record;
+        let run_dir = shared.kit.run_dir(&job_id).map_err(|_| SubmitError::JobId)?.path().to_owned();
+        let document = read_meta(&run_dir)
+            .map_err(|source| SubmitError::Store { path: run_dir.join("meta.json"), source })?;
+        let opened = Opened::new(shared, &job_id, &package_file(&shared.kit, &job_id))?;
+        let job = opened.job(document["job_folder_name"].as_str().unwrap_or_default())?;
+        let apps = pack_apps(&job)?;
+        Ok(Self { job_id, meta: job.meta, document, run_dir, apps, submitter })
+    }
+
+    /// Stores a job that was checked, and keeps its package; all of it is on disk before the journal says so.
+    /// `sent` is set for a job that an administrator sent, which waits for its sites across restarts.
+    fn store(
+        shared: &Shared,
+        job_id: &str,
+        job: &JobFolder,
+        submitter: Submitter,
+        sent: Option<&Option<String>>,
+        keep: impl FnOnce(&JobFolder) -> Result<(), SubmitError>,
+    ) -> Result<Self, SubmitError> {
+        let Some(server_app) = job.meta.app_of("server") else { return Err(SubmitError::NoServerApp) };
+        let apps = pack_apps(job)?;
         let run_dir = shared.kit.run_dir(job_id).map_err(|_| SubmitError::JobId)?.path().to_owned();
-        let document = document(&job, job_id, &submitter);
-        let stored = store(&run_dir, &apps[server_app], server_app, &document);
+        let mut document = document(job, job_id, &submitter);
+        if let Some(Some(original)) = sent {
+            document["cloned_from"] = json!(original);
+        }
         let entry = Entry::Submitted {
             job: job_id.to_owned(),
             name: job.meta.name.clone(),
             time: seconds(SystemTime::now()),
+            submitter: submitter.clone(),
+            waits: sent.is_some(),
         };
-        let noted = stored.and_then(|()| shared.book.write(entry).map_err(SubmitError::Journal));
-        if let Err(error) = noted {
+        let stored = store(&run_dir, &apps[server_app], server_app, &document)
+            .and_then(|()| keep(job))
+            .and_then(|()| flush(&run_dir, &package_file(&shared.kit, job_id)))
+            .and_then(|()| shared.book.write(entry).map_err(SubmitError::Journal));
+        if let Err(error) = stored {
             fs::remove_dir_all(&run_dir).ok();
+            fs::remove_file(package_file(&shared.kit, job_id)).ok();
             return Err(error);
         }
-        let (job_id, meta) = (job_id.to_owned(), job.meta);
-        Ok(Self { job_id, meta, document, run_dir, apps, submitter })
+        Ok(Self { job_id: job_id.to_owned(), meta: job.meta.clone(), document, run_dir, apps, submitter })
     }
 
     /// The app that is meant for this site.
@@ -105,15 +202,24 @@ impl Intake {
     }
 }
 
-fn signer_of(shared: &Shared, folder: &Path) -> Result<Submitter, SubmitError> {
+fn pack_apps(job: &JobFolder) -> Result<BTreeMap<String, Bytes>, SubmitError> {
+    let apps = job.meta.deploy_map.iter().map(|(app, _)| {
+        let packed = pack_app(&job.app_dir(app))?;
+        Ok((app.clone(), Bytes::from(packed)))
+    });
+    apps.collect()
+}
+
+/// Who signed a job; nobody where that need not be.
+fn signer_of(shared: &Shared, folder: &Path) -> Result<Option<Submitter>, SubmitError> {
     if !is_signed(folder) && !shared.settings.require_signed_jobs {
-        return Ok(Submitter::default());
+        return Ok(None);
     }
     let signers = verify_folder(folder, &*shared.verifier, SystemTime::now())?;
     if let Some(other) = signers.iter().find(|signer| !signer.is_admin()) {
         return Err(SubmitError::NotAdministrator { signer: other.common_name.clone() });
     }
-    Ok(signers.into_iter().next().map(Submitter::from).unwrap_or_default())
+    Ok(signers.into_iter().next().map(Submitter::from))
 }
 
 fn document(job: &JobFolder, job_id: &str, submitter: &Submitter) -> Value {
@@ -124,6 +230,7 @@ fn document(job: &JobFolder, job_id: &str, submitter: &Submitter) -> Value {
         fields.insert("submitter_name".into(), json!(submitter.name));
         fields.insert("submitter_org".into(), json!(submitter.org));
         fields.insert("submitter_role".into(), json!(submitter.role));
+        fields.insert("study".into(), json!("default"));
         fields.insert("submit_time".into(), json!(seconds(SystemTime::now())));
         fields.insert("status".into(), json!("SUBMITTED"));
     }
@@ -145,6 +252,23 @@ pub(crate) fn write_meta(run_dir: &Path, document: &Value) -> io::Result<()> {
     fs::rename(new, file)
 }
 
+/// The meta of a job as it was stored.
+pub(crate) fn read_meta(run_dir: &Path) -> io::Result<Value> {
+    Ok(serde_json::from_slice(&fs::read(run_dir.join("meta.json"))?)?)
+}
+
+/// Makes sure that what was stored of a job is on disk.
+fn flush(run_dir: &Path, package: &Path) -> Result<(), SubmitError> {
+    let files =
+        [run_dir.join("meta.json"), run_dir.join("fl_app.txt"), run_dir.to_owned(), package.to_owned()];
+    let folders = [run_dir.parent(), package.parent()].into_iter().flatten().map(Path::to_owned);
+    for path in files.into_iter().chain(folders) {
+        let flushed = fs::File::open(&path).and_then(|file| file.sync_all());
+        flushed.map_err(|source| SubmitError::Store { path, source })?;
+    }
+    Ok(())
+}
+
 /// Why a job was not taken in.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -161,14 +285,23 @@ pub enum SubmitError {
         /// Common name of the certificate.
         signer: String,
     },
+    /// The archive does not hold the folder.
+    #[error("the archive has no folder `{}`", folder.escape_debug())]
+    NoFolder {
+        /// The folder, shortened.
+        folder: String,
+    },
+    /// It brings code, and its sender has no right to do so.
+    #[error("the job brings code of its own, for which its submitter lacks the right `byoc`")]
+    CustomCode,
     /// No app is meant for the server.
     #[error("no app of the job is deployed to the server: add `server` or `@ALL` to deploy_map in meta.json")]
     NoServerApp,
-    /// An app cannot be packed.
-    #[error("an app cannot be packed")]
+    /// The job or an app of it cannot be packed.
+    #[error("it cannot be packed")]
     Pack(#[from] PackError),
-    /// The server's app cannot be unpacked.
-    #[error("the server's app cannot be unpacked")]
+    /// The job or its app for the server cannot be unpacked.
+    #[error("it cannot be unpacked")]
     Unpack(#[from] UnpackError),
     /// The id that was chosen cannot name a folder.
     #[error("the job's id cannot name a folder")]
@@ -201,6 +334,8 @@ impl SubmitError {
             Self::Job(_)
             | Self::Signature(_)
             | Self::NotAdministrator { .. }
+            | Self::NoFolder { .. }
+            | Self::CustomCode
             | Self::NoServerApp
             | Self::Pack(_)
             | Self::Unpack(_) => true,

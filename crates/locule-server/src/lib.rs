@@ -33,8 +33,8 @@ mod watch;
 
 pub use book::{BookError, read_records};
 pub use event::ServerEvent;
-pub use intake::SubmitError;
+pub use intake::{Package, SubmitError};
 pub use job::{JobHost, run_job};
-pub use record::{JobRecord, JobStatus, SiteOutcome, StatusChange};
-pub use server::Server;
+pub use record::{JobRecord, JobStatus, SiteOutcome, StatusChange, Submitter};
+pub use server::{DeleteError, JobFiles, Server, SiteThere};
 pub use settings::{ServerParts, ServerSettings};

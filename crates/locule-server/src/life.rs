@@ -14,12 +14,13 @@ use serde_json::json;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::time::Instant;
 
+use crate::admit::chain;
 use crate::event::ServerEvent;
-use crate::intake::{Intake, write_meta};
+use crate::intake::{Intake, SubmitError, write_meta};
 use crate::job::JobReport;
 use crate::orders::{OrderError, Orders, to_map};
-use crate::record::{JobStatus, SiteOutcome};
-use crate::server::Shared;
+use crate::record::{JobRecord, JobStatus, SiteOutcome};
+use crate::server::{STOPPING, Shared};
 use crate::watch::{Course, Watch};
 
 /// How long the server's half of a job may take to stop.
@@ -73,9 +74,37 @@ pub(crate) async fn run(
         ending = life.live() => ending.unwrap_or_else(|ending| ending),
     };
     life.close(status).await;
-    shared.end(&job_id, status, &reason).await;
-    shared.forget(&job_id);
-    if let Some(record) = shared.book.record(&job_id) {
+    let stays = |record: JobRecord| reason == STOPPING && record.still_waits();
+    if shared.book.record(&job_id).is_some_and(stays) {
+        // The next run of the server takes it up.
+        return shared.forget(&job_id);
+    }
+    over(&shared, &job_id, status, &reason).await;
+}
+
+/// Runs a job that had not begun when an earlier run of the server ended.
+pub(crate) async fn resume(
+    shared: Arc<Shared>,
+    record: JobRecord,
+    signals: mpsc::Receiver<Signal>,
+    aborted: watch::Receiver<Option<String>>,
+) {
+    let (job_id, server) = (record.job_id.clone(), Arc::clone(&shared));
+    let intake = tokio::task::spawn_blocking(move || Intake::resume(&server, record)).await;
+    let intake = intake.unwrap_or_else(|error| Err(SubmitError::Interrupted(error.to_string())));
+    match intake {
+        Ok(intake) => run(shared, intake, signals, aborted).await,
+        Err(error) => {
+            let reason = format!("it cannot be taken up again: {}", chain(&error));
+            over(&shared, &job_id, JobStatus::FailedToRun, &reason).await;
+        }
+    }
+}
+
+async fn over(shared: &Arc<Shared>, job_id: &str, status: JobStatus, reason: &str) {
+    shared.end(job_id, status, reason).await;
+    shared.forget(job_id);
+    if let Some(record) = shared.book.record(job_id) {
         shared.tell(ServerEvent::JobFinished { record, bytes_moved: shared.bytes_moved() });
     }
 }

@@ -12,7 +12,7 @@ use locule_protocol::{
 use uuid::Uuid;
 
 use crate::admit::one_line;
-use crate::intake::Submitter;
+use crate::record::Submitter;
 
 /// Gives orders in the name of one job.
 #[derive(Debug, Clone)]

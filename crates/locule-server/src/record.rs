@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use locule_identity::Identity;
 use locule_protocol::Refusal;
 use serde::{Deserialize, Serialize};
 
@@ -88,6 +89,24 @@ pub struct SiteOutcome {
     pub tasks_done: u64,
 }
 
+/// Who handed a job in. What is not known is empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Submitter {
+    /// Common name of the certificate.
+    pub name: String,
+    /// Its organisation.
+    pub org: String,
+    /// Its role.
+    pub role: String,
+}
+
+impl From<Identity> for Submitter {
+    fn from(identity: Identity) -> Self {
+        let Identity { common_name, organization, role, .. } = identity;
+        Self { name: common_name, org: organization.unwrap_or_default(), role: role.unwrap_or_default() }
+    }
+}
+
 /// Everything that the server remembers of a job.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobRecord {
@@ -95,6 +114,12 @@ pub struct JobRecord {
     pub job_id: String,
     /// Name from its `meta.json`.
     pub name: String,
+    /// Who handed it in.
+    #[serde(default)]
+    pub submitter: Submitter,
+    /// Whether it waits for its sites across a restart of the server, as jobs do that administrators send.
+    #[serde(default)]
+    pub waits: bool,
     /// Sites that take part, in site order.
     pub sites: Vec<String>,
     /// Every state it was in, oldest first; never empty.
@@ -110,6 +135,29 @@ impl JobRecord {
     #[must_use]
     pub fn status(&self) -> JobStatus {
         self.history.last().map_or(JobStatus::Submitted, |change| change.status)
+    }
+
+    /// Whether it has not begun and may do so after a restart of the server.
+    pub(crate) fn still_waits(&self) -> bool {
+        self.waits && self.status() == JobStatus::Submitted
+    }
+
+    /// When it was handed in, in seconds since the Unix epoch.
+    #[must_use]
+    pub fn submitted(&self) -> u64 {
+        self.history.first().map_or(0, |change| change.time)
+    }
+
+    /// When it began to run, in seconds since the Unix epoch, if it did.
+    #[must_use]
+    pub fn started(&self) -> Option<u64> {
+        self.history.iter().find(|change| change.status == JobStatus::Running).map(|change| change.time)
+    }
+
+    /// When it ended, in seconds since the Unix epoch, if it did.
+    #[must_use]
+    pub fn ended(&self) -> Option<u64> {
+        self.history.last().filter(|change| change.status.is_final()).map(|change| change.time)
     }
 
     /// Every refusal, of the server and of every site, by their names.

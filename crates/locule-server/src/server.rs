@@ -22,7 +22,7 @@ use uuid::Uuid;
 use crate::admit;
 use crate::book::{Book, BookError, Entry, seconds};
 use crate::event::ServerEvent;
-use crate::intake::{Intake, SubmitError};
+use crate::intake::{Intake, Package, Source, SubmitError, package_file, read_meta};
 use crate::life::{self, Signal};
 use crate::record::{JobRecord, JobStatus};
 use crate::settings::{ServerParts, ServerSettings};
@@ -40,7 +40,7 @@ const JOBS: usize = 256;
 const LAST_WORDS: usize = 5;
 
 /// What is said to who still wants something of a server that ends.
-const STOPPING: &str = "server shuts down";
+pub(crate) const STOPPING: &str = "server shuts down";
 
 /// From one look for silent sites to the next.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -77,6 +77,7 @@ pub(crate) struct Shared {
     events: broadcast::Sender<ServerEvent>,
     tasks: TaskTracker,
     stop: CancellationToken,
+    started: SystemTime,
 }
 
 /// The way to a job that is not over.
@@ -98,14 +99,15 @@ impl fmt::Debug for Shared {
 impl Server {
     /// Starts to admit sites on the cell of `parts`. Must be called in a tokio runtime.
     ///
-    /// Jobs that an earlier run of the server left open end as [`JobStatus::Abnormal`].
+    /// Jobs that an earlier run of the server left open end as [`JobStatus::Abnormal`]; those that had not
+    /// begun and wait for their sites go on waiting.
     ///
     /// # Errors
     /// [`BookError`] if the journal of jobs cannot be read, or does not take how such a job ended.
     pub fn start(settings: ServerSettings, parts: ServerParts) -> Result<Self, BookError> {
         let ServerParts { cell, signer, verifier, ledger, jobs, launcher, internal, kit } = parts;
         let book = Book::open(jobs)?;
-        book.close_open_jobs(seconds(SystemTime::now()))?;
+        let waiting = book.close_open_jobs(seconds(SystemTime::now()))?;
         let admission = Admission::new(signer.identity().clone(), AdmissionLimits::default());
         let shared = Arc::new(Shared {
             slots: Arc::new(Semaphore::new(settings.max_jobs)),
@@ -126,7 +128,12 @@ impl Server {
             events: broadcast::channel(EVENTS).0,
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
+            started: SystemTime::now(),
         });
+        for record in waiting {
+            let (receiver, aborted) = shared.line(&record.job_id);
+            shared.tasks.spawn(life::resume(Arc::clone(&shared), record, receiver, aborted));
+        }
         admit::open(&shared);
         shared.tasks.spawn(sweep(Arc::clone(&shared)));
         Ok(Self { shared })
@@ -139,9 +146,117 @@ impl Server {
     /// # Errors
     /// [`SubmitError`]; nothing was stored.
     pub async fn submit(&self, folder: &Path) -> Result<String, SubmitError> {
-        let (shared, folder) = (Arc::clone(&self.shared), folder.to_owned());
-        let submitting = self.shared.tasks.spawn(async move { shared.submit(folder).await });
+        self.take_in(Source::Folder(folder.to_owned())).await
+    }
+
+    /// Takes a packed job in and runs it once its sites are there, be it after a restart of the server; the
+    /// job's id. The job is on disk when this returns.
+    ///
+    /// A call that was begun is carried out, even if its future is dropped.
+    ///
+    /// # Errors
+    /// [`SubmitError`]; nothing was stored.
+    pub async fn submit_package(&self, package: Package) -> Result<String, SubmitError> {
+        self.take_in(Source::Package(package)).await
+    }
+
+    async fn take_in(&self, source: Source) -> Result<String, SubmitError> {
+        let shared = Arc::clone(&self.shared);
+        let submitting = self.shared.tasks.spawn(async move { shared.submit(source).await });
         submitting.await.map_err(|error| SubmitError::Interrupted(error.to_string()))?
+    }
+
+    /// Forgets a job that is over, with all that is on disk of it.
+    ///
+    /// # Errors
+    /// [`DeleteError`]; a job whose files could not be removed is forgotten nevertheless.
+    pub async fn delete(&self, job_id: &str) -> Result<(), DeleteError> {
+        let record = self.record(job_id).ok_or(DeleteError::Unknown)?;
+        if !record.status().is_final() || lock(&self.shared.jobs).contains_key(job_id) {
+            return Err(DeleteError::NotOver);
+        }
+        self.shared.write(Entry::Deleted { job: job_id.to_owned() }).await.map_err(DeleteError::Journal)?;
+        let files = self.files(job_id).ok_or(DeleteError::Unknown)?;
+        let removing = tokio::task::spawn_blocking(move || remove(&files));
+        let removed = removing.await.unwrap_or_else(|error| Err(io::Error::other(error)));
+        removed.map_err(DeleteError::Files)
+    }
+
+    /// Where a job's files lie; none if the id cannot be that of a job.
+    #[must_use]
+    pub fn files(&self, job_id: &str) -> Option<JobFiles> {
+        let kit = &self.shared.kit;
+        let run_dir = kit.run_dir(job_id).ok()?.path().to_owned();
+        Some(JobFiles { run_dir, package: package_file(kit, job_id) })
+    }
+
+    /// The sites that are there, by name.
+    #[must_use]
+    pub fn sites(&self) -> Vec<SiteThere> {
+        let (now, wall) = (now_instant(), SystemTime::now());
+        let ledger = &self.shared.ledger;
+        let there = |(name, cell): (String, Fqcn)| {
+            let silent = ledger.last_seen(&name).map(|at| now.saturating_duration_since(at));
+            let organization = ledger.site(&name).and_then(|holder| holder.organization.clone());
+            let last_seen = wall.checked_sub(silent.unwrap_or_default()).unwrap_or(wall);
+            SiteThere { name, cell, organization: organization.unwrap_or_default(), last_seen }
+        };
+        self.shared.sites().into_iter().map(there).collect()
+    }
+
+    /// When the server started.
+    #[must_use]
+    pub fn started(&self) -> SystemTime {
+        self.shared.started
+    }
+
+    /// All jobs, the one that was handed in first at the head.
+    #[must_use]
+    pub fn records(&self) -> Vec<JobRecord> {
+        self.shared.book.records()
+    }
+
+    /// A site is to leave: its token is no longer good, and its jobs hear of it. It may register again.
+    /// Whether it was there.
+    ///
+    /// # Errors
+    /// [`AppendError`] when the journal of tokens does not take it; nothing changed then.
+    pub async fn remove_site(&self, site: &str) -> Result<bool, AppendError> {
+        let name = site.to_owned();
+        let removed = self.ledger(move |ledger| ledger.remove(&name)).await?;
+        if removed {
+            self.shared.left(site, "removed by an administrator").await;
+        }
+        Ok(removed)
+    }
+
+    /// A site is to leave and to stay out until it is enabled.
+    ///
+    /// # Errors
+    /// [`AppendError`] when the journal of tokens does not take it; nothing changed then.
+    pub async fn disable_site(&self, site: &str) -> Result<(), AppendError> {
+        let name = site.to_owned();
+        self.ledger(move |ledger| ledger.disable(&name)).await?;
+        self.shared.left(site, "disabled by an administrator").await;
+        Ok(())
+    }
+
+    /// Lets a disabled site register again.
+    ///
+    /// # Errors
+    /// [`AppendError`] when the journal of tokens does not take it; nothing changed then.
+    pub async fn enable_site(&self, site: &str) -> Result<(), AppendError> {
+        let name = site.to_owned();
+        self.ledger(move |ledger| ledger.enable(&name)).await
+    }
+
+    async fn ledger<T: Send + 'static>(
+        &self,
+        change: impl FnOnce(&TokenLedger) -> Result<T, AppendError> + Send + 'static,
+    ) -> Result<T, AppendError> {
+        let ledger = Arc::clone(&self.shared.ledger);
+        let changed = tokio::task::spawn_blocking(move || change(&ledger)).await;
+        changed.unwrap_or_else(|error| Err(AppendError::Write(io::Error::other(error))))
     }
 
     /// What happens from now on.
@@ -205,7 +320,7 @@ impl Shared {
         (stats.bytes_in + stats.bytes_out).saturating_sub(stats.internal_bytes)
     }
 
-    async fn submit(self: Arc<Self>, folder: PathBuf) -> Result<String, SubmitError> {
+    async fn submit(self: Arc<Self>, source: Source) -> Result<String, SubmitError> {
         if self.stop.is_cancelled() {
             return Err(SubmitError::Interrupted(STOPPING.into()));
         }
@@ -214,17 +329,9 @@ impl Shared {
         }
         let job_id = Uuid::from_u128(rand::random()).to_string();
         let (shared, id) = (Arc::clone(&self), job_id.clone());
-        let intake = tokio::task::spawn_blocking(move || Intake::take(&shared, &id, &folder)).await;
+        let intake = tokio::task::spawn_blocking(move || Intake::take(&shared, &id, source)).await;
         let intake = intake.map_err(|error| SubmitError::Interrupted(error.to_string()))??;
-        let (signals, receiver) = mpsc::channel(SIGNALS);
-        let (abort, aborted) = watch::channel(None);
-        {
-            let mut jobs = lock(&self.jobs);
-            if self.stop.is_cancelled() {
-                abort.send_replace(Some(STOPPING.to_owned()));
-            }
-            jobs.insert(job_id.clone(), Line { sites: BTreeSet::new(), signals, abort });
-        }
+        let (receiver, aborted) = self.line(&job_id);
         self.tell(ServerEvent::JobStatus {
             job: job_id.clone(),
             status: JobStatus::Submitted,
@@ -232,6 +339,18 @@ impl Shared {
         });
         self.tasks.spawn(life::run(Arc::clone(&self), intake, receiver, aborted));
         Ok(job_id)
+    }
+
+    /// Opens the way to a job; its other ends.
+    fn line(&self, job_id: &str) -> (mpsc::Receiver<Signal>, watch::Receiver<Option<String>>) {
+        let (signals, receiver) = mpsc::channel(SIGNALS);
+        let (abort, aborted) = watch::channel(None);
+        let mut jobs = lock(&self.jobs);
+        if self.stop.is_cancelled() {
+            abort.send_replace(Some(STOPPING.to_owned()));
+        }
+        jobs.insert(job_id.to_owned(), Line { sites: BTreeSet::new(), signals, abort });
+        (receiver, aborted)
     }
 
     /// Sends a signal to a job, if it is not over.
@@ -375,6 +494,65 @@ impl Shared {
         });
         work.await.map_err(|error| HandlerError::failed(error.to_string()))?
     }
+}
+
+fn remove(files: &JobFiles) -> io::Result<()> {
+    let missing_is_fine = |removed: io::Result<()>| match removed {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    };
+    missing_is_fine(std::fs::remove_file(&files.package))?;
+    missing_is_fine(std::fs::remove_dir_all(&files.run_dir))
+}
+
+/// Where a job's files lie.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JobFiles {
+    /// The folder that it runs in, with its results.
+    pub run_dir: PathBuf,
+    /// The job as it was handed in, a zip.
+    pub package: PathBuf,
+}
+
+impl JobFiles {
+    /// The job's meta as it was stored. Blocking.
+    ///
+    /// # Errors
+    /// If it cannot be read, or is not JSON.
+    pub fn read_meta(&self) -> io::Result<serde_json::Value> {
+        read_meta(&self.run_dir)
+    }
+}
+
+/// A site that is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SiteThere {
+    /// Its name.
+    pub name: String,
+    /// The cell that it registered from.
+    pub cell: Fqcn,
+    /// The organisation in its certificate; may be empty.
+    pub organization: String,
+    /// When it was heard of last.
+    pub last_seen: SystemTime,
+}
+
+/// Why a job was not deleted.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DeleteError {
+    /// There is no such job.
+    #[error("there is no such job")]
+    Unknown,
+    /// It waits or runs.
+    #[error("the job is not over")]
+    NotOver,
+    /// The journal of jobs does not take it.
+    #[error("the journal of jobs does not take it")]
+    Journal(#[source] AppendError),
+    /// It is forgotten, but some of its files are still there.
+    #[error("the job's files cannot be removed")]
+    Files(#[source] io::Error),
 }
 
 /// Looks for sites that fell silent or whose certificate has ended.

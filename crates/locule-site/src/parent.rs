@@ -115,9 +115,10 @@ impl Parent {
                 self.stop.cancel();
                 Ok(AdminBody::Text("the site shuts down".into()))
             }
-            AdminCommand::NotifyJobStatus { .. } | AdminCommand::Other { .. } => {
-                Err("invalid_request".into())
-            }
+            AdminCommand::NotifyJobStatus { .. }
+            | AdminCommand::ShowStats { .. }
+            | AdminCommand::ShowErrors { .. }
+            | AdminCommand::Other { .. } => Err("invalid_request".into()),
         }
     }
 

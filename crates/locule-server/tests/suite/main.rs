@@ -5,6 +5,7 @@
 
 mod admission;
 mod jobs;
+mod packages;
 mod presence;
 mod restart;
 mod scene;

@@ -223,6 +223,8 @@ fn obey(cell: &Cell, script: Script, tell: mpsc::UnboundedSender<Order>) {
                 AdminCommand::NotifyJobStatus { .. }
                 | AdminCommand::CheckStatus
                 | AdminCommand::Shutdown
+                | AdminCommand::ShowStats { .. }
+                | AdminCommand::ShowErrors { .. }
                 | AdminCommand::Other { .. } => panic!("nobody expects {request:?}"),
             };
             let answer = script.lock().unwrap()(&order);

@@ -1,0 +1,95 @@
+//! Jobs that come packed, as administrators send them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use locule_job::{pack_job, sign_folder};
+use locule_server::{DeleteError, JobStatus, Package, SubmitError, Submitter};
+use serde_json::json;
+
+use crate::scene::{Disk, Kit, Scene, signer};
+use crate::site::Site;
+
+fn ann() -> Submitter {
+    Submitter { name: "ann".into(), org: "ward".into(), role: "lead".into() }
+}
+
+/// A packed job for these sites, as a file.
+fn package(scene: &Scene, meta: serde_json::Value) -> Package {
+    let workflows = json!([{ "id": "sum", "path": "test.Sum", "args": {} }]);
+    packed(scene, &scene.folder(meta, workflows))
+}
+
+fn packed(scene: &Scene, folder: &Path) -> Package {
+    sign_folder(folder, &*signer("lead")).unwrap();
+    let file = scene.kit.dir.path().join("spool.zip");
+    fs::write(&file, pack_job(folder).unwrap()).unwrap();
+    let folder = folder.file_name().unwrap().to_str().unwrap().to_owned();
+    Package { file, folder, submitter: ann(), may_bring_code: false, cloned_from: None }
+}
+
+fn left_over(scene: &Scene) -> Vec<PathBuf> {
+    let jobs = fs::read_dir(scene.kit.root().join("state/jobs")).unwrap();
+    jobs.map(|entry| entry.unwrap().path()).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_packed_job_runs_and_is_kept_until_it_is_deleted() {
+    let mut scene = Scene::start().await;
+    let mut site = Site::join(&scene, "site-1").await;
+    let package = package(&scene, json!({}));
+    let job = scene.server.submit_package(package.clone()).await.unwrap();
+    assert!(!package.file.exists(), "the archive is moved, not copied");
+    site.work(&scene, 7).await;
+    let record = scene.finished(&job).await;
+    assert_eq!((record.status(), &record.submitter, record.waits), (JobStatus::Completed, &ann(), true));
+    let files = scene.server.files(&job).unwrap();
+    assert_eq!(files.read_meta().unwrap()["submitter_name"], "ann");
+    assert!(files.package.is_file());
+
+    scene.server.delete(&job).await.unwrap();
+    assert!(scene.server.record(&job).is_none() && !files.run_dir.exists() && left_over(&scene).is_empty());
+    assert!(matches!(scene.server.delete(&job).await, Err(DeleteError::Unknown)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_packed_job_that_waits_for_its_sites_does_so_across_a_restart_and_a_crash() {
+    let scene = Scene::start().await;
+    let job = scene.server.submit_package(package(&scene, json!({}))).await.unwrap();
+    assert!(matches!(scene.server.delete(&job).await, Err(DeleteError::NotOver)));
+    scene.server.shutdown().await;
+
+    let restart = |scene: Scene| {
+        let Scene { kit: Kit { dir, jobs, ledger }, .. } = scene;
+        let copy = |disk: &Disk| disk.snapshot();
+        Scene::with(Kit { jobs: copy(&jobs), ledger: copy(&ledger), dir }, |_| {})
+    };
+    let scene = restart(scene).await;
+    assert_eq!(scene.server.record(&job).unwrap().status(), JobStatus::Submitted);
+    let mut scene = restart(scene).await; // this time nobody stopped it first
+    let mut site = Site::join(&scene, "site-1").await;
+    site.work(&scene, 7).await;
+    assert_eq!(scene.finished(&job).await.status(), JobStatus::Completed);
+    assert_eq!(left_over(&scene).len(), 1, "what was unpacked to take it up again is gone");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_left_of_a_package_that_is_refused() {
+    let scene = Scene::start().await;
+    let other = Package { folder: "other".into(), ..package(&scene, json!({})) };
+    let refused = scene.server.submit_package(other).await.unwrap_err();
+    assert!(matches!(refused, SubmitError::NoFolder { .. }), "{refused}");
+    let outside = Package { folder: "../jobs".into(), ..package(&scene, json!({})) };
+    assert!(matches!(scene.server.submit_package(outside).await, Err(SubmitError::NoFolder { .. })));
+
+    let folder = scene.folder(json!({}), json!([]));
+    fs::create_dir(folder.join("app/custom")).unwrap();
+    fs::write(folder.join("app/custom/code.py"), "pass").unwrap();
+    let code = packed(&scene, &folder);
+    assert!(matches!(scene.server.submit_package(code.clone()).await, Err(SubmitError::CustomCode)));
+
+    fs::write(&code.file, b"no zip").unwrap();
+    assert!(scene.server.submit_package(code).await.unwrap_err().is_the_jobs_fault());
+    assert_eq!(scene.kit.jobs.records(), 0);
+    assert!(left_over(&scene).is_empty());
+}
