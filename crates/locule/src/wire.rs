@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, anyhow};
+use locule_admin::{Admin, AdminParts, AdminSettings, Rights};
 use locule_assembly::{AssemblyError, Deployed};
 use locule_auth::{CertificateLinkPolicy, LedgerLimits, ServerGate, ServerStamp, SessionStamp, TokenLedger};
 use locule_cell::{Cell, CellConfig, Dialing};
@@ -29,6 +30,7 @@ use locule_site::{Site, SiteEvent, SiteJobHost, SiteParts, SiteSettings};
 use locule_store::FileJournal;
 use locule_transport::Endpoint;
 use tokio::sync::{broadcast, watch};
+use tokio_util::sync::CancellationToken;
 
 use crate::exit::{Code, Failure, OrExit as _};
 use crate::network::{self, Carriers, Network};
@@ -49,7 +51,10 @@ pub(crate) struct RunningServer {
     pub(crate) server: Server,
     /// What happens from the start on.
     pub(crate) events: broadcast::Receiver<ServerEvent>,
+    /// Cancelled when an administrator shuts the server down.
+    pub(crate) stop: CancellationToken,
     endpoint: Endpoint,
+    _admin: Admin,
 }
 
 impl RunningServer {
@@ -77,7 +82,9 @@ pub(crate) async fn server(kit: &ServerKit, network: &Network) -> Result<Running
         .transports(all)
         .gate(Arc::new(ServerGate::new(Fqcn::server(), Arc::clone(&ledger))))
         .stamp(stamp.clone())
-        .link_policy(Arc::new(link_policy(Fqcn::server(), kit.connection_security, &kit.auth_identity_map)?))
+        .link_policy(Arc::new(
+            link_policy(Fqcn::server(), kit.connection_security, &kit.auth_identity_map)?.admit_admins(),
+        ))
         .start();
 
     let host = Arc::new(JobHost {
@@ -94,9 +101,9 @@ pub(crate) async fn server(kit: &ServerKit, network: &Network) -> Result<Running
     settings.heartbeat_timeout = kit.heartbeat_timeout;
     let parts = ServerParts {
         cell: cell.clone(),
-        signer,
-        verifier,
-        ledger,
+        signer: Arc::clone(&signer),
+        verifier: Arc::clone(&verifier),
+        ledger: Arc::clone(&ledger),
         jobs,
         launcher: Arc::new(TaskLauncher::new(run)),
         internal: internal.to_string(),
@@ -105,9 +112,27 @@ pub(crate) async fn server(kit: &ServerKit, network: &Network) -> Result<Running
     let server = Server::start(settings, parts);
     let server = server.with_context(|| state.display().to_string()).or_exit(Code::Data)?;
     let events = server.events();
+    let (rights, stop) =
+        (Rights::read(&kit.workspace.local()).or_exit(Code::Config)?, CancellationToken::new());
+    let desk = AdminParts {
+        server: server.clone(),
+        cell: cell.clone(),
+        signer,
+        verifier,
+        ledger,
+        rights,
+        state: state.clone(),
+        stop: stop.clone(),
+    };
+    let admin = Admin::open(AdminSettings::default(), desk);
+    let admin =
+        admin.with_context(|| format!("cannot write {}", state.display())).or_exit(Code::CannotCreate)?;
 
     cell.listen(&internal).await?;
     let endpoint = cell.listen(&external).await?;
+    if kit.admin_listen.port != kit.listen.port {
+        cell.listen(&self::endpoint(&kit.admin_listen)?).await?;
+    }
     if external.is_all_interfaces() {
         tracing::warn!(%endpoint, target = kit.target.host, "listening on all interfaces of this machine");
     }
@@ -117,7 +142,7 @@ pub(crate) async fn server(kit: &ServerKit, network: &Network) -> Result<Running
         );
     }
     tracing::info!(%endpoint, project = kit.project, "listening");
-    Ok(RunningServer { server, events, endpoint })
+    Ok(RunningServer { server, events, stop, endpoint, _admin: admin })
 }
 
 /// What a person may choose for a site beside its kit.

@@ -23,9 +23,11 @@ pub(crate) async fn server(arguments: Server, verbose: u8) -> Result<(), Failure
     }
     let mut running = wire::server(&kit, &Network::outside()).await?;
     show(&running.listening(), arguments.output)?;
+    let stop = running.stop.clone();
     let course = tokio::select! {
         course = follow(&mut running, &arguments) => course,
         () = stop::asked(arguments.stop_with_stdin) => stopped(&arguments),
+        () = stop.cancelled() => stopped(&arguments),
     };
     running.server.shutdown().await;
     course

@@ -1,0 +1,519 @@
+//! Commands about jobs.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use locule_job::{PackError, Packing, pack_file};
+use locule_protocol::AdminCommand;
+use locule_server::{
+    DeleteError, JobFiles, JobRecord, JobStatus, Package, Server, ServerEvent, SubmitError, Submitter,
+};
+use serde_json::{Map, Value, json};
+use uuid::Uuid;
+
+use crate::dates;
+use crate::desk::{Answered, Call, lock, not_authorized, now};
+use crate::document::{Item, ReplyDocument, Status};
+use crate::download::Offer;
+use crate::orders::{Word, who};
+use crate::rights::Who;
+use crate::upload::Spool;
+
+/// How long a command waits for a job that it aborted before it began.
+const ABORTED: Duration = Duration::from_secs(3);
+
+/// Takes a job in that was sent.
+pub(crate) async fn submit(call: &Call) -> Answered {
+    let desk = &call.desk;
+    let Some(folder) = call.arguments.first() else { return Err(call.usage()) };
+    if call.arguments.len() > 1 {
+        let text = "submit tokens are not supported";
+        return Err(ReplyDocument::error(Status::SyntaxError, text, text));
+    }
+    desk.allow("submit_job", call.who(), Who::default())?;
+    let Some(file) = call.file.clone() else {
+        return Err(ReplyDocument::error(Status::InternalError, "", "missing upload file"));
+    };
+    let package = Package {
+        file,
+        folder: folder.clone(),
+        submitter: submitter(call),
+        may_bring_code: may_bring_code(call),
+        cloned_from: None,
+    };
+    let job_id = desk.server.submit_package(package).await.map_err(|error| refused(&error))?;
+    Ok(ReplyDocument::new().text(format!("Submitted job: {job_id}")).success("").meta("job_id", job_id))
+}
+
+/// Submits a job once more.
+pub(crate) async fn clone(call: &Call) -> Answered {
+    let desk = &call.desk;
+    let record = call.job()?;
+    let files = call.files(&record)?;
+    let (inbox, name) = (desk.inbox.clone(), format!("{}.zip", Uuid::from_u128(rand::random())));
+    let copied = blocking(move || {
+        let meta = files.read_meta()?;
+        let folder = meta["job_folder_name"].as_str().unwrap_or_default().to_owned();
+        let spool = Spool::create(&inbox, &name)?;
+        fs::copy(&files.package, inbox.join(&name))?;
+        Ok((folder, spool, inbox.join(name)))
+    });
+    let (folder, _spool, file) = copied.await.map_err(|error| {
+        let text = format!("job {} cannot be cloned: {}", record.job_id, without_path(&error));
+        ReplyDocument::error(Status::InternalError, text.clone(), text)
+    })?;
+    let package = Package {
+        file,
+        folder,
+        submitter: submitter(call),
+        may_bring_code: may_bring_code(call),
+        cloned_from: Some(record.job_id.clone()),
+    };
+    let job_id = desk.server.submit_package(package).await.map_err(|error| refused(&error))?;
+    let text = format!("Cloned job {} as: {job_id}", record.job_id);
+    Ok(ReplyDocument::new().text(text).success("").meta("job_id", job_id))
+}
+
+/// Lists jobs.
+pub(crate) async fn list(call: &Call) -> Answered {
+    let desk = &call.desk;
+    let filter = Filter::read(&call.arguments)
+        .map_err(|text| ReplyDocument::error(Status::SyntaxError, text.clone(), text))?;
+    desk.allow("list_jobs", call.who(), Who::default())?;
+    let mut records = desk.server.records();
+    let any = !records.is_empty();
+    records.retain(|record| filter.matches(record, call.who().name));
+    let found = records.len();
+    if filter.reverse {
+        records.reverse();
+        records.truncate(filter.most.unwrap_or(found));
+    } else {
+        records.drain(..found.saturating_sub(filter.most.unwrap_or(found)));
+    }
+    if records.is_empty() {
+        let text = if any { "No jobs matching the specified criteria." } else { "No jobs found." };
+        return Ok(ReplyDocument::new().text(text).meta("jobs", json!([])).success(""));
+    }
+    if filter.detailed {
+        let metas = metas(&desk.server, records).await;
+        let shown = metas.iter().map(|meta| Item::Text(format!("{meta:#}"))).collect();
+        let reply = ReplyDocument { items: shown, ..ReplyDocument::new() };
+        return Ok(reply.meta("jobs", metas).success(""));
+    }
+    let jobs: Vec<Value> = records.iter().map(summary).collect();
+    let cell = |job: &Value, key: &str| job[key].clone();
+    let row = |job: &Value| {
+        ["job_id", "job_name", "status", "submit_time", "duration"].map(|key| cell(job, key)).to_vec()
+    };
+    let head = ["Job ID", "Name", "Status", "Submit Time", "Run Duration"];
+    let rows = jobs.iter().map(row).collect();
+    Ok(ReplyDocument::new().table(&head, rows).meta("jobs", jobs).success(""))
+}
+
+/// All that is known of a job.
+pub(crate) async fn meta(call: &Call) -> Answered {
+    let record = call.job()?;
+    let meta = metas(&call.desk.server, vec![record]).await.pop().unwrap_or_default();
+    Ok(ReplyDocument::new().item(Item::Dict(meta.clone())).meta("job_meta", meta).status(Status::Ok, ""))
+}
+
+/// Lists other parts of a job; it has none.
+pub(crate) fn components(call: &Call) -> Answered {
+    call.job()?;
+    Ok(ReplyDocument::new().meta("job_components", json!([])).success(""))
+}
+
+/// Lets other parts of a job be fetched; it has none.
+pub(crate) fn download_components(call: &Call) -> Answered {
+    call.job()?;
+    let text = "No components to download";
+    Ok(ReplyDocument::new().text(text).status(Status::NoJobComponents, text))
+}
+
+/// Aborts a job.
+pub(crate) async fn abort(call: &Call) -> Answered {
+    let server = &call.desk.server;
+    let record = call.job()?;
+    let job_id = &record.job_id;
+    let reason = format!("aborted by {}", call.session.claim.name);
+    let text = match record.status() {
+        status if status.is_final() => format!("Job for {job_id} is already completed."),
+        JobStatus::Submitted | JobStatus::Dispatched => {
+            abort_and_wait(server, job_id, &reason).await;
+            format!("Aborted the job {job_id} before running it.")
+        }
+        _ => {
+            server.abort(job_id, &reason).await;
+            "Abort signal has been sent to the server app.".to_owned()
+        }
+    };
+    Ok(ReplyDocument::new().text(&text).success(&text))
+}
+
+/// Deletes a job with its results.
+pub(crate) async fn delete(call: &Call) -> Answered {
+    let server = &call.desk.server;
+    let record = call.job()?;
+    let job_id = &record.job_id;
+    if record.status() == JobStatus::Submitted {
+        abort_and_wait(server, job_id, &format!("deleted by {}", call.session.claim.name)).await;
+    }
+    match server.delete(job_id).await {
+        Ok(()) => {}
+        Err(DeleteError::NotOver) => {
+            let text = format!("job: {job_id} is running, could not be deleted at this time.");
+            return Err(ReplyDocument::error(Status::JobRunning, job_id, text));
+        }
+        Err(DeleteError::Unknown) => return Err(no_such_job(job_id)),
+        Err(error) => {
+            tracing::error!(job = job_id, %error, "job cannot be deleted");
+            return Err(ReplyDocument::error(Status::InternalError, error.to_string(), error.to_string()));
+        }
+    }
+    let reply = ReplyDocument::new().text(format!("Job {job_id} deleted."));
+    Ok(reply.success("").meta("job_id", job_id.as_str()).meta("submit_records_marked_deleted", 0))
+}
+
+/// Packs a job that is over, and lets it be fetched.
+pub(crate) async fn download(call: &Call) -> Answered {
+    let desk = &call.desk;
+    let record = call.job()?;
+    let job_id = record.job_id.clone();
+    if !record.status().is_final() {
+        let text = format!("job {job_id} is not done");
+        return Err(ReplyDocument::error(Status::JobRunning, job_id, text));
+    }
+    let busy = || {
+        let text = "too many results wait to be fetched";
+        ReplyDocument::error(Status::Error, text, text)
+    };
+    if !lock(&desk.downloads).has_room(&call.session.cell) {
+        return Err(busy());
+    }
+    let files = call.files(&record)?;
+    let id = Uuid::from_u128(rand::random()).to_string();
+    let (folder, most) = (desk.outbox.join(&id), desk.settings.result_bytes);
+    let packed = blocking(move || {
+        let packed = pack(&record, &files, &folder, most);
+        if packed.is_err() {
+            fs::remove_dir_all(&folder).ok();
+        }
+        packed
+    });
+    let (folder, parts) = packed.await.map_err(|error| {
+        tracing::error!(job = job_id, %error, "result of a job cannot be packed");
+        ReplyDocument::error(Status::InternalError, "", "internal error")
+    })?;
+    let files: Vec<(String, PathBuf, u64)> = parts
+        .iter()
+        .map(|(name, size)| (Uuid::from_u128(rand::random()).to_string(), folder.join(name), *size))
+        .collect();
+    let named: Vec<Value> =
+        parts.iter().zip(&files).map(|((name, _), (reference, ..))| json!([name, reference])).collect();
+    let session = call.session.claim.session.clone();
+    let offer = Offer { folder: folder.clone(), receiver: call.session.cell.clone(), session, files };
+    if !lock(&desk.downloads).offer(&id, offer, now()) {
+        blocking(move || fs::remove_dir_all(folder)).await.ok();
+        return Err(busy());
+    }
+    let reply = ReplyDocument::new().text("OK").status(Status::Ok, "");
+    let reply = reply.meta("source_fqcn", desk.cell.name().as_str()).meta("files", named);
+    Ok(reply.meta("tx_id", id).meta("folder_name", job_id))
+}
+
+/// Statistics or errors of a job that runs.
+pub(crate) async fn collect(call: &Call) -> Answered {
+    let Some((_, targets)) = call.arguments.split_first().filter(|(_, targets)| !targets.is_empty()) else {
+        return Err(call.usage());
+    };
+    let record = call.job()?;
+    let targets = call.targets(targets, &record.submitter)?;
+    let job_id = record.job_id.clone();
+    if !matches!(record.status(), JobStatus::Dispatched | JobStatus::Running) {
+        let text = format!("Job_id: {job_id} is not running.");
+        return Err(ReplyDocument::error(Status::JobNotRunning, job_id, text));
+    }
+    let mut told = Map::new();
+    if targets.server {
+        told.insert(
+            "server".into(),
+            if call.command.name == "show_stats" { statistics(&record) } else { json!({}) },
+        );
+    }
+    let sites: Vec<_> = targets.sites.into_iter().filter(|site| record.sites.contains(&site.name)).collect();
+    let order = match call.command.name {
+        "show_stats" => AdminCommand::ShowStats { job_id },
+        "show_errors" => AdminCommand::ShowErrors { job_id },
+        _ => AdminCommand::Other { topic: "info.reset_errors".into() },
+    };
+    for (site, word) in call.ask(&sites, &record.submitter, &order).await {
+        let document = match word {
+            Word::Ok(_) => word.document().unwrap_or_else(|_| json!("invalid_reply")),
+            Word::Error(_) | Word::None => json!("invalid_reply"),
+        };
+        told.insert(site, document);
+    }
+    Ok(ReplyDocument::new().item(Item::Dict(Value::Object(told))).status(Status::Ok, ""))
+}
+
+fn statistics(record: &JobRecord) -> Value {
+    json!({ "ServerRunner": {
+        "job_id": record.job_id,
+        "status": record.status().as_str(),
+        "rounds_done": record.rounds_done,
+        "sites": record.sites,
+        "outcomes": record.outcomes.keys().collect::<Vec<_>>(),
+    } })
+}
+
+impl Call {
+    /// The job that the first argument names, if the user has the right to it.
+    fn job(&self) -> Result<JobRecord, ReplyDocument> {
+        let Some(id) = self.arguments.first().map(|id| id.to_lowercase()) else {
+            return Err(ReplyDocument::error(
+                Status::SyntaxError,
+                "missing job_id",
+                "syntax error: missing job_id",
+            ));
+        };
+        if Uuid::try_parse(&id).is_err() {
+            let shown: String = id.chars().take(64).flat_map(char::escape_debug).collect();
+            let text = format!("invalid job_id {shown}");
+            return Err(ReplyDocument::error(Status::InvalidJobId, shown, text));
+        }
+        let record = self.desk.server.record(&id).ok_or_else(|| no_such_job(&id))?;
+        self.desk.allow(self.command.name, self.who(), who(&record.submitter))?;
+        Ok(record)
+    }
+
+    fn files(&self, record: &JobRecord) -> Result<JobFiles, ReplyDocument> {
+        self.desk.server.files(&record.job_id).ok_or_else(|| no_such_job(&record.job_id))
+    }
+}
+
+/// Which jobs are listed, and how.
+#[derive(Debug, Default, PartialEq)]
+struct Filter {
+    detailed: bool,
+    own: bool,
+    reverse: bool,
+    most: Option<usize>,
+    name: Option<String>,
+    id: Option<String>,
+}
+
+impl Filter {
+    fn read(words: &[String]) -> Result<Self, String> {
+        let mut filter = Self::default();
+        let mut words = words.iter();
+        while let Some(word) = words.next() {
+            let mut value =
+                || words.next().cloned().ok_or_else(|| format!("argument {word}: expected one argument"));
+            match word.as_str() {
+                "-d" => filter.detailed = true,
+                "-u" => filter.own = true,
+                "-r" => filter.reverse = true,
+                "-n" => filter.name = Some(value()?.to_lowercase()),
+                "-m" => {
+                    let most = value()?.parse().map_err(|_| "argument -m: invalid int value".to_owned())?;
+                    filter.most = Some(most).filter(|most| *most > 0);
+                }
+                "--submit-token" => return Err("submit tokens are not supported".into()),
+                other if other.starts_with('-') || filter.id.is_some() => {
+                    return Err(format!("unrecognized arguments: {}", other.escape_debug()));
+                }
+                id => filter.id = Some(id.to_lowercase()),
+            }
+        }
+        Ok(filter)
+    }
+
+    fn matches(&self, record: &JobRecord, user: &str) -> bool {
+        let begins = |text: &str, prefix: &Option<String>| {
+            prefix.as_ref().is_none_or(|prefix| text.to_lowercase().starts_with(prefix))
+        };
+        begins(&record.job_id, &self.id)
+            && begins(&record.name, &self.name)
+            && (!self.own || record.submitter.name == user)
+    }
+}
+
+fn summary(record: &JobRecord) -> Value {
+    json!({
+        "job_id": record.job_id,
+        "job_name": record.name,
+        "status": record.status().as_str(),
+        "submit_time": dates::iso(record.submitted()),
+        "duration": duration(record),
+        "study": "default",
+    })
+}
+
+fn duration(record: &JobRecord) -> String {
+    let now = dates::seconds(SystemTime::now()) as u64;
+    match (record.started(), record.ended()) {
+        (Some(started), ended) => {
+            dates::span(Duration::from_secs(ended.unwrap_or(now).saturating_sub(started)))
+        }
+        (None, _) => "N/A".into(),
+    }
+}
+
+/// The meta of jobs as of now: what was stored, and how they are.
+async fn metas(server: &Server, records: Vec<JobRecord>) -> Vec<Value> {
+    let with_files: Vec<_> =
+        records.into_iter().map(|record| (server.files(&record.job_id), record)).collect();
+    let read = blocking(move || {
+        let meta = |(files, record): &(Option<JobFiles>, JobRecord)| {
+            let stored = files.as_ref().and_then(|files| files.read_meta().ok());
+            meta_of(record, stored.unwrap_or_default())
+        };
+        Ok(with_files.iter().map(meta).collect())
+    });
+    read.await.unwrap_or_default()
+}
+
+fn meta_of(record: &JobRecord, stored: Value) -> Value {
+    let mut meta = match stored {
+        Value::Object(meta) => meta,
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => Map::new(),
+    };
+    let Submitter { name, org, role } = &record.submitter;
+    let reason = record.history.last().map_or("", |change| change.reason.as_str());
+    let of_now = BTreeMap::from([
+        ("job_id", json!(record.job_id)),
+        ("name", json!(record.name)),
+        ("study", json!("default")),
+        ("submitter_name", json!(name)),
+        ("submitter_org", json!(org)),
+        ("submitter_role", json!(role)),
+        ("status", json!(record.status().as_str())),
+        ("status_reason", json!(reason)),
+        ("submit_time", json!(record.submitted() as f64)),
+        ("submit_time_iso", json!(dates::iso(record.submitted()))),
+        ("start_time", json!(record.started().map(dates::iso).unwrap_or_default())),
+        ("duration", json!(duration(record))),
+        ("data_storage_format", json!(2)),
+    ]);
+    meta.extend(of_now.into_iter().map(|(key, value)| (key.to_owned(), value)));
+    Value::Object(meta)
+}
+
+/// Packs a job into `folder`: the job as it was handed in, its meta, and its run folder with the results. Gives
+/// the names and sizes of the files. Blocking.
+///
+/// # Source
+/// nvflare 2.9.0, `nvflare.private.fed.server.job_cmds`: a console unpacks what ends in `.zip`.
+fn pack(
+    record: &JobRecord,
+    files: &JobFiles,
+    folder: &Path,
+    most: u64,
+) -> io::Result<(PathBuf, Vec<(&'static str, u64)>)> {
+    fs::create_dir(folder)?;
+    let mut names = vec!["meta.json", "workspace.zip"];
+    let meta = meta_of(record, files.read_meta().unwrap_or_default());
+    fs::write(folder.join("meta.json"), serde_json::to_vec_pretty(&meta)?)?;
+    let packed = pack_file(&files.run_dir, "", &folder.join("workspace.zip"), Packing::Fast, most);
+    packed.map_err(|error: PackError| io::Error::other(error.to_string()))?;
+    // A job of an older version has no package.
+    if File::open(&files.package).is_ok() {
+        let here = folder.join("job.zip");
+        fs::hard_link(&files.package, &here).or_else(|_| fs::copy(&files.package, &here).map(drop))?;
+        names.insert(0, "job.zip");
+    }
+    let sized = names.into_iter().map(|name| Ok((name, folder.join(name).metadata()?.len())));
+    Ok((folder.to_owned(), sized.collect::<io::Result<_>>()?))
+}
+
+/// Aborts a job that does not run yet, and waits for its end.
+async fn abort_and_wait(server: &Server, job_id: &str, reason: &str) {
+    let mut events = server.events();
+    if !server.abort(job_id, reason).await {
+        return;
+    }
+    let over = async {
+        while let Ok(event) = events.recv().await {
+            if matches!(&event, ServerEvent::JobFinished { record, .. } if record.job_id == job_id) {
+                return;
+            }
+        }
+    };
+    // It ends in any case; a command only does not wait for it for ever.
+    tokio::time::timeout(ABORTED, over).await.ok();
+}
+
+fn submitter(call: &Call) -> Submitter {
+    let Who { name, org, role } = call.who();
+    Submitter { name: name.to_owned(), org: org.to_owned(), role: role.to_owned() }
+}
+
+fn may_bring_code(call: &Call) -> bool {
+    let own = submitter(call);
+    call.desk.rights.allow("byoc", call.who(), who(&own), &call.desk.org)
+}
+
+fn refused(error: &SubmitError) -> ReplyDocument {
+    if matches!(error, SubmitError::CustomCode) {
+        let ReplyDocument { items, meta } = not_authorized();
+        return ReplyDocument { items, meta }.meta("info", error.to_string());
+    }
+    let text = chain(error);
+    if error.is_the_jobs_fault() {
+        return ReplyDocument::error(Status::InvalidJobDefinition, text.clone(), text);
+    }
+    tracing::error!(error = text, "job that was sent cannot be taken in");
+    ReplyDocument::error(Status::InternalError, error.to_string(), format!("job was not taken in: {error}"))
+}
+
+fn no_such_job(job_id: &str) -> ReplyDocument {
+    ReplyDocument::error(Status::InvalidJobId, job_id, format!("no such job: {job_id}"))
+}
+
+fn without_path(error: &io::Error) -> String {
+    error.kind().to_string()
+}
+
+/// An error with its causes, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(io::Error::other(error)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(line: &str) -> Result<Filter, String> {
+        Filter::read(&crate::words(line))
+    }
+
+    #[test]
+    fn filters_are_read_as_a_stock_server_does() {
+        let all = Filter {
+            detailed: true,
+            own: true,
+            reverse: true,
+            most: Some(3),
+            name: Some("sum".into()),
+            id: Some("4f1c".into()),
+        };
+        assert_eq!(read("-d -u -r -m 3 -n Sum 4F1C"), Ok(all));
+        assert_eq!(read("-m 0"), Ok(Filter::default()), "all of them");
+        for bad in ["-m", "-m x", "-x", "a b", "--submit-token t"] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
+    }
+}
