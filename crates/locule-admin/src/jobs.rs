@@ -139,16 +139,15 @@ pub(crate) async fn abort(call: &Call) -> Answered {
     let record = call.job()?;
     let job_id = &record.job_id;
     let reason = format!("aborted by {}", call.session.claim.name);
-    let text = match record.status() {
-        status if status.is_final() => format!("Job for {job_id} is already completed."),
-        JobStatus::Submitted | JobStatus::Dispatched => {
-            abort_and_wait(server, job_id, &reason).await;
-            format!("Aborted the job {job_id} before running it.")
-        }
-        _ => {
-            server.abort(job_id, &reason).await;
-            "Abort signal has been sent to the server app.".to_owned()
-        }
+    let status = record.status();
+    let text = if status.is_final() {
+        format!("Job for {job_id} is already completed.")
+    } else if matches!(status, JobStatus::Submitted | JobStatus::Dispatched) {
+        abort_and_wait(server, job_id, &reason).await;
+        format!("Aborted the job {job_id} before running it.")
+    } else {
+        server.abort(job_id, &reason).await;
+        "Abort signal has been sent to the server app.".to_owned()
     };
     Ok(ReplyDocument::new().text(&text).success(&text))
 }

@@ -130,7 +130,7 @@ async fn register(shared: Arc<Shared>, incoming: Incoming) -> Result<Reply, Hand
     let grant = granted.inspect_err(|error| {
         tracing::warn!(peer = %incoming.origin, reason = error.reason, "registration refused");
     })?;
-    tracing::info!(site = grant.name(), "registered");
+    tracing::info!(name = grant.name(), party = ?grant.party(), "registered");
     if grant.party() == Party::Site {
         shared.registered(grant.name());
     }

@@ -17,7 +17,6 @@ use locule_message::{Fqcn, ReturnCode};
 use tokio::sync::{Semaphore, broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use uuid::Uuid;
 
 use crate::admit;
 use crate::book::{Book, BookError, Entry, seconds};
@@ -327,7 +326,8 @@ impl Shared {
         if lock(&self.jobs).len() >= JOBS {
             return Err(SubmitError::Full);
         }
-        let job_id = Uuid::from_u128(rand::random()).to_string();
+        // Stock consoles take no other version for the id of a job.
+        let job_id = uuid::Builder::from_random_bytes(rand::random()).into_uuid().to_string();
         let (shared, id) = (Arc::clone(&self), job_id.clone());
         let intake = tokio::task::spawn_blocking(move || Intake::take(&shared, &id, source)).await;
         let intake = intake.map_err(|error| SubmitError::Interrupted(error.to_string()))??;

@@ -10,7 +10,8 @@ use locule_communicator::{Communicator, JobKeeper, SayError};
 use locule_launcher::{JobHandle, JobStart, Launcher};
 use locule_message::{Fqcn, Payload, ReturnCode};
 use locule_protocol::{
-    AdminBody, AdminCommand, AdminReply, AdminRequest, JobStatus, OutcomeReport, Refusal, channel,
+    AdminBody, AdminCommand, AdminReply, AdminRequest, JobStatus, NVFLARE_VERSION, OutcomeReport, Refusal,
+    channel,
 };
 use locule_transport::Endpoint;
 use serde_json::{Value as Json, json};
@@ -115,10 +116,22 @@ impl Parent {
                 self.stop.cancel();
                 Ok(AdminBody::Text("the site shuts down".into()))
             }
-            AdminCommand::NotifyJobStatus { .. }
-            | AdminCommand::ShowStats { .. }
-            | AdminCommand::ShowErrors { .. }
-            | AdminCommand::Other { .. } => Err("invalid_request".into()),
+            AdminCommand::ShowStats { job_id } => {
+                let status = self.standing(&job_id).ok_or("the site does not hold the job")?;
+                Ok(AdminBody::json(&json!({ "ClientRunner": { "job_id": job_id, "status": status } })))
+            }
+            AdminCommand::ShowErrors { job_id } => {
+                // A job that has failed is over, and its outcome says why.
+                self.standing(&job_id).ok_or("the site does not hold the job")?;
+                Ok(AdminBody::json(&json!({})))
+            }
+            AdminCommand::Other { topic } if topic == "sys.report_version" => {
+                let locule = env!("CARGO_PKG_VERSION");
+                Ok(AdminBody::json(&json!({ "version": NVFLARE_VERSION, "locule": locule })))
+            }
+            AdminCommand::NotifyJobStatus { .. } | AdminCommand::Other { .. } => {
+                Err("invalid_request".into())
+            }
         }
     }
 
@@ -224,14 +237,13 @@ impl Parent {
         true
     }
 
+    /// How a job stands that this site holds.
+    fn standing(&self, job_id: &str) -> Option<&'static str> {
+        let jobs = self.book.standings();
+        jobs.iter().find(|job| job.job_id == job_id).map(|job| word(job.status))
+    }
+
     fn status(&self) -> Json {
-        let word = |status: JobStatus| match status {
-            JobStatus::NotStarted => "not started",
-            JobStatus::Starting => "starting",
-            JobStatus::Started => "started",
-            JobStatus::Stopped => "stopped",
-            JobStatus::Exception => "exception",
-        };
         let jobs = self.book.standings().into_iter();
         let jobs: Vec<Json> = jobs
             .map(|job| json!({ "app_name": job.app, "job_id": job.job_id, "status": word(job.status) }))
@@ -344,6 +356,17 @@ impl fmt::Debug for Parent {
 /// Whether the server refuses because it does not know the site's token.
 pub(crate) fn is_unknown_there(error: &SayError) -> bool {
     matches!(error, SayError::Request(error) if error.code() == ReturnCode::Unauthenticated)
+}
+
+/// How a job stands, for people.
+fn word(status: JobStatus) -> &'static str {
+    match status {
+        JobStatus::NotStarted => "not started",
+        JobStatus::Starting => "starting",
+        JobStatus::Started => "started",
+        JobStatus::Stopped => "stopped",
+        JobStatus::Exception => "exception",
+    }
 }
 
 fn answer(reply: &AdminReply) -> Result<Reply, HandlerError> {

@@ -335,3 +335,15 @@ async fn an_unknown_order_is_an_invalid_request() {
     let reply = server.order(AdminCommand::Other { topic: "sys.shell".into() }).await;
     assert_eq!((reply.ok, reply.body), (false, AdminBody::Text("invalid_request".into())));
 }
+
+#[tokio::test]
+async fn a_site_tells_its_version_and_nothing_of_jobs_that_it_does_not_hold() {
+    let Scene { server, site: _site, kit: _kit, .. } = Scene::set().await;
+    let reply = server.order(AdminCommand::Other { topic: "sys.report_version".into() }).await;
+    assert_eq!(reply.json().expect("a document")["version"], "2.9.0");
+    for job_id in ["4f1c", ""] {
+        let job_id = job_id.to_owned();
+        assert!(!server.order(AdminCommand::ShowStats { job_id: job_id.clone() }).await.ok);
+        assert!(!server.order(AdminCommand::ShowErrors { job_id }).await.ok);
+    }
+}

@@ -1,0 +1,143 @@
+//! Sessions in which everything goes as it should.
+
+use std::fs;
+use std::io::Read as _;
+use std::path::Path;
+
+use locule_admin::{COMMANDS, Item};
+use serde_json::json;
+
+use crate::console::Console;
+use crate::scene::{SECOND, Scene, site};
+
+/// The file of this name in a zip.
+fn unzipped(archive: &Path, name: &str) -> String {
+    let into = archive.with_extension("d");
+    if !into.exists() {
+        locule_job::unpack_file(archive, &into, &locule_job::Limits::default()).unwrap();
+    }
+    let mut text = String::new();
+    fs::File::open(into.join(name)).unwrap().read_to_string(&mut text).unwrap();
+    text
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_whole_session_from_login_to_logout() {
+    let scene = Scene::start().await;
+    let _site = site(&scene).await;
+    let ann = Console::log_in(&scene, "ann").await;
+
+    let commands = ann.ask("_commands").await;
+    let Item::Table(rows) = &commands.items[0] else { panic!("{commands:?}") };
+    assert_eq!((rows.len(), &rows[0][1]), (COMMANDS.len() + 1, &json!("COMMAND")));
+
+    let status = ann.ask("check_status server").await;
+    assert_eq!((status.status_word(), &status.meta["server_status"]), (Some("ok"), &json!("stopped")));
+    assert_eq!(status.meta["clients"][0]["client_name"], "site-1");
+    assert!(status.meta["clients"][0]["client_last_conn_time"].as_f64().unwrap() > 1e9);
+    assert!(status.meta["server_start_time"].as_f64().unwrap() > 1e9);
+    let clients = ann.ask("check_status client site-1").await;
+    assert_eq!(clients.meta["client_status"], json!([{ "client_name": "site-1", "status": "no_jobs" }]));
+    assert_eq!(ann.ask("list_jobs").await.meta["jobs"], json!([]));
+
+    let submitted = scene.ends(ann.submit(&scene.job("sum", "ann"))).await;
+    assert_eq!(submitted.status_word(), Some("ok"), "{submitted:?}");
+    let job = submitted.meta["job_id"].as_str().unwrap().to_owned();
+    let meta = ann.ask(&format!("get_job_meta {job}")).await;
+    let meta = &meta.meta["job_meta"];
+    assert_eq!((&meta["status"], &meta["name"]), (&json!("FINISHED:COMPLETED"), &json!("sum")));
+    let submitter = (&meta["submitter_name"], &meta["submitter_org"], &meta["submitter_role"]);
+    assert_eq!(submitter, (&json!("ann"), &json!("ward"), &json!("lead")));
+    let jobs = ann.ask("list_jobs -n SU").await;
+    assert_eq!(
+        (&jobs.meta["jobs"][0]["job_id"], &jobs.meta["jobs"][0]["study"]),
+        (&json!(job), &json!("default"))
+    );
+    assert_eq!(ann.ask("list_jobs -n other").await.meta["jobs"], json!([]));
+    assert_eq!(ann.ask("list_jobs -d -r -m 1").await.meta["jobs"][0]["submit_time"], meta["submit_time"]);
+
+    let offer = ann.ask(&format!("job_mgmt.download_job {job}")).await;
+    assert_eq!((&offer.meta["source_fqcn"], &offer.meta["folder_name"]), (&json!("server"), &json!(job)));
+    assert_eq!(scene.spooled(), 1);
+    let fetched = scene.dir.path().join("fetched");
+    ann.fetch(&offer, &fetched).await;
+    assert_eq!(scene.spooled(), 0, "what was fetched is removed");
+    assert_eq!(unzipped(&fetched.join("workspace.zip"), "result.txt"), "42");
+    assert!(unzipped(&fetched.join("job.zip"), "sum/meta.json").contains("deploy_map"));
+    let meta: serde_json::Value =
+        serde_json::from_slice(&fs::read(fetched.join("meta.json")).unwrap()).unwrap();
+    assert_eq!(meta["status"], "FINISHED:COMPLETED");
+
+    let cloned = scene.ends(ann.ask(&format!("clone_job {job}"))).await;
+    let clone = cloned.meta["job_id"].as_str().unwrap().to_owned();
+    let meta = ann.ask(&format!("get_job_meta {clone}")).await;
+    assert_eq!(meta.meta["job_meta"]["cloned_from"], json!(job));
+    assert_eq!(meta.meta["job_meta"]["status"], "FINISHED:COMPLETED");
+    assert_eq!(ann.ask(&format!("delete_job {clone}")).await.meta["job_id"], json!(clone));
+    assert_eq!(ann.refused(&format!("get_job_meta {clone}"), "invalid_job_id").await, clone);
+    assert_eq!(scene.spooled(), 0);
+
+    assert_eq!(ann.ask("_logout").await.items, [Item::Text("OK".into())]);
+    assert_eq!(ann.refused("list_jobs", "error").await, "session_inactive");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_without_sites_waits_and_is_aborted() {
+    let scene = Scene::start().await;
+    let ann = Console::log_in(&scene, "ann").await;
+    let job = ann.submit(&scene.job("sum", "ann")).await.meta["job_id"].as_str().unwrap().to_owned();
+    assert_eq!(ann.refused(&format!("download_job {job}"), "job_running").await, job);
+    assert_eq!(ann.refused(&format!("show_stats {job} all"), "job_not_running").await, job);
+    let aborted = ann.ask(&format!("abort_job {job}")).await;
+    assert_eq!(aborted.meta["info"], format!("Aborted the job {job} before running it."));
+    let meta = ann.ask(&format!("get_job_meta {job}")).await;
+    assert_eq!(meta.meta["job_meta"]["status"], "FINISHED:ABORTED");
+    assert_eq!(meta.meta["job_meta"]["status_reason"], "aborted by ann");
+    assert_eq!(ann.ask(&format!("abort_job {job}")).await.status_word(), Some("ok"));
+    assert_eq!(ann.ask(&format!("delete_job {job}")).await.status_word(), Some("ok"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_console_hears_that_its_session_is_over() {
+    let scene = Scene::start().await;
+    let mut ann = Console::log_in(&scene, "ann").await;
+    tokio::time::sleep(1_700 * SECOND).await;
+    assert_eq!(ann.ask("list_jobs").await.status_word(), Some("ok"));
+    assert!(ann.expired.try_recv().is_err());
+    tokio::time::timeout(1_900 * SECOND, ann.expired.recv()).await.expect("it never heard of it").unwrap();
+    assert_eq!(ann.refused("list_jobs", "error").await, "session_inactive");
+}
+
+#[tokio::test(start_paused = true)]
+async fn sites_are_asked_kept_out_and_let_in_again_and_the_server_is_stopped() {
+    let scene = Scene::start().await;
+    let site = site(&scene).await;
+    let root = Console::log_in(&scene, "root").await;
+    let versions = root.ask("report_version all").await;
+    let Item::Dict(versions) = &versions.items[0] else { panic!("{versions:?}") };
+    assert_eq!(
+        (&versions["site-1"]["version"], &versions["server"]["version"]),
+        (&json!("2.9.0"), &json!("2.9.0"))
+    );
+    let resources = root.ask("report_resources server").await;
+    assert_eq!(
+        resources.items,
+        [Item::Table(vec![
+            vec![json!("SITES"), json!("RESOURCES")],
+            vec![json!("server"), json!("unlimited")],
+        ])]
+    );
+
+    root.refused("shutdown server", "clients_running").await;
+    root.refused("shutdown all", "error").await; // the site says no
+    let disabled = root.ask("disable_client site-1").await;
+    assert_eq!(disabled.items, [Item::Dict(json!({ "site-1": "disabled" }))]);
+    assert!(scene.server.sites().is_empty());
+    assert_eq!(root.refused("check_status client", "invalid_target").await, "no clients available");
+    root.ask("enable_client site-1").await;
+    site.shutdown(SECOND).await;
+
+    let last = root.ask("shutdown server").await;
+    assert!(last.items.contains(&Item::Shutdown("Goodbye!".into())), "{last:?}");
+    assert!(scene.stop.is_cancelled());
+}
