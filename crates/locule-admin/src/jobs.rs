@@ -44,7 +44,7 @@ pub(crate) async fn submit(call: &Call) -> Answered {
         may_bring_code: may_bring_code(call),
         cloned_from: None,
     };
-    let job_id = desk.server.submit_package(package).await.map_err(|error| refused(&error))?;
+    let job_id = desk.server.submit_package(package).await.map_err(|error| refused(call, &error))?;
     Ok(ReplyDocument::new().text(format!("Submitted job: {job_id}")).success("").meta("job_id", job_id))
 }
 
@@ -72,7 +72,7 @@ pub(crate) async fn clone(call: &Call) -> Answered {
         may_bring_code: may_bring_code(call),
         cloned_from: Some(record.job_id.clone()),
     };
-    let job_id = desk.server.submit_package(package).await.map_err(|error| refused(&error))?;
+    let job_id = desk.server.submit_package(package).await.map_err(|error| refused(call, &error))?;
     let text = format!("Cloned job {} as: {job_id}", record.job_id);
     Ok(ReplyDocument::new().text(text).success("").meta("job_id", job_id))
 }
@@ -455,17 +455,22 @@ fn may_bring_code(call: &Call) -> bool {
     call.desk.rights.allow("byoc", call.who(), who(&own), &call.desk.org)
 }
 
-fn refused(error: &SubmitError) -> ReplyDocument {
+fn refused(call: &Call, error: &SubmitError) -> ReplyDocument {
     if matches!(error, SubmitError::CustomCode) {
-        let ReplyDocument { items, meta } = not_authorized();
-        return ReplyDocument { items, meta }.meta("info", error.to_string());
+        return not_authorized().meta("info", error.to_string());
     }
     let text = chain(error);
     if error.is_the_jobs_fault() {
+        // Where the server unpacks a job is nobody's business.
+        let text = match call.desk.inbox.parent() {
+            Some(state) => text.replace(&format!("{}/", state.join("jobs").display()), ""),
+            None => text,
+        };
         return ReplyDocument::error(Status::InvalidJobDefinition, text.clone(), text);
     }
     tracing::error!(error = text, "job that was sent cannot be taken in");
-    ReplyDocument::error(Status::InternalError, error.to_string(), format!("job was not taken in: {error}"))
+    let text = "the server cannot take the job in now";
+    ReplyDocument::error(Status::InternalError, text, text)
 }
 
 fn no_such_job(job_id: &str) -> ReplyDocument {

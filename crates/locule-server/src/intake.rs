@@ -49,14 +49,6 @@ pub struct Package {
     pub cloned_from: Option<String>,
 }
 
-/// A job as it is handed in.
-#[derive(Debug)]
-pub(crate) enum Source {
-    /// By whoever runs the server; signed by its submitter.
-    Folder(PathBuf),
-    Package(Package),
-}
-
 /// What stays of a job that was handed in, beside its run folder: the whole of it, packed.
 pub(crate) fn package_file(kit: &Workspace, job_id: &str) -> PathBuf {
     kit.state_dir().join("jobs").join(format!("{job_id}.zip"))
@@ -69,6 +61,7 @@ impl Opened {
     fn new(shared: &Shared, job_id: &str, package: &Path) -> Result<Self, SubmitError> {
         let folder = package_file(&shared.kit, job_id).with_extension("open");
         fs::remove_dir_all(&folder).ok(); // of a run of the server that was killed
+        make_shelf(&shared.kit).map_err(|source| SubmitError::Store { path: folder.clone(), source })?;
         unpack_file(package, &folder, &Limits::default())?;
         Ok(Self(folder))
     }
@@ -91,41 +84,42 @@ impl Drop for Opened {
 }
 
 impl Intake {
-    /// Checks a job and stores it under `job_id`. Blocking.
-    pub(crate) fn take(shared: &Shared, job_id: &str, source: Source) -> Result<Self, SubmitError> {
-        let kept = package_file(&shared.kit, job_id);
-        let folder = kept.parent().unwrap_or(&kept);
-        let made = shared.kit.make_state_dir().and_then(|_| fs::create_dir_all(folder));
-        made.map_err(|source| SubmitError::Store { path: folder.to_owned(), source })?;
-        match source {
-            Source::Folder(folder) => {
-                let job = JobFolder::read(&folder)?;
-                let submitter = signer_of(shared, &folder)?.unwrap_or_default();
-                let keep = |job: &JobFolder| {
-                    let max_bytes = Limits::default().max_bytes;
-                    Ok(pack_file(&folder, &job.folder_name, &kept, Packing::Small, max_bytes)?)
-                };
-                Self::store(shared, job_id, &job, submitter, None, keep)
-            }
-            Source::Package(package) => {
-                let opened = Opened::new(shared, job_id, &package.file)?;
-                let job = opened.job(&package.folder)?;
-                signer_of(shared, &job.path)?;
-                if job.byoc && !package.may_bring_code {
-                    return Err(SubmitError::CustomCode);
-                }
-                let keep = |_: &JobFolder| {
-                    fs::rename(&package.file, &kept)
-                        .map_err(|source| SubmitError::Store { path: kept.clone(), source })
-                };
-                let Package { submitter, cloned_from, .. } = &package;
-                Self::store(shared, job_id, &job, submitter.clone(), Some(cloned_from), keep)
-            }
-        }
+    /// Takes a job folder in: checks it, and stores all that its life needs. Blocking.
+    pub(crate) fn take(shared: &Shared, job_id: &str, folder: &Path) -> Result<Self, SubmitError> {
+        let job = JobFolder::read(folder)?;
+        let submitter = signer_of(shared, folder)?.unwrap_or_default();
+        let apps = pack_apps(&job)?;
+        let entry = Accepted { job: &job, submitter: &submitter, waits: false, cloned_from: None };
+        let store = |run_dir: &Path, kept: &Path| {
+            store_app(run_dir, &job, &apps)?;
+            let max_bytes = Limits::default().max_bytes;
+            Ok(pack_file(folder, &job.folder_name, kept, Packing::Small, max_bytes)?)
+        };
+        let (run_dir, document) = entry.write(shared, job_id, store)?;
+        Ok(Self { job_id: job_id.to_owned(), meta: job.meta, document, run_dir, apps, submitter })
     }
 
-    /// Takes up a job that had not begun when an earlier run of the server ended. Blocking.
-    pub(crate) fn resume(shared: &Shared, record: JobRecord) -> Result<Self, SubmitError> {
+    /// Takes a packed job in: checks it and keeps it, and no more, for somebody waits for the answer. The rest
+    /// is for [`prepare`](Self::prepare). Blocking.
+    pub(crate) fn accept(shared: &Shared, job_id: &str, package: &Package) -> Result<(), SubmitError> {
+        let opened = Opened::new(shared, job_id, &package.file)?;
+        let job = opened.job(&package.folder)?;
+        signer_of(shared, &job.path)?;
+        if job.byoc && !package.may_bring_code {
+            return Err(SubmitError::CustomCode);
+        }
+        let Package { submitter, cloned_from, .. } = package;
+        let entry = Accepted { job: &job, submitter, waits: true, cloned_from: cloned_from.as_deref() };
+        let keep = |_: &Path, kept: &Path| {
+            let moved = fs::rename(&package.file, kept);
+            moved.map_err(|source| SubmitError::Store { path: kept.to_owned(), source })
+        };
+        entry.write(shared, job_id, keep).map(|_| ())
+    }
+
+    /// Makes of a packed job that was accepted, perhaps by an earlier run of the server, what its life needs.
+    /// Blocking.
+    pub(crate) fn prepare(shared: &Shared, record: JobRecord) -> Result<Self, SubmitError> {
         let JobRecord { job_id, submitter, .. } = record;
         let run_dir = shared.kit.run_dir(&job_id).map_err(|_| SubmitError::JobId)?.path().to_owned();
         let document = read_meta(&run_dir)
@@ -133,43 +127,8 @@ impl Intake {
         let opened = Opened::new(shared, &job_id, &package_file(&shared.kit, &job_id))?;
         let job = opened.job(document["job_folder_name"].as_str().unwrap_or_default())?;
         let apps = pack_apps(&job)?;
+        store_app(&run_dir, &job, &apps)?;
         Ok(Self { job_id, meta: job.meta, document, run_dir, apps, submitter })
-    }
-
-    /// Stores a job that was checked, and keeps its package; all of it is on disk before the journal says so.
-    /// `sent` is set for a job that an administrator sent, which waits for its sites across restarts.
-    fn store(
-        shared: &Shared,
-        job_id: &str,
-        job: &JobFolder,
-        submitter: Submitter,
-        sent: Option<&Option<String>>,
-        keep: impl FnOnce(&JobFolder) -> Result<(), SubmitError>,
-    ) -> Result<Self, SubmitError> {
-        let Some(server_app) = job.meta.app_of("server") else { return Err(SubmitError::NoServerApp) };
-        let apps = pack_apps(job)?;
-        let run_dir = shared.kit.run_dir(job_id).map_err(|_| SubmitError::JobId)?.path().to_owned();
-        let mut document = document(job, job_id, &submitter);
-        if let Some(Some(original)) = sent {
-            document["cloned_from"] = json!(original);
-        }
-        let entry = Entry::Submitted {
-            job: job_id.to_owned(),
-            name: job.meta.name.clone(),
-            time: seconds(SystemTime::now()),
-            submitter: submitter.clone(),
-            waits: sent.is_some(),
-        };
-        let stored = store(&run_dir, &apps[server_app], server_app, &document)
-            .and_then(|()| keep(job))
-            .and_then(|()| flush(&run_dir, &package_file(&shared.kit, job_id)))
-            .and_then(|()| shared.book.write(entry).map_err(SubmitError::Journal));
-        if let Err(error) = stored {
-            fs::remove_dir_all(&run_dir).ok();
-            fs::remove_file(package_file(&shared.kit, job_id)).ok();
-            return Err(error);
-        }
-        Ok(Self { job_id: job_id.to_owned(), meta: job.meta.clone(), document, run_dir, apps, submitter })
     }
 
     /// The app that is meant for this site.
@@ -237,12 +196,72 @@ fn document(job: &JobFolder, job_id: &str, submitter: &Submitter) -> Value {
     document
 }
 
-fn store(run_dir: &Path, app: &[u8], app_name: &str, document: &Value) -> Result<(), SubmitError> {
-    let write = |source| SubmitError::Store { path: run_dir.to_owned(), source };
-    fs::create_dir_all(run_dir).map_err(write)?;
-    unpack(app, &run_dir.join("app_server"), &Limits::default())?;
-    fs::write(run_dir.join("fl_app.txt"), app_name).map_err(write)?;
-    write_meta(run_dir, document).map_err(write)
+/// A job that was checked, as it goes into the book.
+struct Accepted<'a> {
+    job: &'a JobFolder,
+    submitter: &'a Submitter,
+    /// Whether it waits for its sites across restarts.
+    waits: bool,
+    cloned_from: Option<&'a str>,
+}
+
+impl Accepted<'_> {
+    /// Stores the meta in the run folder, and what `store` adds, given that folder and where the package is to
+    /// be kept. All of it is on disk before the journal says so; nothing is left of what failed.
+    fn write(
+        self,
+        shared: &Shared,
+        job_id: &str,
+        store: impl FnOnce(&Path, &Path) -> Result<(), SubmitError>,
+    ) -> Result<(PathBuf, Value), SubmitError> {
+        let Self { job, submitter, waits, cloned_from } = self;
+        if job.meta.app_of("server").is_none() {
+            return Err(SubmitError::NoServerApp);
+        }
+        let run_dir = shared.kit.run_dir(job_id).map_err(|_| SubmitError::JobId)?.path().to_owned();
+        let kept = package_file(&shared.kit, job_id);
+        let mut document = document(job, job_id, submitter);
+        if let Some(original) = cloned_from {
+            document["cloned_from"] = json!(original);
+        }
+        let entry = Entry::Submitted {
+            job: job_id.to_owned(),
+            name: job.meta.name.clone(),
+            time: seconds(SystemTime::now()),
+            submitter: submitter.clone(),
+            waits,
+        };
+        let made = fs::create_dir_all(&run_dir)
+            .and_then(|()| make_shelf(&shared.kit))
+            .and_then(|()| write_meta(&run_dir, &document))
+            .map_err(|source| SubmitError::Store { path: run_dir.clone(), source });
+        let stored = made
+            .and_then(|()| store(&run_dir, &kept))
+            .and_then(|()| flush(&run_dir, &kept))
+            .and_then(|()| shared.book.write(entry).map_err(SubmitError::Journal));
+        if let Err(error) = stored {
+            fs::remove_dir_all(&run_dir).ok();
+            fs::remove_file(&kept).ok();
+            return Err(error);
+        }
+        Ok((run_dir, document))
+    }
+}
+
+/// Stores the server's app, unless it is there already.
+fn store_app(run_dir: &Path, job: &JobFolder, apps: &BTreeMap<String, Bytes>) -> Result<(), SubmitError> {
+    let name = job.meta.app_of("server").ok_or(SubmitError::NoServerApp)?;
+    let folder = run_dir.join("app_server");
+    if !folder.is_dir() {
+        unpack(&apps[name], &folder, &Limits::default())?;
+    }
+    let file = run_dir.join("fl_app.txt");
+    fs::write(&file, name).map_err(|source| SubmitError::Store { path: file, source })
+}
+
+/// Makes the folder of the packages.
+fn make_shelf(kit: &Workspace) -> io::Result<()> {
+    fs::create_dir_all(kit.make_state_dir()?.join("jobs"))
 }
 
 /// Writes `meta.json` whole or not at all.
@@ -259,8 +278,7 @@ pub(crate) fn read_meta(run_dir: &Path) -> io::Result<Value> {
 
 /// Makes sure that what was stored of a job is on disk.
 fn flush(run_dir: &Path, package: &Path) -> Result<(), SubmitError> {
-    let files =
-        [run_dir.join("meta.json"), run_dir.join("fl_app.txt"), run_dir.to_owned(), package.to_owned()];
+    let files = [run_dir.join("meta.json"), run_dir.to_owned(), package.to_owned()];
     let folders = [run_dir.parent(), package.parent()].into_iter().flatten().map(Path::to_owned);
     for path in files.into_iter().chain(folders) {
         let flushed = fs::File::open(&path).and_then(|file| file.sync_all());

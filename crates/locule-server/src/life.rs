@@ -82,20 +82,20 @@ pub(crate) async fn run(
     over(&shared, &job_id, status, &reason).await;
 }
 
-/// Runs a job that had not begun when an earlier run of the server ended.
-pub(crate) async fn resume(
+/// Runs a packed job that was accepted, perhaps by an earlier run of the server.
+pub(crate) async fn begin(
     shared: Arc<Shared>,
     record: JobRecord,
     signals: mpsc::Receiver<Signal>,
     aborted: watch::Receiver<Option<String>>,
 ) {
     let (job_id, server) = (record.job_id.clone(), Arc::clone(&shared));
-    let intake = tokio::task::spawn_blocking(move || Intake::resume(&server, record)).await;
+    let intake = tokio::task::spawn_blocking(move || Intake::prepare(&server, record)).await;
     let intake = intake.unwrap_or_else(|error| Err(SubmitError::Interrupted(error.to_string())));
     match intake {
         Ok(intake) => run(shared, intake, signals, aborted).await,
         Err(error) => {
-            let reason = format!("it cannot be taken up again: {}", chain(&error));
+            let reason = format!("it cannot be prepared: {}", chain(&error));
             over(&shared, &job_id, JobStatus::FailedToRun, &reason).await;
         }
     }

@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use futures_util::future::BoxFuture;
 use locule_auth::TokenLedger;
 use locule_cell::{Cell, HandlerError, Now};
 use locule_identity::{Admission, AdmissionLimits, Party, Signer, Verifier};
@@ -21,7 +22,7 @@ use tokio_util::task::TaskTracker;
 use crate::admit;
 use crate::book::{Book, BookError, Entry, seconds};
 use crate::event::ServerEvent;
-use crate::intake::{Intake, Package, Source, SubmitError, package_file, read_meta};
+use crate::intake::{Intake, Package, SubmitError};
 use crate::life::{self, Signal};
 use crate::record::{JobRecord, JobStatus};
 use crate::settings::{ServerParts, ServerSettings};
@@ -52,7 +53,7 @@ const SIGNERS: usize = 4;
 /// A handle; the last one dropped does not stop it, [`shutdown`](Self::shutdown) does.
 #[derive(Clone, Debug)]
 pub struct Server {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
 }
 
 pub(crate) struct Shared {
@@ -76,7 +77,7 @@ pub(crate) struct Shared {
     events: broadcast::Sender<ServerEvent>,
     tasks: TaskTracker,
     stop: CancellationToken,
-    started: SystemTime,
+    pub(crate) started: SystemTime,
 }
 
 /// The way to a job that is not over.
@@ -131,7 +132,7 @@ impl Server {
         });
         for record in waiting {
             let (receiver, aborted) = shared.line(&record.job_id);
-            shared.tasks.spawn(life::resume(Arc::clone(&shared), record, receiver, aborted));
+            shared.tasks.spawn(life::begin(Arc::clone(&shared), record, receiver, aborted));
         }
         admit::open(&shared);
         shared.tasks.spawn(sweep(Arc::clone(&shared)));
@@ -145,7 +146,14 @@ impl Server {
     /// # Errors
     /// [`SubmitError`]; nothing was stored.
     pub async fn submit(&self, folder: &Path) -> Result<String, SubmitError> {
-        self.take_in(Source::Folder(folder.to_owned())).await
+        let folder = folder.to_owned();
+        let take = move |shared: Arc<Shared>, job_id: String| async move {
+            let (server, id) = (Arc::clone(&shared), job_id.clone());
+            let intake = blocking(move || Intake::take(&server, &id, &folder)).await?;
+            let (receiver, aborted) = shared.line(&job_id);
+            Ok(Box::pin(life::run(shared, intake, receiver, aborted)) as BoxFuture<'static, ()>)
+        };
+        self.take_in(take).await
     }
 
     /// Takes a packed job in and runs it once its sites are there, be it after a restart of the server; the
@@ -156,106 +164,26 @@ impl Server {
     /// # Errors
     /// [`SubmitError`]; nothing was stored.
     pub async fn submit_package(&self, package: Package) -> Result<String, SubmitError> {
-        self.take_in(Source::Package(package)).await
-    }
-
-    async fn take_in(&self, source: Source) -> Result<String, SubmitError> {
-        let shared = Arc::clone(&self.shared);
-        let submitting = self.shared.tasks.spawn(async move { shared.submit(source).await });
-        submitting.await.map_err(|error| SubmitError::Interrupted(error.to_string()))?
-    }
-
-    /// Forgets a job that is over, with all that is on disk of it.
-    ///
-    /// # Errors
-    /// [`DeleteError`]; a job whose files could not be removed is forgotten nevertheless.
-    pub async fn delete(&self, job_id: &str) -> Result<(), DeleteError> {
-        let record = self.record(job_id).ok_or(DeleteError::Unknown)?;
-        if !record.status().is_final() || lock(&self.shared.jobs).contains_key(job_id) {
-            return Err(DeleteError::NotOver);
-        }
-        self.shared.write(Entry::Deleted { job: job_id.to_owned() }).await.map_err(DeleteError::Journal)?;
-        let files = self.files(job_id).ok_or(DeleteError::Unknown)?;
-        let removing = tokio::task::spawn_blocking(move || remove(&files));
-        let removed = removing.await.unwrap_or_else(|error| Err(io::Error::other(error)));
-        removed.map_err(DeleteError::Files)
-    }
-
-    /// Where a job's files lie; none if the id cannot be that of a job.
-    #[must_use]
-    pub fn files(&self, job_id: &str) -> Option<JobFiles> {
-        let kit = &self.shared.kit;
-        let run_dir = kit.run_dir(job_id).ok()?.path().to_owned();
-        Some(JobFiles { run_dir, package: package_file(kit, job_id) })
-    }
-
-    /// The sites that are there, by name.
-    #[must_use]
-    pub fn sites(&self) -> Vec<SiteThere> {
-        let (now, wall) = (now_instant(), SystemTime::now());
-        let ledger = &self.shared.ledger;
-        let there = |(name, cell): (String, Fqcn)| {
-            let silent = ledger.last_seen(&name).map(|at| now.saturating_duration_since(at));
-            let organization = ledger.site(&name).and_then(|holder| holder.organization.clone());
-            let last_seen = wall.checked_sub(silent.unwrap_or_default()).unwrap_or(wall);
-            SiteThere { name, cell, organization: organization.unwrap_or_default(), last_seen }
+        let take = move |shared: Arc<Shared>, job_id: String| async move {
+            let (server, id) = (Arc::clone(&shared), job_id.clone());
+            blocking(move || Intake::accept(&server, &id, &package)).await?;
+            let record = shared.book.record(&job_id);
+            let record = record.ok_or_else(|| SubmitError::Interrupted("the job was deleted".into()))?;
+            let (receiver, aborted) = shared.line(&job_id);
+            Ok(Box::pin(life::begin(shared, record, receiver, aborted)) as BoxFuture<'static, ()>)
         };
-        self.shared.sites().into_iter().map(there).collect()
+        self.take_in(take).await
     }
 
-    /// When the server started.
-    #[must_use]
-    pub fn started(&self) -> SystemTime {
-        self.shared.started
-    }
-
-    /// All jobs, the one that was handed in first at the head.
-    #[must_use]
-    pub fn records(&self) -> Vec<JobRecord> {
-        self.shared.book.records()
-    }
-
-    /// A site is to leave: its token is no longer good, and its jobs hear of it. It may register again.
-    /// Whether it was there.
-    ///
-    /// # Errors
-    /// [`AppendError`] when the journal of tokens does not take it; nothing changed then.
-    pub async fn remove_site(&self, site: &str) -> Result<bool, AppendError> {
-        let name = site.to_owned();
-        let removed = self.ledger(move |ledger| ledger.remove(&name)).await?;
-        if removed {
-            self.shared.left(site, "removed by an administrator").await;
-        }
-        Ok(removed)
-    }
-
-    /// A site is to leave and to stay out until it is enabled.
-    ///
-    /// # Errors
-    /// [`AppendError`] when the journal of tokens does not take it; nothing changed then.
-    pub async fn disable_site(&self, site: &str) -> Result<(), AppendError> {
-        let name = site.to_owned();
-        self.ledger(move |ledger| ledger.disable(&name)).await?;
-        self.shared.left(site, "disabled by an administrator").await;
-        Ok(())
-    }
-
-    /// Lets a disabled site register again.
-    ///
-    /// # Errors
-    /// [`AppendError`] when the journal of tokens does not take it; nothing changed then.
-    pub async fn enable_site(&self, site: &str) -> Result<(), AppendError> {
-        let name = site.to_owned();
-        self.ledger(move |ledger| ledger.enable(&name)).await
-    }
-
-    async fn ledger<T: Send + 'static>(
-        &self,
-        change: impl FnOnce(&TokenLedger) -> Result<T, AppendError> + Send + 'static,
-    ) -> Result<T, AppendError> {
-        let ledger = Arc::clone(&self.shared.ledger);
-        let changed = tokio::task::spawn_blocking(move || change(&ledger)).await;
-        changed.unwrap_or_else(|error| Err(AppendError::Write(io::Error::other(error))))
+    /// Takes a job in as `take` does, and runs the life that it gives.
+    async fn take_in<F, R>(&self, take: F) -> Result<String, SubmitError>
+    where
+        F: FnOnce(Arc<Shared>, String) -> R + Send + 'static,
+        R: Future<Output = Result<BoxFuture<'static, ()>, SubmitError>> + Send,
+    {
+        let shared = Arc::clone(&self.shared);
+        let submitting = self.shared.tasks.spawn(async move { shared.submit(take).await });
+        submitting.await.map_err(|error| SubmitError::Interrupted(error.to_string()))?
     }
 
     /// What happens from now on.
@@ -319,7 +247,11 @@ impl Shared {
         (stats.bytes_in + stats.bytes_out).saturating_sub(stats.internal_bytes)
     }
 
-    async fn submit(self: Arc<Self>, source: Source) -> Result<String, SubmitError> {
+    async fn submit<F, R>(self: Arc<Self>, take: F) -> Result<String, SubmitError>
+    where
+        F: FnOnce(Arc<Self>, String) -> R,
+        R: Future<Output = Result<BoxFuture<'static, ()>, SubmitError>>,
+    {
         if self.stop.is_cancelled() {
             return Err(SubmitError::Interrupted(STOPPING.into()));
         }
@@ -328,16 +260,13 @@ impl Shared {
         }
         // Stock consoles take no other version for the id of a job.
         let job_id = uuid::Builder::from_random_bytes(rand::random()).into_uuid().to_string();
-        let (shared, id) = (Arc::clone(&self), job_id.clone());
-        let intake = tokio::task::spawn_blocking(move || Intake::take(&shared, &id, source)).await;
-        let intake = intake.map_err(|error| SubmitError::Interrupted(error.to_string()))??;
-        let (receiver, aborted) = self.line(&job_id);
+        let life = take(Arc::clone(&self), job_id.clone()).await?;
         self.tell(ServerEvent::JobStatus {
             job: job_id.clone(),
             status: JobStatus::Submitted,
             reason: "accepted".into(),
         });
-        self.tasks.spawn(life::run(Arc::clone(&self), intake, receiver, aborted));
+        self.tasks.spawn(life);
         Ok(job_id)
     }
 
@@ -385,6 +314,11 @@ impl Shared {
             line.signals.try_send(Signal::SiteHolds { site, holds, at }).ok();
         }
         held
+    }
+
+    /// Whether a job waits or runs.
+    pub(crate) fn is_open(&self, job_id: &str) -> bool {
+        lock(&self.jobs).contains_key(job_id)
     }
 
     pub(crate) fn forget(&self, job_id: &str) {
@@ -496,63 +430,11 @@ impl Shared {
     }
 }
 
-fn remove(files: &JobFiles) -> io::Result<()> {
-    let missing_is_fine = |removed: io::Result<()>| match removed {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
-    };
-    missing_is_fine(std::fs::remove_file(&files.package))?;
-    missing_is_fine(std::fs::remove_dir_all(&files.run_dir))
-}
-
-/// Where a job's files lie.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct JobFiles {
-    /// The folder that it runs in, with its results.
-    pub run_dir: PathBuf,
-    /// The job as it was handed in, a zip.
-    pub package: PathBuf,
-}
-
-impl JobFiles {
-    /// The job's meta as it was stored. Blocking.
-    ///
-    /// # Errors
-    /// If it cannot be read, or is not JSON.
-    pub fn read_meta(&self) -> io::Result<serde_json::Value> {
-        read_meta(&self.run_dir)
-    }
-}
-
-/// A site that is there.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SiteThere {
-    /// Its name.
-    pub name: String,
-    /// The cell that it registered from.
-    pub cell: Fqcn,
-    /// The organisation in its certificate; may be empty.
-    pub organization: String,
-    /// When it was heard of last.
-    pub last_seen: SystemTime,
-}
-
-/// Why a job was not deleted.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum DeleteError {
-    /// There is no such job.
-    #[error("there is no such job")]
-    Unknown,
-    /// It waits or runs.
-    #[error("the job is not over")]
-    NotOver,
-    /// The journal of jobs does not take it.
-    #[error("the journal of jobs does not take it")]
-    Journal(#[source] AppendError),
-    /// It is forgotten, but some of its files are still there.
-    #[error("the job's files cannot be removed")]
-    Files(#[source] io::Error),
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, SubmitError> + Send + 'static,
+) -> Result<T, SubmitError> {
+    let work = tokio::task::spawn_blocking(work).await;
+    work.unwrap_or_else(|error| Err(SubmitError::Interrupted(error.to_string())))
 }
 
 /// Looks for sites that fell silent or whose certificate has ended.

@@ -85,7 +85,9 @@ async fn a_whole_session_from_login_to_logout() {
 async fn a_job_without_sites_waits_and_is_aborted() {
     let scene = Scene::start().await;
     let ann = Console::log_in(&scene, "ann").await;
-    let job = ann.submit(&scene.job("sum", "ann")).await.meta["job_id"].as_str().unwrap().to_owned();
+    let submitted = ann.submit(&scene.job("sum", "ann")).await;
+    assert_eq!(submitted.status_word(), Some("ok"), "{submitted:?}");
+    let job = submitted.meta["job_id"].as_str().unwrap().to_owned();
     assert_eq!(ann.refused(&format!("download_job {job}"), "job_running").await, job);
     assert_eq!(ann.refused(&format!("show_stats {job} all"), "job_not_running").await, job);
     let aborted = ann.ask(&format!("abort_job {job}")).await;
