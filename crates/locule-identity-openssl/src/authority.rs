@@ -2,7 +2,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
-use locule_identity::Usage;
+use locule_identity::{ChainError, Usage};
 use openssl::asn1::Asn1Time;
 use openssl::bn::{BigNum, MsbOption};
 use openssl::error::ErrorStack;
@@ -38,7 +38,9 @@ pub struct CertificateAuthority {
 }
 
 impl CertificateAuthority {
-    /// Makes a new root, valid for `validity` from `now` on, with a new key.
+    /// Makes a new root with a new key, valid for `validity` in all, which began an hour before `now`.
+    ///
+    /// nvflare 2.9.0 goes on with a root only if it is valid for as long as its project says, to the second.
     ///
     /// # Errors
     /// [`IssueError`] if the subject cannot stand in a certificate, or OpenSSL refuses.
@@ -46,7 +48,8 @@ impl CertificateAuthority {
         let key = new_key()?;
         let name = subject.to_name()?;
         let begin_root = || -> Result<X509Builder, ErrorStack> {
-            let mut builder = begin(&name, &key, before(now), unix(now + validity))?;
+            let seconds = i64::try_from(validity.as_secs()).unwrap_or(i64::MAX);
+            let mut builder = begin(&name, &key, before(now), before(now).saturating_add(seconds))?;
             builder.set_issuer_name(&name)?;
             let key_id = SubjectKeyIdentifier::new().build(&builder.x509v3_context(None, None))?;
             builder.append_extension(key_id)?;
@@ -232,6 +235,26 @@ impl SubjectName {
     pub fn of_host(host: &str) -> Self {
         host.parse().map_or_else(|_| Self::Dns(host.to_owned()), Self::Ip)
     }
+}
+
+/// The host names and addresses that TLS peers may call the holder of a certificate, in its order. Says
+/// nothing about whether the certificate is to be believed.
+///
+/// # Errors
+/// [`ChainError::Malformed`] if it is not PEM with a certificate in front.
+pub fn subject_names(certificate_pem: &[u8]) -> Result<Vec<SubjectName>, ChainError> {
+    let certificate = read_pem(certificate_pem)?.swap_remove(0);
+    let address = |bytes: &[u8]| match *bytes {
+        [a, b, c, d] => Some(IpAddr::from([a, b, c, d])),
+        _ => <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from),
+    };
+    let names = certificate.subject_alt_names();
+    let names = names.iter().flatten().filter_map(|name| match (name.dnsname(), name.ipaddress()) {
+        (Some(host), _) => Some(SubjectName::Dns(host.to_owned())),
+        (None, Some(bytes)) => address(bytes).map(SubjectName::Ip),
+        (None, None) => None,
+    });
+    Ok(names.collect())
 }
 
 /// Why a certificate was not issued.

@@ -8,7 +8,7 @@
 //!
 //! ```
 //! use locule_identity::{Signer, Usage, Verifier};
-//! use locule_identity_openssl::{CertificateAuthority, OpensslSigner, OpensslVerifier, Subject, SubjectName};
+//! use locule_identity_openssl::{CertificateAuthority, OpensslSigner, OpensslVerifier, Subject, SubjectName, subject_names};
 //! use std::time::{Duration, SystemTime};
 //!
 //! let now = SystemTime::now();
@@ -39,6 +39,6 @@ mod pss;
 mod signer;
 mod verifier;
 
-pub use authority::{CertificateAuthority, IssueError, Issued, Subject, SubjectName};
+pub use authority::{CertificateAuthority, IssueError, Issued, Subject, SubjectName, subject_names};
 pub use signer::{LoadError, OpensslSigner};
 pub use verifier::OpensslVerifier;

@@ -1,120 +1,158 @@
 //! The files of a kit.
 
-use std::collections::BTreeMap;
+use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use crate::ledger::Credential;
-use crate::{Admin, Project, ProvisionError, Server, Site, make_folder, write_file};
+use crate::ledger::{Credential, Credentials};
+use crate::script::Script;
+use crate::topology::Uplink;
+use crate::{
+    Admin, ListeningHost, Project, ProvisionError, Relay, Runtime, Server, Site, make_folder, write_file,
+};
 
 /// Classes that a site lets jobs without code of their own use: those of nvflare 2.9.0 and ours.
 const CLASS_ALLOW_LIST: &str = include_str!("../templates/class_allow_list.json");
 const AUTHORIZATION: &str = include_str!("../templates/authorization.json");
+const PRIVACY: &str = include_str!("../templates/privacy.json");
 /// For stock processes, which do not start without one.
 const LOG_CONFIG: &str = include_str!("../templates/log_config.json");
-const START: &str = include_str!("../templates/start.sh");
-const SUB_START: &str = include_str!("../templates/sub_start.sh");
-const STOP: &str = include_str!("../templates/stop_fl.sh");
+/// For stock processes, which run no job without these parts.
+const SERVER_RESOURCES: &str = include_str!("../templates/server_resources.json");
+const SITE_RESOURCES: &str = include_str!("../templates/site_resources.json");
 
-/// Writes kits of one project.
+/// Writes kits of one project, in the layout of nvflare 2.9.0.
 pub(crate) struct KitWriter<'a> {
     pub(crate) project: &'a Project,
     pub(crate) root_pem: &'a str,
-    pub(crate) credentials: &'a BTreeMap<String, Credential>,
+    pub(crate) credentials: &'a Credentials,
 }
 
 impl KitWriter<'_> {
     pub(crate) fn server(&self, folder: &Path) -> Result<(), ProvisionError> {
-        let server = &self.project.server;
-        let fed = json!({
-            "format_version": 2,
-            "servers": [{
-                "name": self.project.name,
-                "service": { "target": format!("{}:{}", own_host(server), server.port), "scheme": self.project.scheme },
-                "admin_server": server.name,
-                "admin_port": server.admin_port.unwrap_or(server.port),
-                "ssl_private_key": "server.key",
-                "ssl_cert": "server.crt",
-                "ssl_root_cert": "rootCA.pem",
-                "connection_security": self.project.connection_security,
-            }],
+        let (project, server) = (self.project, &self.project.server);
+        let security = server.connection_security.unwrap_or(project.connection_security);
+        let mut own = json!({
+            "name": project.name,
+            "service": {
+                "target": format!("{}:{}", self.own_host(), server.port),
+                "scheme": project.scheme_for(server.use_aio, &project.scheme),
+            },
+            "admin_server": server.name,
+            "admin_port": server.admin_port.unwrap_or(server.port),
+            "ssl_private_key": "server.key",
+            "ssl_cert": "server.crt",
+            "ssl_root_cert": "rootCA.pem",
+            "connection_security": security,
         });
-        let resources = json!({
-            "servers": [{
-                "admin_storage": "transfer",
-                "max_num_clients": 100,
-                "heart_beat_timeout": 600,
-                "download_job_url": "http://download.server.com/",
-                "admin_timeout": 10.0,
-            }],
-        });
+        put_identities(&mut own, server.auth_identity.as_ref(), &server.name, project.identity_map(None));
+        let mut fed = self.fed();
+        put(&mut fed, "servers", json!([own]));
         self.startup(folder, &server.name, "server", "fed_server.json", &fed)?;
-        self.scripts(folder, "server")?;
-        self.daemon_local(folder, resources)
+        self.custom_ca(folder, server.custom_ca_cert.as_deref())?;
+        self.script(folder, Script::server(project))?;
+
+        let local = folder.join("local");
+        write_json(&local.join("resources.json.default"), &with_allow_list(&template(SERVER_RESOURCES)))?;
+        self.policies(folder)?;
+        if let Some(listening) = &server.listening_host {
+            write_json(&local.join("comm_config.json"), &comm_config(2, listening, &listening.scheme))?;
+        }
+        if project.studies.is_empty() {
+            return Ok(());
+        }
+        let studies: Map<String, Value> = project.studies.iter().map(study).collect();
+        let registry = json!({ "format_version": "1.0", "studies": studies });
+        write_json(&local.join("study_registry.json"), &registry)
+    }
+
+    pub(crate) fn relay(&self, relay: &Relay, folder: &Path) -> Result<(), ProvisionError> {
+        let project = self.project;
+        let own_cell = project.cell_of_relay(relay);
+        let mut fed = json!({
+            "format_version": 2,
+            "project_name": project.name,
+            "identity": relay.name,
+            "server_identity": project.server_identity(),
+            "connect_to": uplink(&project.uplink(relay.connect_to.as_ref())),
+        });
+        let identities = project.identity_map(Some(&own_cell));
+        put_identities(&mut fed, relay.auth_identity.as_ref(), &relay.name, identities);
+        self.startup(folder, &relay.name, "client", "fed_relay.json", &fed)?;
+        self.listener(folder, &relay.name)?;
+        self.script(folder, Script::relay(project, relay))?;
+
+        let local = folder.join("local");
+        write_file(&local.join("log_config.json.default"), LOG_CONFIG.as_bytes(), 0o644)?;
+        let listening = &relay.listening_host;
+        let scheme = project.scheme_for(relay.use_aio, &listening.scheme);
+        write_json(&local.join("comm_config.json"), &comm_config(1, listening, &scheme))
     }
 
     pub(crate) fn site(&self, site: &Site, folder: &Path) -> Result<(), ProvisionError> {
-        let server = &self.project.server;
-        let fed = json!({
-            "format_version": 2,
-            "servers": [{
-                "name": self.project.name,
-                "service": {
-                    "target": format!("{}:{}", url_host(server.default_host()), server.port),
-                    "scheme": self.project.scheme,
-                },
-                "identity": server.name,
-            }],
-            "client": {
-                "ssl_private_key": "client.key",
-                "ssl_cert": "client.crt",
-                "ssl_root_cert": "rootCA.pem",
-                "fqsn": site.name,
-                "is_leaf": true,
-                "connection_security": self.project.connection_security,
-            },
+        let project = self.project;
+        let (host, port) = project.server_target(site.connect_to.as_ref(), project.server.port);
+        let mut client = json!({
+            "ssl_private_key": "client.key",
+            "ssl_cert": "client.crt",
+            "ssl_root_cert": "rootCA.pem",
+            "fqsn": project.path_of_site(site),
+            "is_leaf": project.is_leaf(site),
+            "connection_security": site.connection_security.unwrap_or(project.connection_security),
         });
-        // The components are for stock processes, which do not run a job without them.
-        let resources = json!({
-            "allow_log_streaming": true,
-            "client": { "retry_timeout": 30, "compression": "Gzip" },
-            "components": [
-                {
-                    "id": "resource_manager",
-                    "path": "nvflare.app_common.resource_managers.gpu_resource_manager.GPUResourceManager",
-                    "args": { "num_of_gpus": 0, "mem_per_gpu_in_GiB": 0, "expiration_period": 300 },
-                },
-                {
-                    "id": "resource_consumer",
-                    "path": "nvflare.app_common.resource_consumers.gpu_resource_consumer.GPUResourceConsumer",
-                    "args": {},
-                },
-                {
-                    "id": "process_launcher",
-                    "path": "nvflare.app_common.job_launcher.client_process_launcher.ClientProcessJobLauncher",
-                    "args": {},
-                },
-            ],
+        put_identities(&mut client, site.auth_identity.as_ref(), &site.name, project.identity_map(None));
+        let mut fed = self.fed();
+        let scheme = project.scheme_for(site.use_aio, &project.scheme);
+        let server = json!({
+            "name": project.name,
+            "service": { "target": format!("{}:{port}", url_host(host)), "scheme": scheme },
+            "identity": project.server_identity(),
         });
+        put(&mut fed, "servers", json!([server]));
+        put(&mut fed, "client", client);
         self.startup(folder, &site.name, "client", "fed_client.json", &fed)?;
-        self.scripts(folder, "site")?;
-        self.daemon_local(folder, resources)
+        if site.listening_host.is_some() {
+            self.listener(folder, &site.name)?;
+        }
+        self.custom_ca(folder, site.custom_ca_cert.as_deref())?;
+        self.script(folder, Script::site(project, site))?;
+
+        let local = folder.join("local");
+        write_json(&local.join("resources.json.default"), &self.site_resources(site))?;
+        self.policies(folder)?;
+        let is_behind_relay = project.relay_of(site.connect_to.as_ref()).is_some();
+        if is_behind_relay {
+            let link = uplink(&project.uplink(site.connect_to.as_ref()));
+            let relay = json!({ "format_version": 2, "relay_config": link });
+            write_json(&local.join("relay__resources.json"), &relay)?;
+        }
+        if is_behind_relay || site.listening_host.is_some() {
+            let any = ListeningHost::new("localhost");
+            let listening = site.listening_host.as_ref().unwrap_or(&any);
+            // Job processes of a site behind a relay reach the server through the site only.
+            let generation = if is_behind_relay { 1 } else { 2 };
+            let comm = comm_config(generation, listening, &listening.scheme);
+            write_json(&local.join("comm_config.json"), &comm)?;
+        }
+        Ok(())
     }
 
     pub(crate) fn admin(&self, admin: &Admin, folder: &Path) -> Result<(), ProvisionError> {
-        let server = &self.project.server;
+        let (project, server) = (self.project, &self.project.server);
+        let admin_port = server.admin_port.unwrap_or(server.port);
+        let (host, port) = project.server_target(admin.connect_to.as_ref(), admin_port);
         let fed = json!({
             "format_version": 1,
             "admin": {
-                "project_name": self.project.name,
+                "project_name": project.name,
                 "username": admin.name,
-                "server_identity": server.name,
-                "scheme": self.project.scheme,
-                "host": url_host(server.default_host()),
-                "port": server.admin_port.unwrap_or(server.port),
-                "connection_security": self.project.connection_security,
+                "server_identity": project.server_identity(),
+                "scheme": project.scheme,
+                "host": url_host(host),
+                "port": port,
+                "connection_security": admin.connection_security.unwrap_or(project.connection_security),
                 "uid_source": "user_input",
                 "with_file_transfer": true,
                 "upload_dir": "transfer",
@@ -135,7 +173,19 @@ impl KitWriter<'_> {
             },
         });
         self.startup(folder, &admin.name, "client", "fed_admin.json", &fed)?;
+        if project.runtime == Runtime::Nvflare {
+            self.script(folder, Script::admin(project))?;
+        }
         write_json(&folder.join("local/resources.json.default"), &resources)
+    }
+
+    /// What files of server and sites begin with.
+    fn fed(&self) -> Value {
+        let mut fed = json!({ "format_version": 2 });
+        if let Some(required) = self.project.require_signed_jobs {
+            put(&mut fed, "require_signed_jobs", required.into());
+        }
+        fed
     }
 
     /// The folders, the certificates and the key of a participant, and its main file.
@@ -151,55 +201,139 @@ impl KitWriter<'_> {
             make_folder(&folder.join(sub))?;
         }
         let startup = folder.join("startup");
-        let credential = self.credentials.get(name).expect("every participant was given a credential");
         write_file(&startup.join("rootCA.pem"), self.root_pem.as_bytes(), 0o644)?;
-        write_file(&startup.join(format!("{stem}.crt")), credential.cert.as_bytes(), 0o644)?;
-        write_file(&startup.join(format!("{stem}.key")), credential.pri_key.as_bytes(), 0o600)?;
+        let credential = self.credentials.of.get(name).expect("every participant was given a credential");
+        write_credential(&startup, stem, credential)?;
         write_json(&startup.join(fed_name), fed)
     }
 
-    fn scripts(&self, folder: &Path, role: &str) -> Result<(), ProvisionError> {
-        let startup = folder.join("startup");
-        write_file(&startup.join("start.sh"), START.as_bytes(), 0o755)?;
-        write_file(&startup.join("sub_start.sh"), SUB_START.replace("@ROLE@", role).as_bytes(), 0o755)?;
-        write_file(&startup.join("stop_fl.sh"), STOP.as_bytes(), 0o755)?;
-        let readme = format!(
-            "Startup kit of a {role} in the project {}.\n\n\
-             Run startup/start.sh to start it, startup/stop_fl.sh to end it. The program is called `locule`;\n\
-             the variable LOCULE names it if it is not on the PATH.\n\n\
-             Keep the private key in startup to yourself: whoever has it is this {role}. To change a setting,\n\
-             copy local/resources.json.default to local/resources.json and edit the copy.\n",
-            self.project.name
-        );
-        write_file(&folder.join("readme.txt"), readme.as_bytes(), 0o644)
+    fn listener(&self, folder: &Path, name: &str) -> Result<(), ProvisionError> {
+        let credential = self.credentials.of_listeners.get(name);
+        let credential = credential.expect("everybody who listens was given a credential for it");
+        write_credential(&folder.join("startup"), "server", credential)
     }
 
-    /// What a parent process reads beside its own settings, which are `own`.
-    fn daemon_local(&self, folder: &Path, own: Value) -> Result<(), ProvisionError> {
-        let allowed: Value = serde_json::from_str(CLASS_ALLOW_LIST).expect("the template is JSON");
-        let mut resources = Map::new();
-        resources.insert("format_version".into(), 2.into());
-        resources.insert("class_list_enforcement_mode".into(), "enforce".into());
-        resources.insert("class_allow_list".into(), allowed);
-        resources.extend(own.as_object().cloned().unwrap_or_default());
+    fn custom_ca(&self, folder: &Path, own: Option<&Path>) -> Result<(), ProvisionError> {
+        let Some(file) = own.or(self.project.custom_ca_cert.as_deref()) else { return Ok(()) };
+        let bytes =
+            fs::read(file).map_err(|source| ProvisionError::CustomCa { file: file.to_owned(), source })?;
+        write_file(&folder.join("startup/customRootCA.pem"), &bytes, 0o644)
+    }
+
+    fn script(&self, folder: &Path, script: Script) -> Result<(), ProvisionError> {
+        for (name, text) in script.files() {
+            write_file(&folder.join("startup").join(name), text.as_bytes(), 0o755)?;
+        }
+        write_file(&folder.join("readme.txt"), script.readme().as_bytes(), 0o644)
+    }
+
+    fn site_resources(&self, site: &Site) -> Value {
+        let mut resources = with_allow_list(&template(SITE_RESOURCES));
+        let streaming = site.allow_log_streaming.unwrap_or(self.project.allow_log_streaming);
+        put(&mut resources, "allow_log_streaming", streaming.into());
+        let first = &mut resources["components"][0]["args"];
+        put(first, "num_of_gpus", site.capacity.num_of_gpus.into());
+        put(first, "mem_per_gpu_in_GiB", site.capacity.mem_per_gpu_in_gib.into());
+        resources
+    }
+
+    /// What server and sites allow, by default.
+    fn policies(&self, folder: &Path) -> Result<(), ProvisionError> {
         let local = folder.join("local");
-        write_json(&local.join("resources.json.default"), &Value::Object(resources))?;
         write_file(&local.join("authorization.json.default"), AUTHORIZATION.as_bytes(), 0o644)?;
+        write_file(&local.join("privacy.json.sample"), PRIVACY.as_bytes(), 0o644)?;
         write_file(&local.join("log_config.json.default"), LOG_CONFIG.as_bytes(), 0o644)
+    }
+
+    /// What the server's own kit calls its host: its name; and where everybody dials loopback, that, so that
+    /// it listens for nobody else.
+    fn own_host(&self) -> String {
+        let Server { name, host_names, .. } = &self.project.server;
+        let host = self.project.server.default_host();
+        let is_own = |host: &String| is_loopback(host) || host == name;
+        if is_loopback(host) && host_names.iter().all(is_own) { url_host(host) } else { name.clone() }
     }
 }
 
-/// What the server's own kit calls its host: its name, and where sites dial loopback, that, so that it
-/// listens for nobody else.
-fn own_host(server: &Server) -> String {
-    let host = server.default_host();
-    let is_loopback = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
-    if is_loopback { url_host(host) } else { server.name.clone() }
+fn is_loopback(host: &str) -> bool {
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+fn uplink(link: &Uplink) -> Value {
+    let mut value = json!({
+        "scheme": link.scheme,
+        "identity": link.identity,
+        "address": format!("{}:{}", url_host(&link.host), link.port),
+        "fqcn": link.fqcn,
+        "connection_security": link.connection_security,
+    });
+    put_identities(&mut value, Some(&link.auth_identity), &link.identity, Map::new());
+    value
+}
+
+/// `auth_identity` if it is not the name, `auth_identity_map` if there is something in it.
+fn put_identities(value: &mut Value, identity: Option<&String>, name: &str, map: Map<String, Value>) {
+    if let Some(identity) = identity.filter(|identity| *identity != name) {
+        put(value, "auth_identity", identity.as_str().into());
+    }
+    if !map.is_empty() {
+        put(value, "auth_identity_map", map.into());
+    }
+}
+
+fn comm_config(generation: u8, listening: &ListeningHost, scheme: &str) -> Value {
+    let mut resources = json!({ "host": url_host(&listening.default_host) });
+    if let Some(port) = listening.port {
+        put(&mut resources, "port", port.into());
+    }
+    put(&mut resources, "connection_security", json!(listening.connection_security));
+    json!({
+        "allow_adhoc_conns": false,
+        "backbone_conn_gen": generation,
+        "internal": { "scheme": scheme, "resources": resources },
+    })
+}
+
+fn study(study: &crate::Study) -> (String, Value) {
+    let members = study.members.as_ref().map_or(json!({}), |members| {
+        let orgs: Map<String, Value> =
+            members.site_orgs.iter().map(|(org, sites)| (org.clone(), json!(sites))).collect();
+        json!({ "site_orgs": orgs, "admins": members.admins })
+    });
+    (study.name.clone(), members)
+}
+
+fn template(text: &str) -> Value {
+    serde_json::from_str(text).expect("the template is JSON")
+}
+
+/// The resources of a parent process, with the classes that it lets jobs use.
+fn with_allow_list(own: &Value) -> Value {
+    let mut resources = json!({
+        "format_version": 2,
+        "class_list_enforcement_mode": "enforce",
+        "class_allow_list": template(CLASS_ALLOW_LIST),
+    });
+    for (key, value) in own.as_object().into_iter().flatten() {
+        put(&mut resources, key, value.clone());
+    }
+    resources
+}
+
+fn put(object: &mut Value, key: &str, value: Value) {
+    if let Some(object) = object.as_object_mut() {
+        object.insert(key.to_owned(), value);
+    }
 }
 
 /// A literal IPv6 address goes in brackets.
 fn url_host(host: &str) -> String {
     if host.contains(':') { format!("[{host}]") } else { host.to_owned() }
+}
+
+fn write_credential(startup: &Path, stem: &str, credential: &Credential) -> Result<(), ProvisionError> {
+    write_file(&startup.join(format!("{stem}.crt")), credential.cert.as_bytes(), 0o644)?;
+    write_file(&startup.join(format!("{stem}.key")), credential.pri_key.as_bytes(), 0o600)
 }
 
 fn write_json(file: &Path, value: &Value) -> Result<(), ProvisionError> {

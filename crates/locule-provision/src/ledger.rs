@@ -1,6 +1,6 @@
 //! The certificates and keys of a project, kept from one round of provisioning to the next.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,29 +9,37 @@ use std::time::{Duration, SystemTime};
 use locule_identity::{ChainError, Usage, Verifier};
 use locule_identity_openssl::{
     CertificateAuthority, IssueError, LoadError, OpensslSigner, OpensslVerifier, Subject, SubjectName,
+    subject_names,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::{Project, ProvisionError, make_folder, write_error, write_file};
 
-/// One participant's certificate and key.
+/// A certificate and its key.
 #[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct Credential {
     /// PEM.
     pub(crate) cert: String,
     /// PEM.
     pub(crate) pri_key: String,
-    /// The subject alternative names it was made with; stock files do not have them.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    names: Option<Vec<String>>,
 }
+
+/// What participants prove themselves with, by name.
+pub(crate) struct Credentials {
+    pub(crate) of: BTreeMap<String, Credential>,
+    /// Of relays and sites that listen: as they show themselves to those who dial them.
+    pub(crate) of_listeners: BTreeMap<String, Credential>,
+}
+
+/// Where the credential of a participant's listener is kept, in the entry of the participant.
+const LISTENER: &str = "listener";
 
 /// The file `state/cert.json`, in memory.
 ///
 /// # Source
 /// nvflare 2.9.0, `nvflare.lighter.impl.cert`: `root_cert`, `root_pri_key`, and by common name
-/// `{"cert", "pri_key"}`; `names` is ours.
+/// `{"cert", "pri_key"}`. `listener` is ours; nvflare leaves it where it is, and makes a new one each time.
 pub(crate) struct Ledger {
     file: PathBuf,
     authority: CertificateAuthority,
@@ -84,31 +92,37 @@ impl Ledger {
         &self.root_pem
     }
 
-    /// A certificate and key for every participant, kept or new, by name.
-    pub(crate) fn credentials(
-        &mut self,
-        project: &Project,
-    ) -> Result<BTreeMap<String, Credential>, ProvisionError> {
+    /// A certificate and key for every participant, kept or new.
+    pub(crate) fn credentials(&mut self, project: &Project) -> Result<Credentials, ProvisionError> {
         let server = &project.server;
-        let mut hosts = vec![server.default_host().to_owned()];
-        hosts.extend(server.host_names.iter().filter(|host| *host != server.default_host()).cloned());
-        let mut wanted = vec![(Subject::new(&server.name).organization(&server.org), hosts, Usage::Server)];
+        let mut credentials = Credentials { of: BTreeMap::new(), of_listeners: BTreeMap::new() };
+        let mut participants = Vec::new();
+        for relay in &project.relays {
+            let subject = Subject::new(&relay.name).organization(&relay.org);
+            participants.push((subject, Some(&relay.listening_host)));
+        }
         for site in &project.sites {
             let subject = Subject::new(&site.name).organization(&site.org);
-            wanted.push((subject, vec![site.name.clone()], Usage::Client));
+            participants.push((subject, site.listening_host.as_ref()));
         }
         for admin in &project.admins {
-            let subject = Subject::new(&admin.name).organization(&admin.org).role(&admin.role);
-            wanted.push((subject, vec![admin.name.clone()], Usage::Client));
+            participants.push((Subject::new(&admin.name).organization(&admin.org).role(&admin.role), None));
         }
-        let validity = days(project.valid_days);
-        wanted
-            .into_iter()
-            .map(|(subject, names, usage)| {
-                let name = subject.common_name.clone();
-                Ok((name, self.credential(subject, names, usage, validity)?))
-            })
-            .collect()
+        let subject = Subject::new(&server.name).organization(&server.org);
+        let names = hosts(server.default_host(), &server.host_names);
+        let credential = self.credential(&subject, &names, Usage::Server, None)?;
+        credentials.of.insert(server.name.clone(), credential);
+        for (subject, listening) in participants {
+            let own = [SubjectName::of_host(&subject.common_name)];
+            let credential = self.credential(&subject, &own, Usage::Client, None)?;
+            credentials.of.insert(subject.common_name.clone(), credential);
+            if let Some(listening) = listening {
+                let names = hosts(&listening.default_host, &listening.host_names);
+                let credential = self.credential(&subject, &names, Usage::Server, Some(LISTENER))?;
+                credentials.of_listeners.insert(subject.common_name, credential);
+            }
+        }
+        Ok(credentials)
     }
 
     /// Writes the ledger in place of the old one.
@@ -125,19 +139,19 @@ impl Ledger {
         fs::rename(&partial, &self.file).map_err(|source| write_error(&self.file, source))
     }
 
+    /// The credential of a participant, or another of its that is kept `within` the participant's entry.
     fn credential(
         &mut self,
-        subject: Subject,
-        names: Vec<String>,
+        subject: &Subject,
+        names: &[SubjectName],
         usage: Usage,
-        validity: Duration,
+        within: Option<&str>,
     ) -> Result<Credential, ProvisionError> {
-        let participant = subject.common_name.clone();
-        if let Some(kept) = self.kept(&subject, &names, usage) {
+        if let Some(kept) = self.kept(subject, names, usage, within) {
             return Ok(kept);
         }
-        let alternative: Vec<SubjectName> = names.iter().map(|name| SubjectName::of_host(name)).collect();
-        let issued = self.authority.issue(&subject, &alternative, usage, validity, self.now).map_err(
+        let participant = &subject.common_name;
+        let issued = self.authority.issue(subject, names, usage, VALIDITY, self.now).map_err(
             |source: IssueError| ProvisionError::Issue { participant: participant.clone(), source },
         )?;
         let verified = self.verifier.identify(&issued.certificate_pem, usage, self.now);
@@ -146,31 +160,58 @@ impl Ledger {
             return Err(if root_is_out_of_time {
                 ProvisionError::RootExpired { file: self.file.clone() }
             } else {
-                ProvisionError::Unacceptable { participant, source }
+                ProvisionError::Unacceptable { participant: participant.clone(), source }
             });
         }
-        let credential = Credential {
-            cert: text(&issued.certificate_pem),
-            pri_key: text(&issued.key_pem),
-            names: Some(names),
-        };
-        let value = serde_json::to_value(&credential).expect("three fields of text are JSON");
-        self.entries.insert(participant, value);
+        let credential = Credential { cert: text(&issued.certificate_pem), pri_key: text(&issued.key_pem) };
+        let value = serde_json::to_value(&credential).expect("two fields of text are JSON");
+        let entry = self.entries.entry(participant).or_insert(Value::Null);
+        if !entry.is_object() {
+            *entry = Value::Object(Map::new());
+        }
+        match (within, value) {
+            (Some(key), value) => entry[key] = value,
+            (None, Value::Object(fields)) => fields.into_iter().for_each(|(key, value)| entry[key] = value),
+            (None, _) => {}
+        }
         Ok(credential)
     }
 
     /// What the participant has already, if it is still good for what the project says of it.
-    fn kept(&self, subject: &Subject, names: &[String], usage: Usage) -> Option<Credential> {
+    fn kept(
+        &self,
+        subject: &Subject,
+        names: &[SubjectName],
+        usage: Usage,
+        within: Option<&str>,
+    ) -> Option<Credential> {
         let entry = self.entries.get(&subject.common_name)?;
+        let entry = if let Some(key) = within { entry.get(key)? } else { entry };
         let kept: Credential = serde_json::from_value(entry.clone()).ok()?;
         let holder = self.verifier.identify(kept.cert.as_bytes(), usage, self.now).ok()?;
         let same_subject = holder.common_name == subject.common_name
             && holder.organization == subject.organization
             && holder.role == subject.role;
-        let same_names = kept.names.as_deref().is_none_or(|kept| kept == names);
+        let kept_names: HashSet<SubjectName> =
+            subject_names(kept.cert.as_bytes()).ok()?.into_iter().collect();
+        let same_names = kept_names == names.iter().cloned().collect();
         let own_key = OpensslSigner::from_pem(kept.cert.as_bytes(), kept.pri_key.as_bytes()).is_ok();
         (same_subject && same_names && own_key).then_some(kept)
     }
+}
+
+/// How long a certificate is valid; a root may be valid for longer.
+const VALIDITY: Duration = Duration::from_secs(360 * 24 * 3600);
+
+/// The first host and the others, each once.
+fn hosts(first: &str, others: &[String]) -> Vec<SubjectName> {
+    let mut names = vec![SubjectName::of_host(first)];
+    for other in others.iter().map(|host| SubjectName::of_host(host)) {
+        if !names.contains(&other) {
+            names.push(other);
+        }
+    }
+    names
 }
 
 fn new_root(project: &Project, now: SystemTime) -> Result<CertificateAuthority, ProvisionError> {

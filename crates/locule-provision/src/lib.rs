@@ -1,34 +1,51 @@
 //! Makes the startup kits of a project: certificates, keys, configuration and scripts.
 //!
 //! [`provision`] takes a [`Project`], which is plain data, and writes one folder per participant in
-//! the layout of nvflare 2.9.0; a stock site runs from the kit of a site as it is. Participants keep
-//! their keys when a project is provisioned again. The crate runs nothing and reads no project
-//! files; a binary turns a file into a [`Project`] with serde.
+//! the layout of nvflare 2.9.0; stock processes run from the kits as they are. Participants keep
+//! their keys when a project is provisioned again, by this crate or by `nvflare provision`. A
+//! [`ProjectFile`] is a project read from nvflare's own project file, `project.yml`. The crate runs
+//! nothing, and none of the Python classes that a project file may name.
 //!
 //! ```
-//! use locule_provision::{Project, provision};
-//! use std::time::SystemTime;
+//! use locule_provision::{ProjectFile, provision};
+//! use std::{path::Path, time::SystemTime};
 //!
-//! let project = Project::new("example_project", "server.example.org", "university")
-//!     .site("hospital-1", "hospital")
-//!     .site("hospital-2", "clinic")
-//!     .admin("lead@university.edu", "university", "lead");
+//! let text = "
+//! api_version: 3
+//! name: example_project
+//! participants:
+//!   - {name: server.example.org, type: server, org: university}
+//!   - {name: hospital-1, type: client, org: hospital}
+//!   - {name: lead@university.edu, type: admin, org: university, role: lead}
+//! ";
+//! let file = ProjectFile::parse("project.yml", text, Path::new("."))?;
 //! # let out = tempfile::tempdir()?;
-//! let kits = provision(&project, out.path(), SystemTime::now())?;
+//! let kits = provision(&file.project, out.path(), SystemTime::now())?;
 //! assert!(kits.site_dirs[0].ends_with("example_project/prod_00/hospital-1"));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Start with [`Project`], [`provision`] and [`ProvisionError`].
+//! Start with [`ProjectFile`], [`Project`] and [`provision`].
 //!
 //! # Source
-//! nvflare 2.9.0, `nvflare.lighter.impl`: `workspace`, `static_file`, `cert`.
+//! nvflare 2.9.0, `nvflare.lighter.provision`, `nvflare.lighter.entity` and `nvflare.lighter.impl`:
+//! `workspace`, `static_file`, `cert`.
 
+mod fields;
+mod file;
 mod kit;
 mod ledger;
 mod project;
+mod rules;
+mod script;
+mod topology;
 
-pub use project::{Admin, ConnectionSecurity, Project, ProjectMistake, Server, Site};
+pub use file::{ProjectFile, ReadError, code};
+pub use project::{
+    Admin, Capacity, ConnectTo, ConnectionSecurity, ListeningHost, Project, Relay, Runtime, Server, Site,
+    Study, StudyMembers,
+};
+pub use rules::{Part, ProjectMistake};
 
 use std::fs;
 use std::io;
@@ -49,6 +66,8 @@ pub struct Provisioned {
     pub root: PathBuf,
     /// The server's kit.
     pub server_dir: PathBuf,
+    /// The relays' kits, in the order of the project.
+    pub relay_dirs: Vec<PathBuf>,
     /// The sites' kits, in the order of the project.
     pub site_dirs: Vec<PathBuf>,
     /// The administrators' kits, in the order of the project.
@@ -98,6 +117,15 @@ pub enum ProvisionError {
         #[source]
         source: ChainError,
     },
+    /// A `custom_ca_cert` cannot be read.
+    #[error("cannot read the custom_ca_cert {}", file.display())]
+    CustomCa {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// The root that was made just now cannot be read back.
     #[error("the root does not stand up")]
     Root(#[from] LoadError),
@@ -138,6 +166,9 @@ pub fn provision(project: &Project, out: &Path, now: SystemTime) -> Result<Provi
     make_folder(&partial)?;
     let writer = KitWriter { project, root_pem: ledger.root_pem(), credentials: &credentials };
     writer.server(&partial.join(&project.server.name))?;
+    for relay in &project.relays {
+        writer.relay(relay, &partial.join(&relay.name))?;
+    }
     for site in &project.sites {
         writer.site(site, &partial.join(&site.name))?;
     }
@@ -147,6 +178,7 @@ pub fn provision(project: &Project, out: &Path, now: SystemTime) -> Result<Provi
     fs::rename(&partial, &root).map_err(|source| write_error(&root, source))?;
     Ok(Provisioned {
         server_dir: root.join(&project.server.name),
+        relay_dirs: project.relays.iter().map(|relay| root.join(&relay.name)).collect(),
         site_dirs: project.sites.iter().map(|site| root.join(&site.name)).collect(),
         admin_dirs: project.admins.iter().map(|admin| root.join(&admin.name)).collect(),
         root,

@@ -5,7 +5,7 @@ KIT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 LOCULE="${LOCULE:-locule}"
 rm -f "$KIT/shutdown.fl"
 mkdir -p "$KIT/transfer"
-[[ "$1" == "--once" ]] && exec "$LOCULE" @ROLE@ "$KIT"
+[[ "$1" == "--once" ]] && exec "$LOCULE" @COMMAND@
 
 if [[ -f "$KIT/daemon_pid.fl" ]] && kill -0 "$(cat "$KIT/daemon_pid.fl")" 2>/dev/null; then
   echo "this kit runs already, as process $(cat "$KIT/daemon_pid.fl")" >&2
@@ -18,7 +18,7 @@ trap 'touch "$KIT/shutdown.fl"; kill -TERM "$PID" 2>/dev/null' INT TERM
 FAILURES=0
 while [[ $FAILURES -lt 5 && ! -f "$KIT/shutdown.fl" ]]; do
   SECONDS=0
-  "$LOCULE" @ROLE@ "$KIT" &
+  "$LOCULE" @COMMAND@ &
   PID=$!
   echo "$PID" > "$KIT/pid.fl"
   wait "$PID"
@@ -29,5 +29,5 @@ while [[ $FAILURES -lt 5 && ! -f "$KIT/shutdown.fl" ]]; do
   [[ $SECONDS -lt 300 ]] && FAILURES=$((FAILURES + 1)) || FAILURES=1
 done
 [[ -f "$KIT/shutdown.fl" ]] && exit 0
-echo "$LOCULE @ROLE@ ended five times in a row; the last exit code was $CODE" >&2
+echo "the program ended five times in a row; the last exit code was $CODE" >&2
 exit 1

@@ -10,7 +10,7 @@ use locule_identity::Usage;
 use locule_identity_openssl::{OpensslSigner, OpensslVerifier};
 use locule_job::{VerifyError, sign_folder, verify_folder};
 use locule_kit::{AdminKit, KitError, ServerKit, SiteKit};
-use locule_provision::{ConnectionSecurity, Project, ProvisionError, Provisioned, provision};
+use locule_provision::{ConnectTo, ListeningHost, Project, ProvisionError, Provisioned, Relay, provision};
 use tempfile::TempDir;
 
 #[test]
@@ -139,23 +139,6 @@ fn a_participant_that_changed_gets_a_new_certificate() {
 }
 
 #[test]
-fn a_ledger_made_by_nvflare_is_taken_up() {
-    let out = tempfile::tempdir().unwrap();
-    let first = provision(&project(), out.path(), SystemTime::now()).unwrap();
-    // Stock ledgers have no `names`.
-    let file = out.path().join("example_project/state/cert.json");
-    let mut ledger: serde_json::Map<String, serde_json::Value> =
-        serde_json::from_slice(&read(&file)).unwrap();
-    for entry in ledger.values_mut().filter_map(|value| value.as_object_mut()) {
-        entry.remove("names").unwrap();
-    }
-    fs::write(&file, serde_json::to_vec(&ledger).unwrap()).unwrap();
-    let second = provision(&project(), out.path(), SystemTime::now()).unwrap();
-    let key = "startup/server.key";
-    assert_eq!(read(&first.server_dir.join(key)), read(&second.server_dir.join(key)));
-}
-
-#[test]
 fn an_expired_root_is_not_used_any_more() {
     let out = tempfile::tempdir().unwrap();
     provision(&project(), out.path(), SystemTime::now()).unwrap();
@@ -191,34 +174,38 @@ fn all_mistakes_of_a_project_are_reported() {
         assert!(text.contains(expected), "{text}");
         assert_eq!(fs::read_dir(out.path()).unwrap().count(), 0, "nothing was written");
     };
-    check(|p| p.name = "../up".into(), r#"project "../up" must be letters"#);
-    check(|p| p.sites[0].name = "site 1".into(), r#"site "site 1" must be letters"#);
+    check(|p| p.name = "../up".into(), r#"name "../up" of the project must be letters"#);
+    check(|p| p.sites[0].name = "site 1".into(), r#"name "site 1" of site 1 must be letters"#);
     check(|p| p.sites[0].name = "Server".into(), "this one is reserved");
+    check(|p| p.sites[0].name = "root_cert".into(), "this one is reserved");
     check(|p| p.sites[0].name = "-x".into(), "no peer accepts its form");
     check(|p| p.sites[0].name = "server1-x".into(), "must not begin with one another");
-    check(|p| p.sites[0].name = "site-2".into(), r#"name "site-2" must be used once only"#);
+    check(|p| p.sites[0].name = "site-2".into(), r#"name "site-2" of site 2 must be used once only"#);
     check(|p| p.sites[0].name = "s".repeat(65), "at most 64 characters");
-    check(|p| p.sites[0].org = String::new(), r#"org "" must be"#);
-    check(|p| p.admins[0].name = "lead".into(), r#"admin "lead" must be an e-mail address"#);
+    check(|p| p.sites[0].org = String::new(), r#"org "" of site 1 must be"#);
+    check(|p| p.sites[0].parent = Some("site-9".into()), "another site of this project");
+    check(|p| p.sites[0].parent = Some("site-1".into()), "nothing leads to the server");
+    check(
+        |p| p.admins[0].name = "lead".into(),
+        r#"name "lead" of administrator 1 must be an e-mail address"#,
+    );
     check(|p| p.server.name = "server_1".into(), "a host name by its form");
-    check(|p| p.server.host_names.push("a b".into()), r#"host "a b" must be"#);
-    check(|p| p.server.port = 0, "port");
-    check(|p| p.valid_days = 0, "valid_days");
+    check(|p| p.server.host_names.push("a b".into()), r#"host_names "a b" of the server must be"#);
+    check(|p| p.server.port = 0, "fed_learn_port");
+    check(|p| p.valid_days = 0, "root_valid_days");
+    check(|p| p.config_folder = "$(x)".into(), "the name of a folder");
+    check(|p| p.docker_image = Some("a; b".into()), "the name of an image");
+    check(|p| p.relays.push(relay("R1", None, None)), "listening_host.port");
+    check(|p| p.relays.push(relay("R1", Some(1), Some("R2"))), "the server or a relay of this project");
+    let circle = |p: &mut Project| {
+        p.relays = vec![relay("R1", Some(1), Some("R2")), relay("R2", Some(2), Some("R1"))];
+    };
+    check(circle, "nothing leads to the server");
 
     let mut twice = project();
     twice.name = "..".into();
     twice.server.org = "?".into();
     assert_eq!(twice.mistakes().len(), 2);
-}
-
-#[test]
-fn a_project_can_be_written_by_hand() {
-    let text = r#"{"name": "p", "server": {"name": "s", "org": "o"}, "sites": [{"name": "a", "org": "o"}],
-        "connection_security": "tls"}"#;
-    let project: Project = serde_json::from_str(text).unwrap();
-    assert_eq!((project.scheme.as_str(), project.server.port, project.valid_days), ("grpc", 8002, 360));
-    assert_eq!(project.connection_security, ConnectionSecurity::Tls);
-    assert!(serde_json::from_str::<Project>(&text.replace("sites", "sits")).is_err());
 }
 
 #[test]
@@ -256,6 +243,14 @@ fn project() -> Project {
     project.server.port = 18002;
     project.server.admin_port = Some(18003);
     project
+}
+
+fn relay(name: &str, port: Option<u16>, above: Option<&str>) -> Relay {
+    let listening = ListeningHost { port, ..ListeningHost::new("localhost") };
+    let mut relay = Relay::new(name, "hospital", listening);
+    let name = above.map(str::to_owned);
+    relay.connect_to = Some(ConnectTo { name, ..ConnectTo::default() });
+    relay
 }
 
 fn provisioned() -> (TempDir, Provisioned) {

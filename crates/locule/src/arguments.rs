@@ -31,7 +31,7 @@ pub(crate) enum Command {
     Server(Server),
     /// Run a site from its startup kit.
     Site(Site),
-    /// Make certificates and startup kits for a server and its sites.
+    /// Make certificates and startup kits for a server, relays, sites and administrators.
     Provision(Provision),
     /// Sign a job folder with an administrator's key, so that the server and its sites take it.
     Sign(Sign),
@@ -95,24 +95,42 @@ pub(crate) struct Site {
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Provision {
-    /// Folder to write the project into.
-    #[arg(long)]
-    pub(crate) dir: PathBuf,
+    /// Project file, as NVIDIA FLARE has them (project.yml). Without one, the options below say who takes part.
+    #[arg(value_name = "PROJECT.yml")]
+    pub(crate) file: Option<PathBuf>,
+    /// Folder to write the project into. Participants that it knows keep their keys.
+    #[arg(long, visible_alias = "dir", default_value = "workspace")]
+    pub(crate) workspace: PathBuf,
+    /// What the scripts of the kits start.
+    #[arg(long, value_enum, default_value_t = Runtime::Locule)]
+    pub(crate) runtime: Runtime,
+    /// What to print on standard output: text, or one JSON object.
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    pub(crate) output: Output,
     /// Name of the project.
-    #[arg(long, default_value = "project")]
+    #[arg(long, default_value = "project", conflicts_with = "file")]
     pub(crate) project: String,
     /// How many sites: site-1, site-2, …
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=1000), conflicts_with = "file")]
     pub(crate) sites: u32,
     /// Host name at which the sites reach the server.
-    #[arg(long, default_value = "localhost")]
+    #[arg(long, default_value = "localhost", conflicts_with = "file")]
     pub(crate) host: String,
     /// Port at which the sites reach the server.
-    #[arg(long, default_value_t = 8002)]
+    #[arg(long, default_value_t = 8002, conflicts_with = "file")]
     pub(crate) port: u16,
     /// Name of the administrator, like an e-mail address.
-    #[arg(long, default_value = "admin@locule.org")]
+    #[arg(long, default_value = "admin@locule.org", conflicts_with = "file")]
     pub(crate) admin: String,
+}
+
+/// What the scripts of kits start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Runtime {
+    /// This binary.
+    Locule,
+    /// The processes of NVIDIA FLARE 2.9.
+    Nvflare,
 }
 
 #[derive(Clone, Debug, Args)]

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::anyhow;
 use locule_job::JobError;
 use locule_kit::KitError;
-use locule_provision::ProvisionError;
+use locule_provision::{ProvisionError, ReadError};
 use locule_server::SubmitError;
 use locule_transport::ListenError;
 
@@ -150,12 +150,23 @@ impl From<SubmitError> for Failure {
     }
 }
 
+impl From<ReadError> for Failure {
+    fn from(error: ReadError) -> Self {
+        let code = match &error {
+            ReadError::Read { .. } => Code::NoInput,
+            ReadError::NotText { .. } | ReadError::Mistakes { .. } | _ => Code::Data,
+        };
+        Self::new(code, error)
+    }
+}
+
 impl From<ProvisionError> for Failure {
     fn from(error: ProvisionError) -> Self {
         let code = match &error {
             ProvisionError::Project { .. } => Code::Usage,
             ProvisionError::Ledger { .. } | ProvisionError::RootExpired { .. } => Code::Data,
             ProvisionError::Write { .. } => Code::CannotCreate,
+            ProvisionError::CustomCa { .. } => Code::NoInput,
             ProvisionError::Issue { .. }
             | ProvisionError::Unacceptable { .. }
             | ProvisionError::Root(_)
