@@ -51,7 +51,7 @@ enum Habit {
     /// Build the binary with the chosen transports.
     Dist {
         /// Transports to compile in, separated by commas.
-        #[arg(long, value_delimiter = ',', default_value = "grpc,mem")]
+        #[arg(long, value_delimiter = ',', default_value = "grpc,mem,tcp,ws")]
         transports: Vec<String>,
         /// Leave the demo and its data out.
         #[arg(long)]

@@ -28,15 +28,16 @@ mod chain_only;
 mod pem;
 
 pub use pem::TlsError;
+pub use rustls::{ClientConfig, ServerConfig};
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustls::RootCertStore;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::WebPkiClientVerifier;
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use x509_parser::prelude::FromDer;
 
 /// The three PEM files one end of a TLS connection needs.

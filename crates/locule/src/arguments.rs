@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Federated computing: sites train a model together, and no data moves.
 #[derive(Debug, Parser)]
-#[command(name = "locule", version = crate::version::LONG, after_help = EXAMPLES)]
+#[command(name = "locule", version = crate::version::long(), after_help = EXAMPLES)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -31,6 +31,8 @@ pub(crate) enum Command {
     Server(Server),
     /// Run a site from its startup kit.
     Site(Site),
+    /// Run a relay from its startup kit: it passes on what sites and server say to each other.
+    Relay(Relay),
     /// Make certificates and startup kits for a server, relays, sites and administrators.
     Provision(Provision),
     /// Sign a job folder with an administrator's key, so that the server and its sites take it.
@@ -46,7 +48,7 @@ pub(crate) struct Demo {
     /// How many rounds of federated averaging.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) rounds: u32,
-    /// What carries the messages: separate processes over `grpc`, or tasks of one process over `mem`.
+    /// What carries the messages: separate processes over a network, or tasks of one process over `mem`.
     #[arg(long, value_enum, default_value_t = Carrier::default())]
     pub(crate) transport: Carrier,
     /// Folder for kits, logs, the model and the plot; must be empty. A fresh temporary folder if not given.
@@ -88,6 +90,15 @@ pub(crate) struct Site {
     /// Seconds between heartbeats.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub(crate) heartbeat: Option<u64>,
+    /// Stop when standard input closes, as it does when the parent process ends.
+    #[arg(long, hide = true)]
+    pub(crate) stop_with_stdin: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Relay {
+    /// The relay's startup kit: the folder that holds `startup/` and `local/`.
+    pub(crate) kit: PathBuf,
     /// Stop when standard input closes, as it does when the parent process ends.
     #[arg(long, hide = true)]
     pub(crate) stop_with_stdin: bool,
@@ -144,13 +155,15 @@ pub(crate) struct Sign {
 
 /// What carries the messages of the demo.
 #[cfg(feature = "demo")]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Carrier {
     /// Separate processes over gRPC with mutual TLS.
-    #[cfg_attr(feature = "grpc", default)]
     Grpc,
+    /// Separate processes over TCP with mutual TLS.
+    Tcp,
+    /// Separate processes over WebSocket with mutual TLS.
+    Http,
     /// Tasks of one process over memory.
-    #[cfg_attr(not(feature = "grpc"), default)]
     Mem,
 }
 
@@ -160,8 +173,28 @@ impl Carrier {
     pub(crate) fn scheme(self) -> &'static str {
         match self {
             Self::Grpc => "grpc",
+            Self::Tcp => "tcp",
+            Self::Http => "http",
             Self::Mem => "mem",
         }
+    }
+
+    /// Those of this build.
+    pub(crate) fn compiled_in() -> impl Iterator<Item = Self> {
+        Self::value_variants().iter().copied().filter(|carrier| match carrier {
+            Self::Grpc => cfg!(feature = "grpc"),
+            Self::Tcp => cfg!(feature = "tcp"),
+            Self::Http => cfg!(feature = "ws"),
+            Self::Mem => cfg!(feature = "mem"),
+        })
+    }
+}
+
+/// The first of this build.
+#[cfg(feature = "demo")]
+impl Default for Carrier {
+    fn default() -> Self {
+        Self::compiled_in().next().unwrap_or(Self::Mem)
     }
 }
 

@@ -36,6 +36,7 @@ fn run(Arguments { command, verbose }: Arguments) -> Result<(), Failure> {
             #[cfg(feature = "demo")]
             Command::Demo(arguments) => Box::pin(demo::run(arguments, verbose)).await,
             Command::Server(arguments) => Box::pin(commands::server(arguments, verbose)).await,
+            Command::Relay(arguments) => Box::pin(commands::relay(arguments, verbose)).await,
             Command::Site(arguments) => Box::pin(commands::site(arguments, verbose)).await,
             Command::Provision(arguments) => commands::provision(&arguments),
             Command::Sign(arguments) => commands::sign(&arguments),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::anyhow;
-use locule_kit::{Address, ServerKit, SiteKit};
+use locule_kit::{Address, ConnectionSecurity, RelayKit, ServerKit, SiteKit};
 use locule_transport::{BoxFuture, DialError, Endpoint, Link, ListenError, Listener, Security, Transport};
 use locule_transport::{Transports, UnknownScheme};
 use locule_transport_mem::MemTransport;
@@ -30,18 +30,41 @@ impl Network {
 
     /// The carriers of a server.
     pub(crate) fn carriers_of_server(&self, kit: &ServerKit) -> Result<Carriers, Failure> {
-        self.carriers(&kit.listen, |transports| over_grpc::listening(transports, kit))
+        self.carriers(&kit.listen, |transports| {
+            outside::insert(transports, None, Some((&kit.files, kit.connection_security)), None)
+        })
     }
 
     /// The carriers of a site.
     pub(crate) fn carriers_of_site(&self, kit: &SiteKit) -> Result<Carriers, Failure> {
-        self.carriers(&kit.server, |transports| over_grpc::dialing(transports, kit))
+        let above = kit.relay.as_ref().map_or((&kit.server, kit.connection_security), |relay| {
+            (&relay.address, relay.connection_security)
+        });
+        self.carriers(above.0, |transports| {
+            outside::insert(transports, Some((&kit.files, above.1)), None, kit.custom_ca.as_deref())
+        })
+    }
+
+    /// The carriers of a relay, which both dials and listens.
+    pub(crate) fn carriers_of_relay(&self, kit: &RelayKit) -> Result<Carriers, Failure> {
+        let (above, below) = (&kit.parent, &kit.listener);
+        let is_clear = |security| security == ConnectionSecurity::Clear;
+        let mixed = is_clear(above.connection_security) != is_clear(below.connection_security);
+        if mixed {
+            return Err(Failure::new(Code::Config, anyhow!(MIXED)));
+        }
+        let files = kit.listener_files.as_ref().unwrap_or(&kit.files);
+        self.carriers(&above.address, |transports| {
+            let (dial, listen) =
+                ((&kit.files, above.connection_security), (files, below.connection_security));
+            outside::insert(transports, Some(dial), Some(listen), kit.custom_ca.as_deref())
+        })
     }
 
     fn carriers(
         &self,
         address: &Address,
-        grpc: impl FnOnce(&mut Transports) -> Result<(), Failure>,
+        outside: impl FnOnce(&mut Transports) -> Result<(), Failure>,
     ) -> Result<Carriers, Failure> {
         let jobs = MemTransport::new();
         let inside = Transports::new().with(jobs.clone());
@@ -54,7 +77,7 @@ impl Network {
             None if address.scheme == "mem" => return Err(Failure::new(Code::Config, anyhow!(MEM_ALONE))),
             None => all.insert(Arc::new(jobs)),
         }
-        grpc(&mut all)?;
+        outside(&mut all)?;
         if !all.schemes().any(|scheme| scheme == address.scheme) {
             let unknown = UnknownScheme { scheme: address.scheme.clone(), known: all.schemes().collect() };
             return Err(Failure::new(Code::Config, unknown));
@@ -79,6 +102,9 @@ const JOBS: &str = "jobs";
 
 const MEM_ALONE: &str = "the kit's scheme is mem, which reaches nobody outside of one process: \
                          provision with another, such as grpc";
+
+const MIXED: &str =
+    "the relay protects one of its links and not the other: give both the same connection_security";
 
 /// Memory that the federation shares, and memory that a daemon shares with its jobs only.
 ///
@@ -110,46 +136,102 @@ impl Transport for InProcess {
     }
 }
 
-#[cfg(feature = "grpc")]
-mod over_grpc {
-    //! gRPC with the TLS of a kit.
+#[cfg(feature = "network")]
+mod outside {
+    //! The carriers between machines, with the TLS of a kit.
 
+    use std::path::Path;
     use std::sync::Arc;
 
-    use locule_kit::{ConnectionSecurity, KitFiles, ServerKit, SiteKit};
-    use locule_tls::{ClientAuth, HostCheck, TlsFiles, client_config, server_config};
-    use locule_transport::Transports;
+    use locule_kit::{ConnectionSecurity, KitFiles};
+    use locule_tls::{
+        ClientAuth, ClientConfig, HostCheck, ServerConfig, TlsFiles, client_config, server_config,
+    };
+    use locule_transport::{Transport, Transports};
+    #[cfg(feature = "grpc")]
     use locule_transport_grpc::GrpcTransport;
+    #[cfg(feature = "tcp")]
+    use locule_transport_tcp::TcpTransport;
+    #[cfg(feature = "ws")]
+    use locule_transport_ws::WsTransport;
 
     use crate::exit::{Code, Failure, OrExit as _};
 
-    pub(super) fn listening(transports: &mut Transports, kit: &ServerKit) -> Result<(), Failure> {
-        let clients = match kit.connection_security {
-            ConnectionSecurity::Clear => {
-                transports.insert(Arc::new(GrpcTransport::clear()));
-                return Ok(());
-            }
-            ConnectionSecurity::Mtls => ClientAuth::Required,
-            ConnectionSecurity::Tls => ClientAuth::None,
-        };
-        let tls = server_config(&files(&kit.files), clients).or_exit(Code::Config)?;
-        transports.insert(Arc::new(GrpcTransport::tls(None, Some(Arc::new(tls)))));
+    /// One for each that is compiled in.
+    const CARRIERS: &[Carrier] = &[
+        #[cfg(feature = "grpc")]
+        Carrier {
+            clear: || Arc::new(GrpcTransport::clear()),
+            tls: |client, server| Arc::new(GrpcTransport::tls(client, server)),
+            host_check: HostCheck::San,
+        },
+        #[cfg(feature = "tcp")]
+        Carrier {
+            clear: || Arc::new(TcpTransport::clear()),
+            tls: |client, server| Arc::new(TcpTransport::tls(client, server)),
+            host_check: HostCheck::None,
+        },
+        #[cfg(feature = "ws")]
+        Carrier {
+            clear: || Arc::new(WsTransport::clear()),
+            tls: |client, server| Arc::new(WsTransport::tls(client, server)),
+            host_check: HostCheck::None,
+        },
+    ];
+
+    /// How to make a carrier.
+    struct Carrier {
+        clear: fn() -> Arc<dyn Transport>,
+        tls: fn(Option<Arc<ClientConfig>>, Option<Arc<ServerConfig>>) -> Arc<dyn Transport>,
+        /// What its stock peers check of a server's certificate. The cell checks the common name in any case.
+        host_check: HostCheck,
+    }
+
+    /// Whose certificate to show, and how to protect links with it.
+    type Means<'a> = (&'a KitFiles, ConnectionSecurity);
+
+    /// Adds every carrier, for dialing, for listening, or for both.
+    pub(super) fn insert(
+        transports: &mut Transports,
+        dial: Option<Means<'_>>,
+        listen: Option<Means<'_>>,
+        custom_ca: Option<&Path>,
+    ) -> Result<(), Failure> {
+        let server = listen.map(|(kit, security)| of_server(kit, security)).transpose()?.flatten();
+        for carrier in CARRIERS {
+            let client = dial.map(|(kit, security)| of_client(kit, security, custom_ca, carrier.host_check));
+            let client = client.transpose()?.flatten();
+            transports.insert(if client.is_none() && server.is_none() {
+                (carrier.clear)()
+            } else {
+                (carrier.tls)(client, server.clone())
+            });
+        }
         Ok(())
     }
 
-    pub(super) fn dialing(transports: &mut Transports, kit: &SiteKit) -> Result<(), Failure> {
-        let mut files = files(&kit.files);
-        match kit.connection_security {
-            ConnectionSecurity::Clear => {
-                transports.insert(Arc::new(GrpcTransport::clear()));
-                return Ok(());
-            }
-            ConnectionSecurity::Tls => files.ca = kit.custom_ca.clone().unwrap_or(files.ca),
-            ConnectionSecurity::Mtls => {}
+    fn of_server(kit: &KitFiles, security: ConnectionSecurity) -> Result<Option<Arc<ServerConfig>>, Failure> {
+        let clients = match security {
+            ConnectionSecurity::Clear => return Ok(None),
+            ConnectionSecurity::Mtls => ClientAuth::Required,
+            ConnectionSecurity::Tls => ClientAuth::None,
+        };
+        Ok(Some(Arc::new(server_config(&files(kit), clients).or_exit(Code::Config)?)))
+    }
+
+    fn of_client(
+        kit: &KitFiles,
+        security: ConnectionSecurity,
+        custom_ca: Option<&Path>,
+        host_check: HostCheck,
+    ) -> Result<Option<Arc<ClientConfig>>, Failure> {
+        let mut files = files(kit);
+        match (security, custom_ca) {
+            (ConnectionSecurity::Clear, _) => return Ok(None),
+            (ConnectionSecurity::Tls, Some(custom_ca)) => files.ca = custom_ca.to_owned(),
+            (ConnectionSecurity::Tls | ConnectionSecurity::Mtls, _) => {}
         }
-        let tls = client_config(&files, HostCheck::San).or_exit(Code::Config)?;
-        transports.insert(Arc::new(GrpcTransport::tls(Some(Arc::new(tls)), None)));
-        Ok(())
+        Ok(Some(Arc::new(client_config(&files, host_check).or_exit(Code::Config)?)))
     }
 
     fn files(kit: &KitFiles) -> TlsFiles {
@@ -157,20 +239,25 @@ mod over_grpc {
     }
 }
 
-#[cfg(not(feature = "grpc"))]
-mod over_grpc {
-    //! This build has no gRPC.
+#[cfg(not(feature = "network"))]
+mod outside {
+    //! This build reaches no other machine.
 
-    use locule_kit::{ServerKit, SiteKit};
+    use std::path::Path;
+
+    use locule_kit::{ConnectionSecurity, KitFiles};
     use locule_transport::Transports;
 
     use crate::exit::Failure;
 
-    pub(super) fn listening(_: &mut Transports, _: &ServerKit) -> Result<(), Failure> {
-        Ok(())
-    }
+    type Means<'a> = (&'a KitFiles, ConnectionSecurity);
 
-    pub(super) fn dialing(_: &mut Transports, _: &SiteKit) -> Result<(), Failure> {
+    pub(super) fn insert(
+        _: &mut Transports,
+        _: Option<Means<'_>>,
+        _: Option<Means<'_>>,
+        _: Option<&Path>,
+    ) -> Result<(), Failure> {
         Ok(())
     }
 }

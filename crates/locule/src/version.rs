@@ -1,12 +1,24 @@
 //! What `locule --version` says.
 
+use std::sync::LazyLock;
+
+/// The transports that are compiled in, as `cargo xtask dist --transports` calls them.
+const TRANSPORTS: &[&str] = &[
+    #[cfg(feature = "grpc")]
+    "grpc",
+    #[cfg(feature = "mem")]
+    "mem",
+    #[cfg(feature = "tcp")]
+    "tcp",
+    #[cfg(feature = "ws")]
+    "ws",
+];
+
 /// Version and the transports that are compiled in.
-pub(crate) const LONG: &str = if cfg!(all(feature = "grpc", feature = "mem")) {
-    concat!(env!("CARGO_PKG_VERSION"), "\ntransports: grpc, mem")
-} else if cfg!(feature = "grpc") {
-    concat!(env!("CARGO_PKG_VERSION"), "\ntransports: grpc")
-} else if cfg!(feature = "mem") {
-    concat!(env!("CARGO_PKG_VERSION"), "\ntransports: mem")
-} else {
-    concat!(env!("CARGO_PKG_VERSION"), "\ntransports: none")
-};
+pub(crate) fn long() -> &'static str {
+    static LONG: LazyLock<String> = LazyLock::new(|| {
+        let transports = if TRANSPORTS.is_empty() { "none".to_owned() } else { TRANSPORTS.join(", ") };
+        format!("{}\ntransports: {transports}", env!("CARGO_PKG_VERSION"))
+    });
+    &LONG
+}

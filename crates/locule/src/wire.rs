@@ -1,10 +1,10 @@
-//! From a startup kit to a running server or site: the one place where the crates meet. The carriers stand in
+//! From a startup kit to a running server, site or relay: the one place where the crates meet. The carriers stand in
 //! `network`, beside it.
 //!
 //! Each function builds in order, and nothing exists before what it needs: kit, identity, carriers,
-//! ledger, cell, server or site.
+//! ledger, cell, server, site or relay.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, TryLockError};
 use std::path::Path;
 use std::sync::Arc;
@@ -13,23 +13,27 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context as _, anyhow};
 use locule_admin::{Admin, AdminParts, AdminSettings, Rights};
 use locule_assembly::{AssemblyError, Deployed};
-use locule_auth::{CertificateLinkPolicy, LedgerLimits, ServerGate, ServerStamp, SessionStamp, TokenLedger};
+use locule_auth::{
+    CertificateLinkPolicy, LedgerLimits, RelayGate, ServerGate, ServerStamp, SessionStamp, TokenLedger,
+};
 use locule_cell::{Cell, CellConfig, Dialing};
-use locule_communicator::{Credentials, Settings};
-use locule_component::{EventBus, Registry, Side};
+use locule_communicator::{Communicator, Credentials, RegisterError, Settings};
+use locule_component::{EventBus, Registry, RunContext, Side};
 use locule_config::{Diagnostic, Node};
 use locule_fobs::{Map, Value};
 use locule_identity::{Identity, Signer, Usage, Verifier};
 use locule_identity_openssl::{OpensslSigner, OpensslVerifier};
 use locule_job::JobFolder;
-use locule_kit::{Address, ConnectionSecurity, KitFiles, ServerKit, SiteKit, Workspace};
+use locule_kit::{Address, ConnectionSecurity, KitFiles, RelayKit, ServerKit, SiteKit, Workspace};
 use locule_launcher::{JobStart, TaskLauncher};
 use locule_message::Fqcn;
+use locule_protocol::ClientType;
 use locule_server::{JobHost, Server, ServerEvent, ServerParts, ServerSettings};
 use locule_site::{Site, SiteEvent, SiteJobHost, SiteParts, SiteSettings};
 use locule_store::FileJournal;
 use locule_transport::Endpoint;
 use tokio::sync::{broadcast, watch};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::exit::{Code, Failure, OrExit as _};
@@ -77,10 +81,13 @@ pub(crate) async fn server(kit: &ServerKit, network: &Network) -> Result<Running
     let ledger = Arc::new(ledger.with_context(|| state.display().to_string()).or_exit(Code::Data)?);
     let jobs = journal(&state.join("jobs.journal"))?;
     let stamp = Arc::new(ServerStamp::parent(&*signer).or_exit(Code::Config)?);
+    // provisioning lists each cell that is below a relay
+    let below = kit.auth_identity_map.keys().filter_map(|cell| Some(cell.rsplit_once('.')?.0));
+    let relays: BTreeSet<String> = below.flat_map(|above| above.split('.')).map(str::to_owned).collect();
 
     let cell = Cell::builder(CellConfig::new(Fqcn::server()))
         .transports(all)
-        .gate(Arc::new(ServerGate::new(Fqcn::server(), Arc::clone(&ledger))))
+        .gate(Arc::new(ServerGate::new(Fqcn::server(), Arc::clone(&ledger)).relays(relays.clone())))
         .stamp(stamp.clone())
         .link_policy(Arc::new(
             link_policy(Fqcn::server(), kit.connection_security, &kit.auth_identity_map)?.admit_admins(),
@@ -99,6 +106,7 @@ pub(crate) async fn server(kit: &ServerKit, network: &Network) -> Result<Running
     let mut settings = ServerSettings::new(&kit.project);
     settings.require_signed_jobs = kit.require_signed_jobs;
     settings.heartbeat_timeout = kit.heartbeat_timeout;
+    settings.relays = relays;
     let parts = ServerParts {
         cell: cell.clone(),
         signer: Arc::clone(&signer),
@@ -172,11 +180,6 @@ pub(crate) async fn site(
     choices: SiteChoices,
     network: &Network,
 ) -> Result<RunningSite, Failure> {
-    if let Some(relay) = &kit.relay {
-        let error =
-            anyhow!("the kit reaches its server through the relay {}, which cannot be done yet", relay.fqcn);
-        return Err(Failure::new(Code::Config, error));
-    }
     let (signer, verifier) = credentials(&kit.files, Usage::Client)?;
     let Identity { common_name, organization, .. } = signer.identity().clone();
     let name = choices.name.unwrap_or_else(|| common_name.clone());
@@ -187,13 +190,18 @@ pub(crate) async fn site(
             "name is not the certificate's; the server must be told to take it"
         );
     }
-    let own = Fqcn::parse(&name).with_context(|| format!("{name:?} cannot be the name of a site"));
+    let own = Fqcn::parse(&kit.fqcn(&name)).with_context(|| format!("{name:?} cannot be the name of a site"));
     let own = own.or_exit(Code::Config)?;
-    let lock = lock(&kit.workspace)?;
-    let server = endpoint(&kit.server)?;
+    let lock = lock(&kit.workspace, "fed_client.json")?;
+    let above = endpoint(kit.relay.as_ref().map_or(&kit.server, |relay| &relay.address))?;
+    let security = kit.relay.as_ref().map_or(kit.connection_security, |relay| relay.connection_security);
     let Carriers { all, inside } = network.carriers_of_site(kit)?;
-    let policy = link_policy(own.clone(), kit.connection_security, &kit.auth_identity_map)?;
+    let policy = link_policy(own.clone(), security, &kit.auth_identity_map)?;
     let policy = policy.expect(Fqcn::server(), &kit.server_identity);
+    let policy = match &kit.relay {
+        Some(relay) => policy.expect(cell(&relay.fqcn)?, &relay.identity),
+        None => policy,
+    };
     let stamp = Arc::new(SessionStamp::new());
 
     let cell = Cell::builder(CellConfig::new(own))
@@ -222,8 +230,72 @@ pub(crate) async fn site(
     settings.require_signed_jobs = kit.require_signed_jobs;
     let site = Site::start(settings, parts).await?;
     let events = site.events();
-    let dialing = cell.connect(server).state();
+    let dialing = cell.connect(above).state();
     Ok(RunningSite { site, events, dialing, lock })
+}
+
+/// A relay between cells below and cells above.
+#[derive(Debug)]
+pub(crate) struct RunningRelay {
+    pub(crate) cell: Cell,
+    /// Where it listens.
+    pub(crate) endpoint: Endpoint,
+    /// How dialing upwards goes.
+    pub(crate) dialing: watch::Receiver<Dialing>,
+    /// Resolves when the relay has registered, or cannot.
+    pub(crate) registered: JoinHandle<Result<(), RegisterError>>,
+    /// Keeps a second process from running this relay.
+    pub(crate) lock: File,
+}
+
+/// From a relay's kit to a relay that listens and registers.
+///
+/// It passes on what its gate lets through and handles nothing itself.
+pub(crate) async fn relay(kit: &RelayKit, network: &Network) -> Result<RunningRelay, Failure> {
+    let (signer, verifier) = credentials(&kit.files, Usage::Client)?;
+    let lock = lock(&kit.workspace, "fed_relay.json")?;
+    let (own, parent) = (cell(&kit.fqcn)?, cell(&kit.parent.fqcn)?);
+    let (above, below) = (endpoint(&kit.parent.address)?, endpoint(&kit.listener.listen())?);
+    let Carriers { all, .. } = network.carriers_of_relay(kit)?;
+    let weakest = match (kit.parent.connection_security, kit.listener.connection_security) {
+        (ConnectionSecurity::Mtls, ConnectionSecurity::Mtls) => ConnectionSecurity::Mtls,
+        (ConnectionSecurity::Mtls, weaker) | (weaker, _) => weaker,
+    };
+    let policy = link_policy(own.clone(), weakest, &kit.auth_identity_map)?;
+    let policy = policy.expect(Fqcn::server(), &kit.server_identity);
+    let policy =
+        if parent == Fqcn::server() { policy } else { policy.expect(parent.clone(), &kit.parent.identity) };
+    let gate = Arc::new(RelayGate::new(own.clone(), parent, Arc::clone(&verifier)));
+    let stamp = Arc::new(SessionStamp::new());
+
+    let cell = Cell::builder(CellConfig::new(own))
+        .transports(all)
+        .gate(gate.clone())
+        .stamp(stamp.clone())
+        .link_policy(Arc::new(policy))
+        .start();
+    let mut settings = Settings::new(&kit.project, &kit.name, &kit.server_identity);
+    settings.client_type = ClientType::Relay;
+    let (context, events) = (RunContext::new(&kit.name, ""), Arc::new(EventBus::default()));
+    let stop = CancellationToken::new();
+    let communicator = Communicator::new(cell.clone(), settings, stamp, context, events, stop);
+    let credentials = Credentials { signer, verifier };
+    let registered = tokio::spawn(async move {
+        let session = communicator.register(Some(&credentials)).await?;
+        if let Some(server) = session.server() {
+            gate.trust(server.clone());
+        }
+        tracing::info!("registered as a relay");
+        Ok(())
+    });
+    let dialing = cell.connect(above).state();
+    let endpoint = cell.listen(&below).await?;
+    tracing::info!(%endpoint, "listening");
+    Ok(RunningRelay { cell, endpoint, dialing, registered, lock })
+}
+
+fn cell(name: &str) -> Result<Fqcn, Failure> {
+    Fqcn::parse(name).with_context(|| format!("{name:?} cannot be the name of a cell")).or_exit(Code::Config)
 }
 
 fn communicator_settings(kit: &SiteKit, name: &str, heartbeat: Option<Duration>) -> Settings {
@@ -241,15 +313,15 @@ fn communicator_settings(kit: &SiteKit, name: &str, heartbeat: Option<Duration>)
 
 /// Takes a kit for this process alone, until the file is dropped. What is locked is a file that every kit has,
 /// so that a site which is not let in leaves nothing behind.
-fn lock(kit: &Workspace) -> Result<File, Failure> {
-    let path = kit.startup().join("fed_client.json");
+fn lock(kit: &Workspace, file: &str) -> Result<File, Failure> {
+    let path = kit.startup().join(file);
     let file = File::open(&path).with_context(|| format!("cannot read {}", path.display()));
     let file = file.or_exit(Code::NoInput)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => {
             let error = anyhow!(
-                "{} is in use by another process: this site runs already; stop that one first",
+                "{} is in use by another process: it runs already; stop that one first",
                 kit.root().display()
             );
             Err(Failure::new(Code::Unavailable, error))

@@ -17,7 +17,7 @@ fn transports(binary: &Path) -> String {
 #[test]
 fn a_distribution_has_the_transports_that_were_chosen_and_no_other() {
     let dir = tempfile::tempdir().unwrap();
-    for chosen in ["mem", "grpc,mem"] {
+    for chosen in ["mem", "grpc,mem", "tcp,ws"] {
         let status = Command::new(env!("CARGO"))
             .args(["xtask", "dist", "--profile", "dev", "--transports", chosen, "--out"])
             .arg(dir.path())

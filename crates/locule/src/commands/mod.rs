@@ -1,11 +1,13 @@
 //! What the binary does, apart from the demo.
 
 mod provision;
+mod relay;
 mod server;
 mod sign;
 mod site;
 
 pub(crate) use provision::provision;
+pub(crate) use relay::relay;
 pub(crate) use server::{server, why_not_done};
 pub(crate) use sign::sign;
 pub(crate) use site::site;

@@ -49,19 +49,24 @@ pub(crate) async fn site(arguments: Site, verbose: u8) -> Result<(), Failure> {
 /// Why a site ended by itself.
 pub(crate) fn why(error: SiteError, kit: &SiteKit) -> Failure {
     let code = match &error {
-        SiteError::Register(cause) => match **cause {
-            RegisterError::Refused { .. } | RegisterError::Server(_) | RegisterError::Grant(_) => {
-                Code::NoPermission
-            }
-            RegisterError::Name(_) | RegisterError::NoCredentials | RegisterError::Sign(_) => Code::Config,
-            RegisterError::Answer(_) | RegisterError::Encode(_) | RegisterError::Cancelled | _ => {
-                Code::Unavailable
-            }
-        },
+        SiteError::Register(cause) => register_code(cause),
         SiteError::Lost | _ => Code::Software,
     };
     let server = format!("server {} at {}", kit.server_identity, kit.server);
     Failure::new(code, anyhow::Error::new(error).context(server))
+}
+
+/// The exit code for a registration that failed.
+pub(super) fn register_code(error: &RegisterError) -> Code {
+    match error {
+        RegisterError::Refused { .. } | RegisterError::Server(_) | RegisterError::Grant(_) => {
+            Code::NoPermission
+        }
+        RegisterError::Name(_) | RegisterError::NoCredentials | RegisterError::Sign(_) => Code::Config,
+        RegisterError::Answer(_) | RegisterError::Encode(_) | RegisterError::Cancelled | _ => {
+            Code::Unavailable
+        }
+    }
 }
 
 /// Shows what happens, for as long as anybody lets it.
@@ -93,7 +98,7 @@ fn text(event: &SiteEvent) -> String {
 /// Resolves when the server cannot be reached unless somebody changes something, with the reason.
 ///
 /// A site that was linked once goes on trying whatever happens: what changed there may change back.
-async fn hopeless(mut dialing: watch::Receiver<Dialing>) -> String {
+pub(super) async fn hopeless(mut dialing: watch::Receiver<Dialing>) -> String {
     let (mut was_linked, mut said) = (false, String::new());
     loop {
         let state = dialing.borrow_and_update().clone();

@@ -68,12 +68,10 @@ impl Scene {
 }
 
 fn check(arguments: &Demo, sites: &[String]) -> Result<(), Failure> {
-    let wanted = arguments.transport.scheme();
-    let known = [("grpc", cfg!(feature = "grpc")), ("mem", cfg!(feature = "mem"))];
-    let known: Vec<_> = known.iter().filter(|(_, compiled)| *compiled).map(|(name, _)| *name).collect();
-    if !known.contains(&wanted) {
-        let known = known.join(", ");
-        let error = anyhow!("no transport `{wanted}` in this build; there is: {known}");
+    if !Carrier::compiled_in().any(|carrier| carrier == arguments.transport) {
+        let wanted = arguments.transport.scheme();
+        let known: Vec<_> = Carrier::compiled_in().map(Carrier::scheme).collect();
+        let error = anyhow!("no transport `{wanted}` in this build; there is: {}", known.join(", "));
         return Err(Failure::new(Code::Usage, error));
     }
     match arguments.refuse.iter().find(|name| !sites.contains(name)) {
@@ -116,7 +114,9 @@ fn project(carrier: Carrier, sites: &[String]) -> Result<Project, Failure> {
     project.scheme = carrier.scheme().into();
     project.server.host = Some("localhost".into());
     match carrier {
-        Carrier::Grpc => project.server.port = free_port().or_exit(Code::Unavailable)?,
+        Carrier::Grpc | Carrier::Tcp | Carrier::Http => {
+            project.server.port = free_port().or_exit(Code::Unavailable)?;
+        }
         // Nothing leaves the process; sites and server prove by message who they are all the same.
         Carrier::Mem => project.connection_security = ConnectionSecurity::Clear,
     }
