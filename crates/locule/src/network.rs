@@ -179,10 +179,13 @@ mod outside {
         },
     ];
 
+    type WithTls = fn(Option<Arc<ClientConfig>>, Option<Arc<ServerConfig>>) -> Arc<dyn Transport>;
+
     /// How to make a carrier.
     struct Carrier {
         clear: fn() -> Arc<dyn Transport>,
-        tls: fn(Option<Arc<ClientConfig>>, Option<Arc<ServerConfig>>) -> Arc<dyn Transport>,
+        /// Takes the configuration to dial with and the one to listen with.
+        tls: WithTls,
         /// What its stock peers check of a server's certificate. The cell checks the common name in any case.
         host_check: HostCheck,
     }
