@@ -28,6 +28,20 @@ enum Habit {
         /// Run only tests whose name contains this text.
         filter: Option<String>,
     },
+    /// Locule and real nvflare processes, against each other; makes its own Python environment.
+    Interop {
+        /// Run only cases whose row in the table contains this text.
+        filter: Option<String>,
+        /// Also run the cases that are too long for every day.
+        #[arg(long)]
+        slow: bool,
+        /// Also run the cases that are known to fail.
+        #[arg(long)]
+        pending: bool,
+        /// `text` for a table, `json` for one line for each case.
+        #[arg(long, default_value = "text")]
+        output: String,
+    },
     /// What a change must pass: format, lints, tests.
     Ci,
     /// Check that every crate depends on lower layers only.
@@ -68,6 +82,9 @@ enum Habit {
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().habit {
         Habit::Test { slow, filter } => test(slow, filter.as_deref()),
+        Habit::Interop { filter, slow, pending, output } => {
+            interop(filter.as_deref(), slow, pending, &output)
+        }
         Habit::Ci => ci(),
         Habit::Layers => layers::run(),
         Habit::Tidy => tidy::run(),
@@ -85,6 +102,18 @@ fn test(slow: bool, filter: Option<&str>) -> anyhow::Result<()> {
     if slow {
         arguments.extend(["--", "--include-ignored"]);
     }
+    shell::cargo(&arguments)?;
+    match filter {
+        Some(_) => Ok(()),
+        None => interop(None, false, false, "text"),
+    }
+}
+
+fn interop(filter: Option<&str>, slow: bool, pending: bool, output: &str) -> anyhow::Result<()> {
+    let mut arguments = vec!["run", "--quiet", "--package", "interop", "--", "--output", output];
+    arguments.extend(slow.then_some("--slow"));
+    arguments.extend(pending.then_some("--pending"));
+    arguments.extend(filter);
     shell::cargo(&arguments)
 }
 

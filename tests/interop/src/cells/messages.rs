@@ -1,0 +1,220 @@
+//! Requests, replies, and what becomes of those that nobody answers.
+
+use std::time::Duration;
+
+use anyhow::{bail, ensure};
+use locule_cell::{Reply, Request, RequestError};
+use locule_message::{Fqcn, Payload, ReturnCode};
+use serde_json::json;
+
+use super::{Bench, PATIENCE, Setting, Side, expect_code};
+use crate::payload::{self, pattern};
+use crate::run::Check;
+
+/// Payloads in bytes: none, few, around the chunk of a stream and above what gRPC takes by default.
+const SIZES: [usize; 7] = [0, 1, 1000, (1 << 20) - 1, 1 << 20, (4 << 20) + 1, 64 << 20];
+/// Room for the headers of a frame.
+const HEADERS: usize = 4096;
+/// Requests at the same time.
+const MANY: usize = 200;
+
+pub(super) fn checks(setting: &Setting) -> Vec<Check<Bench>> {
+    let mut checks = vec![
+        Check::new("they answer, headers come back", |bench| Box::pin(they_answer(bench))),
+        Check::new("we answer, headers come back", |bench| Box::pin(we_answer(bench))),
+        Check::new("our fire-and-forget arrives", |bench| Box::pin(our_note(bench))),
+        Check::new("their fire-and-forget arrives", |bench| Box::pin(their_note(bench))),
+        Check::new("server broadcasts to both sites", |bench| Box::pin(broadcast(bench))),
+        Check::new("server forwards between sites", |bench| Box::pin(forwarded(bench))),
+        Check::new("they never reply: we time out", |bench| Box::pin(they_are_silent(bench))),
+        Check::new("we never reply: they time out", |bench| Box::pin(we_are_silent(bench))),
+        Check::new("they have no handler", |bench| Box::pin(they_have_no_handler(bench))),
+        Check::new("we have no handler", |bench| Box::pin(we_have_no_handler(bench))),
+        Check::new("their handler fails", |bench| Box::pin(their_handler_fails(bench))),
+        Check::new("our handler fails", |bench| Box::pin(our_handler_fails(bench))),
+        Check::new("no such cell: nobody waits", |bench| Box::pin(unreachable(bench))),
+        Check::new(format!("they answer {MANY} at a time"), |bench| Box::pin(they_answer_many(bench))),
+        Check::new(format!("we answer {MANY} at a time"), |bench| Box::pin(we_answer_many(bench))),
+    ];
+    for size in SIZES {
+        let frame = size + HEADERS;
+        if frame <= setting.carrier.dialer_takes {
+            let name = format!("{} echoed by them", text(size));
+            checks.push(Check::new(name, move |bench| Box::pin(echoed_by_them(bench, size))).within(60));
+            let name = format!("{} echoed by us", text(size));
+            checks.push(Check::new(name, move |bench| Box::pin(echoed_by_us(bench, size))).within(60));
+        }
+    }
+    checks
+}
+
+async fn they_answer(bench: &mut Bench) -> anyhow::Result<()> {
+    let request = Request::new(bench.setting.channel, "echo", Payload::bytes("ping".into()));
+    let reply = bench.we_send(request.header("mark", "für uns").timeout(PATIENCE)).await?.into_ok()?;
+    ensure!(reply.headers.str("mark") == Some("für uns"), "the header is {:?}", reply.headers.str("mark"));
+    ensure!(reply.payload == Payload::bytes("ping".into()), "the payload is {:?}", reply.payload);
+    Ok(())
+}
+
+async fn we_answer(bench: &mut Bench) -> anyhow::Result<()> {
+    let request = json!({ "topic": "echo", "payload": { "size": 4 }, "headers": { "mark": "für sie" } });
+    let reply = bench.they_send(request).await?;
+    expect_code(&reply, "ok")?;
+    ensure!(reply["mark"] == "für sie", "the header is {}", reply["mark"]);
+    payload::expect(&reply["payload"], &Payload::bytes(pattern(4)))
+}
+
+async fn our_note(bench: &mut Bench) -> anyhow::Result<()> {
+    let cell = bench.our(bench.name(Side::Locule))?;
+    let notice = Request::new(bench.setting.channel, "note", Payload::bytes(pattern(7)));
+    cell.notify(&Fqcn::parse(bench.name(Side::Python))?, notice).await?;
+    let notes = bench.they_noted(1).await?;
+    ensure!(notes[0]["origin"] == bench.name(Side::Locule), "it came from {}", notes[0]["origin"]);
+    payload::expect(&notes[0]["payload"], &Payload::bytes(pattern(7)))
+}
+
+async fn their_note(bench: &mut Bench) -> anyhow::Result<()> {
+    let (from, to) = (bench.name(Side::Python), bench.name(Side::Locule));
+    let channel = bench.setting.channel;
+    let notice = json!({ "name": from, "channel": channel, "topic": "note", "targets": [to], "payload": { "size": 7 } });
+    bench.peer.ask("notify", notice).await?;
+    let note = bench.noted().await?;
+    ensure!(note.origin.as_str() == from, "it came from {}", note.origin);
+    ensure!(note.payload == Payload::bytes(pattern(7)), "the payload is {:?}", note.payload);
+    Ok(())
+}
+
+async fn broadcast(bench: &mut Bench) -> anyhow::Result<()> {
+    let sites = ["site-1", "site-2"];
+    let channel = bench.setting.channel;
+    if bench.setting.listener == Side::Python {
+        let command = json!({ "name": "server", "channel": channel, "topic": "echo", "targets": sites,
+                              "payload": { "size": 9 } });
+        let replies = bench.peer.ask("broadcast", command).await?;
+        for site in sites {
+            payload::expect(&replies[site]["payload"], &Payload::bytes(pattern(9)))?;
+        }
+        return Ok(());
+    }
+    let targets = [Fqcn::parse(sites[0])?, Fqcn::parse(sites[1])?];
+    let request = Request::new(channel, "echo", Payload::bytes(pattern(9))).timeout(PATIENCE);
+    for (site, reply) in bench.our("server")?.broadcast(&targets, request).await {
+        let reply = reply?.into_ok()?;
+        ensure!(reply.payload.bytes == pattern(9), "{site} answered with {:?}", reply.payload);
+    }
+    Ok(())
+}
+
+/// The side that listens passes on what the other side's two sites say to each other.
+async fn forwarded(bench: &mut Bench) -> anyhow::Result<()> {
+    if bench.setting.listener == Side::Locule {
+        let request =
+            json!({ "name": "site-1", "target": "site-2", "topic": "echo", "payload": { "size": 3000 } });
+        let reply = bench.they_send(request).await?;
+        return payload::expect(&reply["payload"], &Payload::bytes(pattern(3000)));
+    }
+    let request = Request::new(bench.setting.channel, "echo", Payload::bytes(pattern(3000)));
+    let reply = bench.our("site-1")?.request(&Fqcn::parse("site-2")?, request.timeout(PATIENCE)).await?;
+    ensure!(reply.into_ok()?.payload.bytes == pattern(3000), "other bytes came back");
+    Ok(())
+}
+
+async fn they_are_silent(bench: &mut Bench) -> anyhow::Result<()> {
+    let request = Request::new(bench.setting.channel, "silent", Payload::none());
+    expect_error(bench.we_send(request.timeout(Duration::from_secs(1))).await, ReturnCode::Timeout)
+}
+
+async fn we_are_silent(bench: &mut Bench) -> anyhow::Result<()> {
+    let reply = bench.they_send(json!({ "topic": "silent", "timeout": 1 })).await?;
+    expect_code(&reply, "timeout")
+}
+
+async fn they_have_no_handler(bench: &mut Bench) -> anyhow::Result<()> {
+    let reply = bench.we_ask("nothing", Payload::none()).await?;
+    ensure!(reply.code == ReturnCode::ProcessException, "the code is {}", reply.code);
+    Ok(())
+}
+
+async fn we_have_no_handler(bench: &mut Bench) -> anyhow::Result<()> {
+    let reply = bench.they_ask("nothing", json!(null)).await?;
+    expect_code(&reply, "process_exception")
+}
+
+async fn their_handler_fails(bench: &mut Bench) -> anyhow::Result<()> {
+    let reply = bench.we_ask("fail", Payload::none()).await?;
+    ensure!(reply.code == ReturnCode::ProcessException, "the code is {}", reply.code);
+    let reply = bench.we_ask("refuse", Payload::none()).await?;
+    ensure!(reply.code == ReturnCode::InvalidRequest, "the code is {}", reply.code);
+    ensure!(reply.error.as_deref() == Some("not today"), "the error is {:?}", reply.error);
+    Ok(())
+}
+
+async fn our_handler_fails(bench: &mut Bench) -> anyhow::Result<()> {
+    expect_code(&bench.they_ask("fail", json!(null)).await?, "process_exception")?;
+    let reply = bench.they_ask("refuse", json!(null)).await?;
+    expect_code(&reply, "invalid_request")?;
+    ensure!(reply["error"] == "not today", "the error is {}", reply["error"]);
+    Ok(())
+}
+
+/// A server knows at once that there is no such site; a site learns it from the server.
+async fn unreachable(bench: &mut Bench) -> anyhow::Result<()> {
+    let (ours, theirs) = match bench.setting.listener {
+        Side::Locule => (ReturnCode::TargetUnreachable, "comm_error"),
+        Side::Python => (ReturnCode::CommError, "target_unreachable"),
+    };
+    let cell = bench.our(bench.name(Side::Locule))?;
+    let request = Request::new(bench.setting.channel, "echo", Payload::none()).timeout(PATIENCE);
+    expect_error(cell.request(&Fqcn::parse("site-7")?, request).await, ours)?;
+    let request = json!({ "topic": "echo", "target": "site-7" });
+    expect_code(&bench.they_send(request).await?, theirs)
+}
+
+async fn they_answer_many(bench: &mut Bench) -> anyhow::Result<()> {
+    let bench = &*bench;
+    Bench::all((0..MANY).map(|size| async move {
+        let reply = bench.we_ask("echo", Payload::bytes(pattern(size))).await?.into_ok()?;
+        ensure!(reply.payload.bytes == pattern(size), "the reply to another request came");
+        Ok(())
+    }))
+    .await
+}
+
+async fn we_answer_many(bench: &mut Bench) -> anyhow::Result<()> {
+    let request = json!({ "topic": "echo", "payload": { "size": 50 }, "times": MANY });
+    let replies = bench.they_send_all(request).await?;
+    for index in 0..MANY {
+        payload::expect(&replies[index]["payload"], &Payload::bytes(pattern(50)))?;
+    }
+    Ok(())
+}
+
+async fn echoed_by_them(bench: &mut Bench, size: usize) -> anyhow::Result<()> {
+    let reply = bench.we_ask("echo", Payload::bytes(pattern(size))).await?.into_ok()?;
+    ensure!(reply.payload.bytes == pattern(size), "{} other bytes came back", reply.payload.bytes.len());
+    Ok(())
+}
+
+async fn echoed_by_us(bench: &mut Bench, size: usize) -> anyhow::Result<()> {
+    let reply = bench.they_ask("echo", json!({ "size": size })).await?;
+    // An empty body is none to them, whatever the encoding says.
+    let expected = if size == 0 { Payload::none() } else { Payload::bytes(pattern(size)) };
+    payload::expect(&reply["payload"], &expected)
+}
+
+/// Whether a request ended without an answer, for this reason.
+fn expect_error(outcome: Result<Reply, RequestError>, code: ReturnCode) -> anyhow::Result<()> {
+    match outcome {
+        Ok(reply) => bail!("there is a reply, with {}", reply.code),
+        Err(error) => ensure!(error.code() == code, "the request ended with: {error}"),
+    }
+    Ok(())
+}
+
+fn text(size: usize) -> String {
+    match size {
+        0..1024 => format!("{size} B"),
+        _ if size.is_multiple_of(1 << 20) => format!("{} MiB", size >> 20),
+        _ => format!("{size} B"),
+    }
+}

@@ -1,0 +1,26 @@
+//! Runs Locule and real, unmodified nvflare processes against each other.
+//!
+//! A [`Run`] makes its own virtual environment with the nvflare that pip has, provisions with nvflare's own
+//! tool, starts real Python processes on loopback, and notes one row for each case. [`all`] is the list of
+//! cases: each group sets something up once and runs many checks in it, since a Python process takes a
+//! second to start. What was started ends with the run, whatever happens.
+//!
+//! A new case is a line in the list of its group; a new carrier is a line in `CARRIERS` in `cells`.
+
+mod cells;
+mod ours;
+mod payload;
+mod project;
+mod python;
+mod run;
+mod venv;
+
+pub use run::{Options, Outcome, Row, Run};
+
+/// Runs every case that the options of `run` let through.
+///
+/// # Errors
+/// When there is nothing to run them with, like no Python; a case that fails is a row of the run instead.
+pub async fn all(run: &mut Run) -> anyhow::Result<()> {
+    cells::run(run).await
+}
