@@ -1,7 +1,5 @@
 //! Cells of ours that answer as the Python side's do.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use locule_cell::{Cell, HandlerError, Incoming, Reply};
 use locule_message::{Encoding, Fqcn, Payload, ReturnCode};
@@ -16,8 +14,8 @@ pub(crate) struct Note {
     pub(crate) payload: Payload,
 }
 
-/// Has `cell` answer the topics of `cell_peer.py` on `channel`.
-pub(crate) fn answer(cell: &Cell, channel: &str, notes: &UnboundedSender<Note>) {
+/// Has `cell` answer the topics of `cell_peer.py` on `channel`, and note the blobs of another.
+pub(crate) fn answer(cell: &Cell, channel: &str, blobs: [&str; 2], notes: &UnboundedSender<Note>) {
     cell.handle(channel, "echo", |incoming: Incoming| async move {
         let reply = Reply::ok(incoming.payload());
         let mark = incoming.headers.str("mark");
@@ -40,12 +38,14 @@ pub(crate) fn answer(cell: &Cell, channel: &str, notes: &UnboundedSender<Note>) 
     });
     cell.handle(channel, "fail", |_: Incoming| async { Err(HandlerError::failed("boom")) });
     cell.handle(channel, "silent", |_: Incoming| std::future::pending());
-    let notes = Arc::new(notes.clone());
-    cell.handle(channel, "note", move |incoming: Incoming| {
-        let note = Note { origin: incoming.origin.clone(), payload: incoming.into_payload() };
-        let _ = notes.send(note); // the case is over
-        async { Ok(Reply::ok(Payload::none())) }
-    });
+    for [channel, topic] in [[channel, "note"], blobs] {
+        let notes = notes.clone();
+        cell.handle(channel, topic, move |incoming: Incoming| {
+            let note = Note { origin: incoming.origin.clone(), payload: incoming.into_payload() };
+            let _ = notes.send(note); // the case is over
+            async { Ok(Reply::ok(Payload::none())) }
+        });
+    }
 }
 
 /// What our own FOBS makes of a payload, there and back.

@@ -43,7 +43,7 @@ pub(super) fn checks(setting: &Setting) -> Vec<Check<Bench>> {
 /// A link may not bear a name for which another's certificate speaks.
 async fn foreign_certificate(bench: &mut Bench) -> anyhow::Result<()> {
     if bench.setting.listener == Side::Locule {
-        bench.start_their("site-9", "site-2").await?;
+        bench.start_their(&bench.peer, "site-9", "site-2").await?;
         let command = json!({ "name": "site-9", "peer": "server", "timeout": 2 });
         ensure!(bench.peer.ask("wait_linked", command).await.is_err(), "site-9 was let in");
         ensure!(
@@ -133,7 +133,7 @@ async fn they_vanish(bench: &mut Bench) -> anyhow::Result<()> {
 async fn restart(bench: &mut Bench) -> anyhow::Result<()> {
     bench.peer.kill().await?;
     we_see_them_gone(bench).await?;
-    bench.peer = start_peer(&bench.python, &bench.log)?;
+    bench.peer = start_peer(&bench.python, bench.setting, &bench.log)?;
     bench.start_theirs().await?;
     bench.linked().await?;
     bench.both_ask().await

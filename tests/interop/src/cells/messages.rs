@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{bail, ensure};
+use anyhow::ensure;
 use locule_cell::{Reply, Request, RequestError};
 use locule_message::{Fqcn, Payload, ReturnCode};
 use serde_json::json;
@@ -20,29 +20,37 @@ const MANY: usize = 200;
 
 pub(super) fn checks(setting: &Setting) -> Vec<Check<Bench>> {
     let mut checks = vec![
-        Check::new("they answer, headers come back", |bench| Box::pin(they_answer(bench))),
         Check::new("we answer, headers come back", |bench| Box::pin(we_answer(bench))),
-        Check::new("our fire-and-forget arrives", |bench| Box::pin(our_note(bench))),
         Check::new("their fire-and-forget arrives", |bench| Box::pin(their_note(bench))),
-        Check::new("server broadcasts to both sites", |bench| Box::pin(broadcast(bench))),
-        Check::new("server forwards between sites", |bench| Box::pin(forwarded(bench))),
-        Check::new("they never reply: we time out", |bench| Box::pin(they_are_silent(bench))),
-        Check::new("we never reply: they time out", |bench| Box::pin(we_are_silent(bench))),
-        Check::new("they have no handler", |bench| Box::pin(they_have_no_handler(bench))),
         Check::new("we have no handler", |bench| Box::pin(we_have_no_handler(bench))),
-        Check::new("their handler fails", |bench| Box::pin(their_handler_fails(bench))),
         Check::new("our handler fails", |bench| Box::pin(our_handler_fails(bench))),
-        Check::new("no such cell: nobody waits", |bench| Box::pin(unreachable(bench))),
-        Check::new(format!("they answer {MANY} at a time"), |bench| Box::pin(they_answer_many(bench))),
+        Check::new("they ask nobody", |bench| Box::pin(they_ask_nobody(bench))),
         Check::new(format!("we answer {MANY} at a time"), |bench| Box::pin(we_answer_many(bench))),
     ];
+    let of_ours = setting.subject == Side::Locule;
+    if of_ours {
+        checks.extend([
+            Check::new("they answer, headers come back", |bench| Box::pin(they_answer(bench))),
+            Check::new("our fire-and-forget arrives", |bench| Box::pin(our_note(bench))),
+            Check::new("server broadcasts to both sites", |bench| Box::pin(broadcast(bench))),
+            Check::new("server forwards between sites", |bench| Box::pin(forwarded(bench))),
+            Check::new("their handler gives nothing", |bench| Box::pin(they_are_silent(bench))),
+            Check::new("we never reply: they time out", |bench| Box::pin(we_are_silent(bench))),
+            Check::new("they have no handler", |bench| Box::pin(they_have_no_handler(bench))),
+            Check::new("their handler fails", |bench| Box::pin(their_handler_fails(bench))),
+            Check::new("we ask nobody", |bench| Box::pin(we_ask_nobody(bench))),
+            Check::new(format!("they answer {MANY} at a time"), |bench| Box::pin(they_answer_many(bench))),
+        ]);
+    }
     for size in SIZES {
-        let frame = size + HEADERS;
-        if frame <= setting.carrier.dialer_takes {
+        if !setting.streamed() && size + HEADERS > setting.carrier.dialer_takes {
+            continue;
+        }
+        let name = format!("{} echoed by us", text(size));
+        checks.push(Check::new(name, move |bench| Box::pin(echoed_by_us(bench, size))).within(60));
+        if of_ours {
             let name = format!("{} echoed by them", text(size));
             checks.push(Check::new(name, move |bench| Box::pin(echoed_by_them(bench, size))).within(60));
-            let name = format!("{} echoed by us", text(size));
-            checks.push(Check::new(name, move |bench| Box::pin(echoed_by_us(bench, size))).within(60));
         }
     }
     checks
@@ -119,9 +127,12 @@ async fn forwarded(bench: &mut Bench) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A plain request is not answered then, a stream is.
 async fn they_are_silent(bench: &mut Bench) -> anyhow::Result<()> {
     let request = Request::new(bench.setting.channel, "silent", Payload::none());
-    expect_error(bench.we_send(request.timeout(Duration::from_secs(1))).await, ReturnCode::Timeout)
+    let outcome = bench.we_send(request.timeout(Duration::from_secs(1))).await;
+    let code = if bench.setting.streamed() { ReturnCode::ProcessException } else { ReturnCode::Timeout };
+    expect_end(outcome, code)
 }
 
 async fn we_are_silent(bench: &mut Bench) -> anyhow::Result<()> {
@@ -129,20 +140,22 @@ async fn we_are_silent(bench: &mut Bench) -> anyhow::Result<()> {
     expect_code(&reply, "timeout")
 }
 
+/// The code of a request that no handler took, or whose handler failed: a stream is broken off instead.
+fn failed(bench: &Bench) -> ReturnCode {
+    if bench.setting.streamed() { ReturnCode::CommError } else { ReturnCode::ProcessException }
+}
+
 async fn they_have_no_handler(bench: &mut Bench) -> anyhow::Result<()> {
-    let reply = bench.we_ask("nothing", Payload::none()).await?;
-    ensure!(reply.code == ReturnCode::ProcessException, "the code is {}", reply.code);
-    Ok(())
+    expect_end(bench.we_ask("nothing", Payload::none()).await, failed(bench))
 }
 
 async fn we_have_no_handler(bench: &mut Bench) -> anyhow::Result<()> {
     let reply = bench.they_ask("nothing", json!(null)).await?;
-    expect_code(&reply, "process_exception")
+    expect_code(&reply, failed(bench).as_str())
 }
 
 async fn their_handler_fails(bench: &mut Bench) -> anyhow::Result<()> {
-    let reply = bench.we_ask("fail", Payload::none()).await?;
-    ensure!(reply.code == ReturnCode::ProcessException, "the code is {}", reply.code);
+    expect_end(bench.we_ask("fail", Payload::none()).await, failed(bench))?;
     let reply = bench.we_ask("refuse", Payload::none()).await?;
     ensure!(reply.code == ReturnCode::InvalidRequest, "the code is {}", reply.code);
     ensure!(reply.error.as_deref() == Some("not today"), "the error is {:?}", reply.error);
@@ -150,24 +163,35 @@ async fn their_handler_fails(bench: &mut Bench) -> anyhow::Result<()> {
 }
 
 async fn our_handler_fails(bench: &mut Bench) -> anyhow::Result<()> {
-    expect_code(&bench.they_ask("fail", json!(null)).await?, "process_exception")?;
+    expect_code(&bench.they_ask("fail", json!(null)).await?, failed(bench).as_str())?;
     let reply = bench.they_ask("refuse", json!(null)).await?;
     expect_code(&reply, "invalid_request")?;
     ensure!(reply["error"] == "not today", "the error is {}", reply["error"]);
     Ok(())
 }
 
-/// A server knows at once that there is no such site; a site learns it from the server.
-async fn unreachable(bench: &mut Bench) -> anyhow::Result<()> {
-    let (ours, theirs) = match bench.setting.listener {
-        Side::Locule => (ReturnCode::TargetUnreachable, "comm_error"),
-        Side::Python => (ReturnCode::CommError, "target_unreachable"),
-    };
+/// A server knows at once that there is no such site. A site learns it from the server; but not of a stream,
+/// which the server drops.
+fn nobody(bench: &Bench, asks: Side) -> ReturnCode {
+    if bench.setting.listener == asks {
+        ReturnCode::TargetUnreachable
+    } else if bench.setting.streamed() {
+        ReturnCode::Timeout
+    } else {
+        ReturnCode::CommError
+    }
+}
+
+async fn we_ask_nobody(bench: &mut Bench) -> anyhow::Result<()> {
     let cell = bench.our(bench.name(Side::Locule))?;
-    let request = Request::new(bench.setting.channel, "echo", Payload::none()).timeout(PATIENCE);
-    expect_error(cell.request(&Fqcn::parse("site-7")?, request).await, ours)?;
-    let request = json!({ "topic": "echo", "target": "site-7" });
-    expect_code(&bench.they_send(request).await?, theirs)
+    let request = Request::new(bench.setting.channel, "echo", Payload::none()).timeout(PATIENCE / 10);
+    let outcome = cell.request(&Fqcn::parse("site-7")?, request).await;
+    expect_end(outcome, nobody(bench, Side::Locule))
+}
+
+async fn they_ask_nobody(bench: &mut Bench) -> anyhow::Result<()> {
+    let reply = bench.they_send(json!({ "topic": "echo", "target": "site-7", "timeout": 2 })).await?;
+    expect_code(&reply, nobody(bench, Side::Python).as_str())
 }
 
 async fn they_answer_many(bench: &mut Bench) -> anyhow::Result<()> {
@@ -197,17 +221,16 @@ async fn echoed_by_them(bench: &mut Bench, size: usize) -> anyhow::Result<()> {
 
 async fn echoed_by_us(bench: &mut Bench, size: usize) -> anyhow::Result<()> {
     let reply = bench.they_ask("echo", json!({ "size": size })).await?;
-    // An empty body is none to them, whatever the encoding says.
-    let expected = if size == 0 { Payload::none() } else { Payload::bytes(pattern(size)) };
+    // The empty body of a plain message is none to them, whatever the encoding says.
+    let none = size == 0 && !bench.setting.streamed();
+    let expected = if none { Payload::none() } else { Payload::bytes(pattern(size)) };
     payload::expect(&reply["payload"], &expected)
 }
 
-/// Whether a request ended without an answer, for this reason.
-fn expect_error(outcome: Result<Reply, RequestError>, code: ReturnCode) -> anyhow::Result<()> {
-    match outcome {
-        Ok(reply) => bail!("there is a reply, with {}", reply.code),
-        Err(error) => ensure!(error.code() == code, "the request ended with: {error}"),
-    }
+/// Whether a request of ours ended with this code, by a reply or without one.
+fn expect_end(outcome: Result<Reply, RequestError>, code: ReturnCode) -> anyhow::Result<()> {
+    let ended = outcome.as_ref().map_or_else(RequestError::code, |reply| reply.code);
+    ensure!(ended == code, "the request ended with {ended}: {outcome:?}");
     Ok(())
 }
 

@@ -6,6 +6,7 @@
 mod carrier;
 mod lasting;
 mod messages;
+mod streams;
 mod values;
 
 use std::collections::BTreeMap;
@@ -27,12 +28,14 @@ use carrier::{CARRIERS, Carrier};
 use crate::ours::{self, Note};
 use crate::project::{HOST, Project, SERVER};
 use crate::python::{Peer, Python};
-use crate::run::{Run, Suite};
+use crate::run::{Check, Run, Suite};
 
 /// The version of nvflare that everything is checked with.
 pub(crate) const VERSION: &str = "2.9.0";
 /// A channel on which requests are plain messages; see `locule-switch`.
 const PLAIN: &str = "task";
+/// A channel on which requests and replies are streams of chunks, and arrays go by reference.
+const STREAMED: &str = "aux_communication";
 /// How long anything may take that is not meant to take long.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -43,17 +46,42 @@ pub(crate) async fn run(run: &mut Run) -> anyhow::Result<()> {
     for carrier in CARRIERS {
         for listener in [Side::Python, Side::Locule] {
             for secure in [true, false] {
-                let setting = Setting { carrier, secure, listener, channel: PLAIN };
-                let suite = setting.suite("cells");
+                let setting = Setting { carrier, secure, listener, channel: PLAIN, subject: Side::Locule };
                 let mut checks = messages::checks(&setting);
                 checks.extend(values::checks(&setting));
                 checks.extend(lasting::checks(&setting));
-                let set_up = async |folder: &Path| Bench::set_up(setting, &python, &project, folder).await;
-                run.suite(&suite, checks, set_up).await?;
+                run_setting(run, setting, checks, &python, &project).await?;
             }
+            let setting =
+                Setting { carrier, secure: true, listener, channel: STREAMED, subject: Side::Locule };
+            let mut checks = messages::checks(&setting);
+            checks.extend(streams::checks(&setting));
+            let checks = checks.into_iter().map(|check| check.pending(streams::MISSING)).collect();
+            run_setting(run, setting, checks, &python, &project).await?;
+        }
+        // What the cases of streams expect is what nvflare does with itself.
+        for channel in [PLAIN, STREAMED] {
+            let setting =
+                Setting { carrier, secure: true, listener: Side::Locule, channel, subject: Side::Python };
+            let mut checks = messages::checks(&setting);
+            if channel == STREAMED {
+                checks.extend(streams::checks(&setting));
+            }
+            run_setting(run, setting, checks, &python, &project).await?;
         }
     }
     Ok(())
+}
+
+async fn run_setting(
+    run: &mut Run,
+    setting: Setting,
+    checks: Vec<Check<Bench>>,
+    python: &Python,
+    project: &Project,
+) -> anyhow::Result<()> {
+    let set_up = async |folder: &Path| Bench::set_up(setting, python, project, folder).await;
+    run.suite(&setting.suite(), checks, set_up).await
 }
 
 /// Whose cells.
@@ -73,17 +101,27 @@ struct Setting {
     listener: Side,
     /// The channel that is used where any would do.
     channel: &'static str,
+    /// Who runs the cells that stand for ours: nvflare itself, to see that a case asks for what it does.
+    subject: Side,
 }
 
 impl Setting {
-    fn suite(&self, group: &'static str) -> Suite {
-        let Self { carrier, secure, listener, .. } = self;
+    fn streamed(&self) -> bool {
+        self.channel == STREAMED
+    }
+
+    fn suite(&self) -> Suite {
+        let Self { carrier, secure, listener, subject, .. } = self;
+        let role = match subject {
+            Side::Locule => format!("{listener:?} listens"),
+            Side::Python => "Python only".to_owned(),
+        };
         Suite {
-            group,
+            group: if self.streamed() { "streams" } else { "cells" },
             carrier: if *secure { carrier.scheme.to_owned() } else { format!("{} clear", carrier.scheme) },
-            role: format!("{listener:?} listens"),
+            role,
             version: VERSION.to_owned(),
-            slow: carrier.slow,
+            slow: carrier.slow || *subject == Side::Python,
         }
     }
 
@@ -101,6 +139,8 @@ struct Bench {
     endpoint: Endpoint,
     peer: Peer,
     ours: BTreeMap<&'static str, Cell>,
+    /// Runs the cells that stand for ours, where nvflare is checked with itself.
+    reference: Option<Peer>,
     note: UnboundedSender<Note>,
     notes: UnboundedReceiver<Note>,
     log: PathBuf,
@@ -121,12 +161,16 @@ impl Bench {
             python: python.clone(),
             project: project.clone(),
             endpoint: Endpoint::parse(&endpoint)?,
-            peer: start_peer(python, &log)?,
+            peer: start_peer(python, setting, &log)?,
             ours: BTreeMap::new(),
+            reference: None,
             note,
             notes,
             log,
         };
+        if setting.subject == Side::Python {
+            bench.reference = Some(start_peer(python, setting, &folder.join("reference.log"))?);
+        }
         match setting.listener {
             Side::Python => {
                 bench.start_theirs().await?;
@@ -144,13 +188,13 @@ impl Bench {
     /// Starts the Python side's cells.
     async fn start_theirs(&mut self) -> anyhow::Result<()> {
         for name in self.setting.names(Side::Python) {
-            self.start_their(name, name).await?;
+            self.start_their(&self.peer, name, name).await?;
         }
         Ok(())
     }
 
     /// Starts a Python cell called `name` with the certificate of `bearer`.
-    async fn start_their(&self, name: &str, bearer: &str) -> anyhow::Result<()> {
+    async fn start_their(&self, peer: &Peer, name: &str, bearer: &str) -> anyhow::Result<()> {
         let url = self.endpoint.to_string();
         let mut cell = json!({ "name": name, "url": url, "secure": self.setting.secure });
         if self.setting.secure {
@@ -159,13 +203,17 @@ impl Bench {
             cell["identity"] = identity.into();
             cell["identities"] = json!({ "server": SERVER });
         }
-        self.peer.ask("start", cell).await?;
+        peer.ask("start", cell).await?;
         Ok(())
     }
 
     /// Starts the cells of our side.
     async fn start_ours(&mut self) -> anyhow::Result<()> {
         for name in self.setting.names(Side::Locule) {
+            if let Some(reference) = &self.reference {
+                self.start_their(reference, name, name).await?;
+                continue;
+            }
             let cell = self.our_cell(name, name)?;
             if self.setting.listener == Side::Locule {
                 cell.listen(&self.endpoint).await?;
@@ -188,7 +236,7 @@ impl Bench {
         transports.insert(carrier.transport(files.as_ref())?);
         let cell =
             Cell::builder(CellConfig::new(own)).transports(transports).link_policy(Arc::new(policy)).start();
-        ours::answer(&cell, channel, &self.note);
+        ours::answer(&cell, channel, streams::BLOBS, &self.note);
         Ok(cell)
     }
 
@@ -203,8 +251,12 @@ impl Bench {
     }
 
     async fn wait_linked(&self, ours: &str, theirs: &str) -> anyhow::Result<()> {
-        let linked = self.our(ours)?.wait_linked(&Fqcn::parse(theirs)?, PATIENCE).await;
-        ensure!(linked, "{theirs} never became a neighbour of {ours}");
+        if let Some(reference) = &self.reference {
+            reference.ask("wait_linked", json!({ "name": ours, "peer": theirs })).await?;
+        } else {
+            let linked = self.our(ours)?.wait_linked(&Fqcn::parse(theirs)?, PATIENCE).await;
+            ensure!(linked, "{theirs} never became a neighbour of {ours}");
+        }
         self.peer.ask("wait_linked", json!({ "name": theirs, "peer": ours })).await?;
         Ok(())
     }
@@ -254,6 +306,15 @@ impl Bench {
 
     /// The next message that came to us without waiting for a reply.
     async fn noted(&mut self) -> anyhow::Result<Note> {
+        if let Some(reference) = &self.reference {
+            let mut notes = reference.ask("noted", json!({ "count": 1 })).await?;
+            let note = notes[0].take();
+            let origin = Fqcn::parse(note["origin"].as_str().unwrap_or_default())?;
+            return Ok(Note {
+                origin,
+                payload: Payload::bytes(crate::payload::shown(&note["payload"], "bytes")?),
+            });
+        }
         match tokio::time::timeout(PATIENCE, self.notes.recv()).await {
             Ok(Some(note)) => Ok(note),
             Ok(None) | Err(_) => bail!("nothing came within {PATIENCE:?}"),
@@ -282,13 +343,15 @@ impl Bench {
     }
 }
 
-/// Arrays leave inline, since a plain channel carries no references.
-fn start_peer(python: &Python, log: &Path) -> anyhow::Result<Peer> {
-    Peer::start(python, "cell_peer.py", &[("NVFLARE_NP_DOWNLOAD_CHUNK_SIZE", "0")], log)
+/// On a plain channel arrays leave inline, since it carries no references.
+fn start_peer(python: &Python, setting: Setting, log: &Path) -> anyhow::Result<Peer> {
+    let inline = [("NVFLARE_NP_DOWNLOAD_CHUNK_SIZE", "0")];
+    Peer::start(python, "cell_peer.py", if setting.streamed() { &[] } else { &inline }, log)
 }
 
-/// Whether the reply that the Python side got says so.
+/// Whether the reply that the Python side got says so. A reply by stream says nothing when all is well.
 fn expect_code(reply: &Value, code: &str) -> anyhow::Result<()> {
-    ensure!(reply["code"] == code, "the code is {}, error {}", reply["code"], reply["error"]);
+    let said = reply["code"].as_str().unwrap_or("ok");
+    ensure!(said == code, "the code is {said}, error {}", reply["error"]);
     Ok(())
 }
