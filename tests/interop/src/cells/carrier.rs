@@ -6,27 +6,43 @@ use std::sync::Arc;
 use locule_tls::{ClientAuth, HostCheck, TlsFiles, client_config, server_config};
 use locule_transport::Transport;
 use locule_transport_grpc::GrpcTransport;
+use locule_transport_tcp::TcpTransport;
+use locule_transport_ws::WsTransport;
 use rustls::{ClientConfig, ServerConfig};
 
 /// The carriers that the cases run over.
 pub(super) static CARRIERS: &[Carrier] = &[
+    GRPC,
+    Carrier { scheme: "agrpc", slow: true, ..GRPC },
+    TCP,
+    Carrier { scheme: "atcp", slow: true, ..TCP },
     Carrier {
-        scheme: "grpc",
-        host_check: HostCheck::San,
-        dialer_takes: GrpcTransport::MAX_FRAME_LEN,
+        scheme: "http",
+        host_check: HostCheck::None,
+        dialer_takes: WsTransport::STOCK_DIALER_MAX_FRAME_LEN,
         slow: false,
-        clear: || Arc::new(GrpcTransport::clear()),
-        tls: |client, server| Arc::new(GrpcTransport::tls(client, server)),
-    },
-    Carrier {
-        scheme: "agrpc",
-        host_check: HostCheck::San,
-        dialer_takes: GrpcTransport::MAX_FRAME_LEN,
-        slow: true,
-        clear: || Arc::new(GrpcTransport::clear()),
-        tls: |client, server| Arc::new(GrpcTransport::tls(client, server)),
+        clear: || Arc::new(WsTransport::clear()),
+        tls: |client, server| Arc::new(WsTransport::tls(client, server)),
     },
 ];
+
+const GRPC: Carrier = Carrier {
+    scheme: "grpc",
+    host_check: HostCheck::San,
+    dialer_takes: GrpcTransport::MAX_FRAME_LEN,
+    slow: false,
+    clear: || Arc::new(GrpcTransport::clear()),
+    tls: |client, server| Arc::new(GrpcTransport::tls(client, server)),
+};
+
+const TCP: Carrier = Carrier {
+    scheme: "tcp",
+    host_check: HostCheck::None,
+    dialer_takes: TcpTransport::MAX_FRAME_LEN,
+    slow: false,
+    clear: || Arc::new(TcpTransport::clear()),
+    tls: |client, server| Arc::new(TcpTransport::tls(client, server)),
+};
 
 /// One carrier, and what is particular about the peer's side of it.
 pub(super) struct Carrier {

@@ -13,8 +13,6 @@ use crate::run::Check;
 
 /// Payloads in bytes: none, few, around the chunk of a stream and above what gRPC takes by default.
 const SIZES: [usize; 7] = [0, 1, 1000, (1 << 20) - 1, 1 << 20, (4 << 20) + 1, 64 << 20];
-/// Room for the headers of a frame.
-const HEADERS: usize = 4096;
 /// Requests at the same time.
 const MANY: usize = 200;
 
@@ -42,10 +40,7 @@ pub(super) fn checks(setting: &Setting) -> Vec<Check<Bench>> {
             Check::new(format!("they answer {MANY} at a time"), |bench| Box::pin(they_answer_many(bench))),
         ]);
     }
-    for size in SIZES {
-        if !setting.streamed() && size + HEADERS > setting.carrier.dialer_takes {
-            continue;
-        }
+    for size in SIZES.into_iter().filter(|size| setting.takes(*size)) {
         let name = format!("{} echoed by us", text(size));
         checks.push(Check::new(name, move |bench| Box::pin(echoed_by_us(bench, size))).within(60));
         if of_ours {

@@ -36,6 +36,8 @@ pub(crate) const VERSION: &str = "2.9.0";
 const PLAIN: &str = "task";
 /// A channel on which requests and replies are streams of chunks, and arrays go by reference.
 const STREAMED: &str = "aux_communication";
+/// Room for the headers of a frame, in bytes.
+const HEADERS: usize = 4096;
 /// How long anything may take that is not meant to take long.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -108,6 +110,12 @@ struct Setting {
 impl Setting {
     fn streamed(&self) -> bool {
         self.channel == STREAMED
+    }
+
+    /// Whether the peer takes a plain message of `size` bytes, whoever sends it.
+    fn takes(&self, size: usize) -> bool {
+        let they_dial = self.listener == Side::Locule;
+        !they_dial || self.streamed() || size + HEADERS <= self.carrier.dialer_takes
     }
 
     fn suite(&self) -> Suite {

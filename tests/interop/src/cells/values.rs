@@ -17,16 +17,21 @@ use crate::run::Check;
 /// Above the size from which bytes travel beside the object.
 const LARGE: usize = 11 << 20;
 
-pub(super) fn checks(_: &Setting) -> Vec<Check<Bench>> {
-    vec![
+pub(super) fn checks(setting: &Setting) -> Vec<Check<Bench>> {
+    let mut checks = vec![
         Check::new(format!("they echo {} values", VECTORS.len()), |bench| Box::pin(they_echo(bench))),
         Check::new(format!("we echo {} values", VECTORS.len()), |bench| Box::pin(we_echo(bench))),
         Check::new("a class that they do not know", |bench| Box::pin(they_cannot_decode(bench))),
-        Check::new("they echo 11 MiB in a map", |bench| Box::pin(they_echo_large(bench))),
-        Check::new("we echo 11 MiB in a map", |bench| Box::pin(we_echo_large(bench))),
         Check::new("they echo our arrays", |bench| Box::pin(they_echo_arrays(bench))),
         Check::new("we echo their arrays", |bench| Box::pin(we_echo_arrays(bench))),
-    ]
+    ];
+    if setting.takes(LARGE) {
+        checks.extend([
+            Check::new("they echo 11 MiB in a map", |bench| Box::pin(they_echo_large(bench))),
+            Check::new("we echo 11 MiB in a map", |bench| Box::pin(we_echo_large(bench))),
+        ]);
+    }
+    checks
 }
 
 /// A value, as nvflare encodes it.
