@@ -5,7 +5,9 @@ use std::fs;
 use std::io::{Cursor, Write};
 use std::path::Path;
 
-use locule_job::{Limits, PackError, TreeError, UnpackError, pack_app, pack_job, unpack};
+use locule_job::{
+    Limits, PackError, Packing, TreeError, UnpackError, pack_app, pack_file, pack_job, unpack, unpack_file,
+};
 use tempfile::TempDir;
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
@@ -37,6 +39,27 @@ fn a_job_is_wrapped_in_a_folder_of_its_name() {
     for name in ["app/", "app/config/", "app/config/a.json", "app/empty/"] {
         zip.by_name(name).unwrap();
     }
+}
+
+#[test]
+fn an_archive_on_disk_is_as_one_in_memory() {
+    let scratch = app();
+    let (folder, archive) = (scratch.path().join("app"), scratch.path().join("app.zip"));
+    for packing in [Packing::Small, Packing::Fast] {
+        pack_file(&folder, "wrapped", &archive, packing, 1_000).unwrap();
+        let target = scratch.path().join(format!("{packing:?}"));
+        let unpacked = unpack_file(&archive, &target, &Limits::default()).unwrap();
+        assert_eq!((unpacked.entries, unpacked.bytes), (7, 5));
+        assert_eq!(fs::read_to_string(target.join("wrapped/custom/deep/b.py")).unwrap(), "b=1");
+        let twice = pack_file(&folder, "", &archive, packing, 1_000);
+        assert!(matches!(twice, Err(PackError::Write { .. })), "nothing is overwritten");
+        fs::remove_file(&archive).unwrap();
+    }
+    let large = pack_file(&folder, "", &archive, Packing::Fast, 4);
+    assert!(matches!(large, Err(PackError::TooLarge { max_bytes: 4 })), "{large:?}");
+    assert!(!archive.exists(), "nothing is left of it");
+    let missing = unpack_file(&archive, &scratch.path().join("none"), &Limits::default());
+    assert!(matches!(missing, Err(UnpackError::Read { .. })), "{missing:?}");
 }
 
 #[test]

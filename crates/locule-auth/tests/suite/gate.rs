@@ -116,6 +116,9 @@ fn an_administrators_link_registers_its_own_name_only() {
         assert!(scene.check(&link(ADMIN, "bob@test.org"), &request(ADMIN, "task", topic)).is_err());
     }
     let session = scene.register(&Toy::admin("bob@test.org"), ADMIN);
+    let known = |name, cell: &str| scene.ledger.admin(name, &cell.parse().unwrap()).is_some();
+    assert!(known("bob@test.org", ADMIN));
+    assert!(!known("eve@test.org", ADMIN) && !known("bob@test.org", "bob"));
     let command = stamped(&session, request(ADMIN, "hci_channel", "command"));
     assert_eq!(scene.check(&link(ADMIN, "bob@test.org"), &command), Ok(()));
     assert!(scene.check(&link(ADMIN, "eve@test.org"), &command).is_err());
