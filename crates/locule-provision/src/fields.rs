@@ -63,13 +63,13 @@ impl<'n> Fields<'n> {
             let field = (mistake.part, mistake.field);
             let is_stand_in = self.bad_parts.contains(&mistake.part) || self.bad.contains(&field);
             if !is_stand_in && shown.insert((field, mistake.value.clone())) {
-                let shown = self.shown(project, &mistake, code::BAD_FIELD);
+                let shown = self.shown(project, &mistake, "must", code::BAD_FIELD);
                 self.found.push(shown);
             }
         }
         if !self.found.has_errors() {
             for doubt in project.doubts() {
-                let shown = self.shown(project, &doubt, code::DOUBTFUL).warning();
+                let shown = self.shown(project, &doubt, "should", code::DOUBTFUL).warning();
                 self.found.push(shown);
             }
         }
@@ -77,7 +77,13 @@ impl<'n> Fields<'n> {
         if self.found.has_errors() { Err(self.found) } else { Ok(self.found) }
     }
 
-    fn shown(&self, project: &Project, mistake: &ProjectMistake, code: &'static str) -> Diagnostic {
+    fn shown(
+        &self,
+        project: &Project,
+        mistake: &ProjectMistake,
+        must: &str,
+        code: &'static str,
+    ) -> Diagnostic {
         let ProjectMistake { part, field, value, must_be } = mistake;
         // A host alone stands for its object.
         let whole = ["listening_host", "connect_to"].into_iter().find(|whole| field.starts_with(whole));
@@ -89,8 +95,8 @@ impl<'n> Fields<'n> {
         let item = lists.find_map(|list| list.items().iter().find(|item| item.as_str() == Some(value)));
         let place = item.unwrap_or(place);
         let message = match value.as_str() {
-            "" => format!("`{field}` must be {must_be}"),
-            value => format!("`{field}` {value:?} must be {must_be}"),
+            "" => format!("`{field}` {must} be {must_be}"),
+            value => format!("`{field}` {value:?} {must} be {must_be}"),
         };
         let mistake = match (part, *field) {
             (Part::Study(_), "name") => Diagnostic::at_key(place, code, message),

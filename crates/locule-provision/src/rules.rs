@@ -178,7 +178,9 @@ impl Project {
                 check_name(name).is_ok() && !["root_cert", "root_pri_key"].contains(&name.as_str());
             let must_be = "another name: this one is reserved or no peer accepts its form";
             found.check("name", name, accepted, must_be);
-            let apart = check_name_against_server(name, &self.server.name).is_ok();
+            // A server without a name has a mistake of its own.
+            let server = &self.server.name;
+            let apart = server.is_empty() || check_name_against_server(name, server).is_ok();
             let must_be = "another name: it and the server's must not begin with one another";
             found.check("name", name, apart, must_be);
         }
