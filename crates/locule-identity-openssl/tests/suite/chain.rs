@@ -7,7 +7,7 @@ use crate::support::{
 };
 use locule_identity::{ChainError, Signer, Usage, Verifier};
 use locule_identity_openssl::{
-    CertificateAuthority, LoadError, OpensslSigner, OpensslVerifier, Subject, SubjectName,
+    CertificateAuthority, LoadError, OpensslSigner, OpensslVerifier, Subject, SubjectName, subject_names,
 };
 use openssl::hash::MessageDigest;
 use openssl::nid::Nid;
@@ -238,6 +238,25 @@ fn a_signer_needs_the_key_of_its_certificate_unencrypted() {
     assert!(matches!(load(&pair.key.private_key_to_pem_pkcs8().unwrap()), LoadError::OtherKey));
     let missing = OpensslSigner::from_files("no/such.crt".as_ref(), "no/such.key".as_ref()).unwrap_err();
     assert_eq!(missing.to_string(), "cannot read no/such.key");
+}
+
+/// nvflare 2.9.0 compares this with `root_valid_days` before it goes on with a root.
+#[test]
+fn a_root_is_valid_for_as_long_as_was_asked_for_to_the_second() {
+    let validity = Duration::from_secs(720 * 24 * 3600);
+    let root = CertificateAuthority::create(&Subject::new("project"), validity, now()).unwrap();
+    let root = Pair::of(&root).certificate;
+    let lasts = root.not_before().diff(root.not_after()).unwrap();
+    assert_eq!((lasts.days, lasts.secs), (720, 0));
+}
+
+#[test]
+fn subject_names_are_read_back() {
+    let root = authority("project");
+    let names = ["server.example", "10.0.0.7", "::1"].map(SubjectName::of_host);
+    let issued = root.issue(&Subject::new("server"), &names, Usage::Server, YEAR, now()).unwrap();
+    assert_eq!(subject_names(&issued.certificate_pem).unwrap(), names);
+    assert!(matches!(subject_names(b"no PEM"), Err(ChainError::Malformed(_))));
 }
 
 #[test]
