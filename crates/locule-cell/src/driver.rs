@@ -250,9 +250,14 @@ impl Driver {
     }
 
     fn handle_outputs(&mut self) {
-        self.handle_switch();
-        while self.handle_exchange(None) || self.send_chunk() {
+        loop {
             self.handle_switch();
+            let busy = self.handle_exchange(None);
+            let sent = self.send_chunk();
+            // a stream that has no way fails where it would be sent
+            if !busy && !sent && !self.handle_exchange(None) {
+                break;
+            }
         }
     }
 

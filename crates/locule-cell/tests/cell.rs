@@ -14,7 +14,9 @@ use locule_cell::{
 };
 use locule_frame::{Event, LinkConfig, LinkProtocol, Side};
 use locule_message::{Fqcn, Message, Payload, ReturnCode, key};
-use locule_transport::{Endpoint, Link, OutFrame, Transport, Transports};
+use locule_transport::{
+    BoxFuture, DialError, Endpoint, Link, ListenError, Listener, OutFrame, Transport, Transports,
+};
 use locule_transport_mem::MemTransport;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
@@ -640,4 +642,52 @@ async fn a_bulk_message_of_a_real_cell_is_handled_as_the_messages_in_it() {
         assert_eq!(payload.bytes.len(), 14);
         assert_eq!(payload.bytes.last(), Some(&(k as u8)));
     }
+}
+
+/// Memory whose dialled links send no frame of more than 4,096 bytes, but take longer ones.
+#[derive(Debug)]
+struct Narrow(MemTransport);
+
+impl Transport for Narrow {
+    fn schemes(&self) -> &[&'static str] {
+        self.0.schemes()
+    }
+
+    fn dial<'a>(&'a self, to: &'a Endpoint) -> BoxFuture<'a, Result<Link, DialError>> {
+        Box::pin(async move { Ok(Link { max_frame_len: 4096, ..self.0.dial(to).await? }) })
+    }
+
+    fn listen<'a>(&'a self, on: &'a Endpoint) -> BoxFuture<'a, Result<Box<dyn Listener>, ListenError>> {
+        self.0.listen(on)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_link_may_take_longer_frames_than_it_sends() {
+    let network = MemTransport::new();
+    let server = cell(&network, "server");
+    server.listen(&at("mem://server")).await.unwrap();
+    let narrow = Transports::new().with(Narrow(network));
+    let site = Cell::builder(CellConfig::new(name("site-1"))).transports(narrow).start();
+    site.handle("test", "len", async |incoming: Incoming| {
+        Ok(Reply::ok(Payload::bytes(incoming.body.len().to_string().into())))
+    });
+    site.connect(at("mem://server"));
+    assert!(server.wait_linked(&name("site-1"), 5 * SECOND).await);
+
+    let long = || Request::new("test", "len", Payload::bytes(vec![0; 1 << 20].into()));
+    let reply = server.request(&name("site-1"), long()).await.unwrap().into_ok().unwrap();
+    assert_eq!(reply.payload.bytes, "1048576");
+    let refused = site.request(&name("server"), long()).await.unwrap_err();
+    assert!(matches!(refused, RequestError::TooBig), "{refused:?}");
+    let reply = server.request(&name("site-1"), ask("len")).await.unwrap().into_ok().unwrap();
+    assert_eq!(reply.payload.bytes, "0", "the link lives on");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_streamed_request_without_a_path_fails_at_once() {
+    let (server, _site) = pair(&MemTransport::new()).await;
+    let begun = Instant::now();
+    assert_eq!(server.request(&name("site-7"), ask("echo")).await.unwrap_err(), RequestError::Unreachable);
+    assert_eq!(begun.elapsed(), Duration::ZERO);
 }
