@@ -1,7 +1,7 @@
 //! What carriers over TCP share: connections, clear or under TLS, and links over any byte stream.
 //!
 //! [`Sockets`] connects and listens, brings connections through TLS beside each other and bounds what a
-//! stranger may cost. [`link`] makes a [`Link`](locule_transport::Link) of a byte stream, told by a
+//! stranger may cost. [`link`] makes a [`Link`] of a byte stream, told by a
 //! [`Framing`] where the frames in it begin and end; closing, dropping, receive limits and slow peers are
 //! its affair. The crate is no carrier: it knows no scheme and no wire, and it makes no TLS configuration.
 //!
