@@ -127,7 +127,13 @@ impl Switch {
             }
             Hop::Over(link) => {
                 self.address(now, &mut message, link);
-                self.enqueue_own(now, link, message);
+                let said = message.return_code();
+                let sent = self.enqueue_own(now, link, message);
+                // a link may take less than this cell; whoever waits should hear of it
+                if sent == Err(RequestError::TooBig) && said != Some(ReturnCode::MsgTooBig) {
+                    let reply = Reply::error(ReturnCode::MsgTooBig, "reply is too big for the link");
+                    self.send_reply(now, to, reply);
+                }
             }
         }
     }
@@ -163,7 +169,7 @@ impl Switch {
             return self.drop_message(from.link, DropReason::Filtered);
         }
         self.address(now, &mut back, from.link);
-        self.enqueue_own(now, from.link, back);
+        let _ = self.enqueue_own(now, from.link, back);
     }
 
     /// Queues a message for a link and says so when the link had none.
@@ -207,15 +213,17 @@ impl Switch {
         Ok(())
     }
 
-    /// Queues an answer of this cell; nobody can be told when that fails.
-    fn enqueue_own(&mut self, now: Now, link: LinkId, message: Message) {
+    /// Queues an answer of this cell. What fails has been counted.
+    fn enqueue_own(&mut self, now: Now, link: LinkId, message: Message) -> Result<(), RequestError> {
         let patience = Some(now.instant + self.config.patience);
         let is_reply = message.kind() == Some(MessageKind::Reply);
-        match self.enqueue(now, link, &message, Source::Own, patience) {
+        let sent = self.enqueue(now, link, &message, Source::Own, patience);
+        match &sent {
             Ok(()) => self.stats.replies += u64::from(is_reply),
             Err(RequestError::TooBig) => self.outputs.push_back(Output::Dropped(link, DropReason::TooBig)),
             Err(_) => self.drop_message(link, DropReason::Overflow),
         }
+        sent
     }
 
     /// What waited for `link` and will not leave by it.

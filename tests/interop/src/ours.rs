@@ -1,11 +1,18 @@
 //! Cells of ours that answer as the Python side's do.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use locule_cell::{Cell, HandlerError, Incoming, Reply};
+use locule_download::{FetchLimits, Source, fetch};
+use locule_fobs::{Array, Map, Shareable, Value};
 use locule_message::{Encoding, Fqcn, Payload, ReturnCode};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::payload::pattern;
+
+/// How long arrays are held for a receiver that does not ask.
+const HELD: Duration = Duration::from_secs(60);
 
 /// A message to which no reply was expected.
 #[derive(Clone, Debug)]
@@ -24,9 +31,19 @@ pub(crate) fn answer(cell: &Cell, channel: &str, blobs: [&str; 2], notes: &Unbou
             None => reply,
         })
     });
-    cell.handle(channel, "dumps", |incoming: Incoming| async move {
-        let again = again(incoming.into_payload()).map_err(HandlerError::invalid_request)?;
-        Ok(Reply::ok(Payload::bytes(again)))
+    let own = cell.clone();
+    cell.handle(channel, "dumps", move |incoming: Incoming| {
+        let own = own.clone();
+        async move {
+            let holder = incoming.origin.clone();
+            let again = again(&own, &holder, incoming.into_payload()).await;
+            Ok(Reply::ok(Payload::bytes(again.map_err(HandlerError::invalid_request)?)))
+        }
+    });
+    let source = Source::serve(cell);
+    cell.handle(channel, "arrays", move |incoming: Incoming| {
+        let offered = offered(&source, incoming.headers.str("arrays").unwrap_or_default());
+        async move { Ok(Reply::ok(Payload::fobs(offered.map_err(HandlerError::invalid_request)?))) }
     });
     cell.handle(channel, "size", |incoming: Incoming| async move {
         let size = incoming.headers.u64("size").and_then(|size| usize::try_from(size).ok());
@@ -48,11 +65,31 @@ pub(crate) fn answer(cell: &Cell, channel: &str, blobs: [&str; 2], notes: &Unbou
     }
 }
 
-/// What our own FOBS makes of a payload, there and back.
-fn again(payload: Payload) -> Result<Bytes, String> {
+/// What our own FOBS makes of a payload, there and back, with the arrays that `holder` keeps.
+pub(crate) async fn again(cell: &Cell, holder: &Fqcn, payload: Payload) -> Result<Bytes, String> {
     if payload.encoding != Encoding::Fobs {
         return Err(format!("the payload is {:?}", payload.encoding));
     }
     let value = locule_fobs::decode(payload.bytes).map_err(|error| error.to_string())?;
+    let mut whole = Shareable::new();
+    whole.fields.insert("value", value);
+    fetch(cell, &mut whole, holder, &FetchLimits::default()).await.map_err(|error| error.to_string())?;
+    let value = whole.fields.remove("value").unwrap_or_default();
     locule_fobs::encode(&value).map_err(|error| error.to_string())
+}
+
+/// References to arrays of the described shapes, which count up from 0, by their description.
+fn offered(source: &Source, described: &str) -> Result<Bytes, String> {
+    let described: serde_json::Map<String, serde_json::Value> =
+        serde_json::from_str(described).map_err(|error| error.to_string())?;
+    let arrays = described.values().map(|array| {
+        let shape = array[1].as_array().into_iter().flatten().filter_map(serde_json::Value::as_u64);
+        let shape: Vec<_> = shape.map(|extent| extent as usize).collect();
+        let counting: Vec<f32> = (0..shape.iter().product()).map(|element: usize| element as f32).collect();
+        Array::from_f32(&shape, &counting).map_err(|error| error.to_string())
+    });
+    let arrays = arrays.collect::<Result<_, _>>()?;
+    let references = source.offer(arrays, 1, HELD).map_err(|error| error.to_string())?;
+    let map: Map = described.into_iter().map(|(name, _)| name).zip(references).collect();
+    locule_fobs::encode(&Value::from(map)).map_err(|error| error.to_string())
 }

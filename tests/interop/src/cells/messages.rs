@@ -135,22 +135,24 @@ async fn we_are_silent(bench: &mut Bench) -> anyhow::Result<()> {
     expect_code(&reply, "timeout")
 }
 
-/// The code of a request that no handler took, or whose handler failed: a stream is broken off instead.
-fn failed(bench: &Bench) -> ReturnCode {
-    if bench.setting.streamed() { ReturnCode::CommError } else { ReturnCode::ProcessException }
+/// The code of a request that no handler took, or whose handler failed. A stock cell breaks a stream off
+/// instead; ours answers it like any request.
+fn failed(bench: &Bench, answers: Side) -> ReturnCode {
+    let stock = answers == Side::Python || bench.setting.subject == Side::Python;
+    if bench.setting.streamed() && stock { ReturnCode::CommError } else { ReturnCode::ProcessException }
 }
 
 async fn they_have_no_handler(bench: &mut Bench) -> anyhow::Result<()> {
-    expect_end(bench.we_ask("nothing", Payload::none()).await, failed(bench))
+    expect_end(bench.we_ask("nothing", Payload::none()).await, failed(bench, Side::Python))
 }
 
 async fn we_have_no_handler(bench: &mut Bench) -> anyhow::Result<()> {
     let reply = bench.they_ask("nothing", json!(null)).await?;
-    expect_code(&reply, failed(bench).as_str())
+    expect_code(&reply, failed(bench, Side::Locule).as_str())
 }
 
 async fn their_handler_fails(bench: &mut Bench) -> anyhow::Result<()> {
-    expect_end(bench.we_ask("fail", Payload::none()).await, failed(bench))?;
+    expect_end(bench.we_ask("fail", Payload::none()).await, failed(bench, Side::Python))?;
     let reply = bench.we_ask("refuse", Payload::none()).await?;
     ensure!(reply.code == ReturnCode::InvalidRequest, "the code is {}", reply.code);
     ensure!(reply.error.as_deref() == Some("not today"), "the error is {:?}", reply.error);
@@ -158,22 +160,24 @@ async fn their_handler_fails(bench: &mut Bench) -> anyhow::Result<()> {
 }
 
 async fn our_handler_fails(bench: &mut Bench) -> anyhow::Result<()> {
-    expect_code(&bench.they_ask("fail", json!(null)).await?, failed(bench).as_str())?;
+    expect_code(&bench.they_ask("fail", json!(null)).await?, failed(bench, Side::Locule).as_str())?;
     let reply = bench.they_ask("refuse", json!(null)).await?;
     expect_code(&reply, "invalid_request")?;
     ensure!(reply["error"] == "not today", "the error is {}", reply["error"]);
     Ok(())
 }
 
-/// A server knows at once that there is no such site. A site learns it from the server; but not of a stream,
-/// which the server drops.
+/// A server knows at once that there is no such site. A site learns it from the server; but not of a stream
+/// from a stock server, which drops it.
 fn nobody(bench: &Bench, asks: Side) -> ReturnCode {
-    if bench.setting.listener == asks {
-        ReturnCode::TargetUnreachable
-    } else if bench.setting.streamed() {
-        ReturnCode::Timeout
-    } else {
-        ReturnCode::CommError
+    let streamed = bench.setting.streamed();
+    let stock = |side| side == Side::Python || bench.setting.subject == Side::Python;
+    let server = bench.setting.listener;
+    match (server == asks, streamed) {
+        (true, true) if stock(asks) => ReturnCode::CommError,
+        (true, _) => ReturnCode::TargetUnreachable,
+        (false, true) if stock(server) => ReturnCode::Timeout,
+        (false, _) => ReturnCode::CommError,
     }
 }
 

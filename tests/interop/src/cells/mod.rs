@@ -58,7 +58,6 @@ pub(crate) async fn run(run: &mut Run) -> anyhow::Result<()> {
                 Setting { carrier, secure: true, listener, channel: STREAMED, subject: Side::Locule };
             let mut checks = messages::checks(&setting);
             checks.extend(streams::checks(&setting));
-            let checks = checks.into_iter().map(|check| check.pending(streams::MISSING)).collect();
             run_setting(run, setting, checks, &python, &project).await?;
         }
         // What the cases of streams expect is what nvflare does with itself.

@@ -8,11 +8,9 @@ use locule_message::{Fqcn, Payload};
 use serde_json::json;
 
 use super::{Bench, Setting, Side, expect_code};
+use crate::ours;
 use crate::payload::{self, pattern};
 use crate::run::Check;
-
-/// What keeps the cases of this group from passing.
-pub(super) const MISSING: &str = "cells of ours send no streams";
 
 /// The channel and topic of blobs that are no requests.
 pub(crate) const BLOBS: [&str; 2] = ["interop_blobs", "note"];
@@ -95,6 +93,8 @@ async fn our_arrays(bench: &mut Bench) -> anyhow::Result<()> {
 async fn arrays_for_us(bench: &mut Bench) -> anyhow::Result<()> {
     let request = Request::new(bench.setting.channel, "arrays", Payload::none());
     let reply = bench.we_send(request.header("arrays", described().to_string().as_str())).await?.into_ok()?;
-    ensure!(reply.payload.bytes == inline()?, "other arrays arrived");
+    let cell = bench.our(bench.name(Side::Locule))?;
+    let fetched = ours::again(&cell, &Fqcn::parse(bench.name(Side::Python))?, reply.payload).await;
+    ensure!(fetched.map_err(anyhow::Error::msg)? == inline()?, "other arrays arrived");
     Ok(())
 }
