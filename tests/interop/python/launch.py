@@ -7,6 +7,7 @@ too, though it has a session of its own.
 """
 
 import ctypes
+import os
 import signal
 import subprocess
 import sys
@@ -34,7 +35,8 @@ def kill_descendants():
 
 
 def end_with_standard_input(program):
-    sys.stdin.buffer.read()
+    while os.read(0, 4096):
+        pass
     program.kill()
 
 
@@ -48,4 +50,4 @@ program = subprocess.Popen(
 threading.Thread(target=end_with_standard_input, args=(program,), daemon=True).start()
 code = program.wait()
 kill_descendants()
-sys.exit(code if code >= 0 else 128 - code)
+os._exit(code if code >= 0 else 128 - code)  # whatever the other thread waits for

@@ -8,8 +8,10 @@
 //! A new case is a line in the list of its group; a new carrier is a line in `CARRIERS` in `cells`.
 
 mod cells;
+mod federation;
 mod ours;
 mod payload;
+mod process;
 mod project;
 mod python;
 mod run;
@@ -22,5 +24,6 @@ pub use run::{Options, Outcome, Row, Run};
 /// # Errors
 /// When there is nothing to run them with, like no Python; a case that fails is a row of the run instead.
 pub async fn all(run: &mut Run) -> anyhow::Result<()> {
-    cells::run(run).await
+    cells::run(run).await?;
+    federation::run(run).await
 }

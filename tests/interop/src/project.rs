@@ -43,12 +43,28 @@ impl Project {
             let said = [output.stdout, output.stderr].concat();
             bail!("`nvflare provision` made no kits:\n{}", String::from_utf8_lossy(&said));
         }
-        Ok(Self { kits })
+        let project = Self { kits };
+        project.keep_state_inside(folder)?;
+        Ok(project)
+    }
+
+    /// Has a stock server keep jobs and snapshots in `folder`: a kit's own setting is one folder of the machine.
+    fn keep_state_inside(&self, folder: &Path) -> anyhow::Result<()> {
+        let local = self.kit(SERVER).join("local");
+        let default = std::fs::read_to_string(local.join("resources.json.default"));
+        let state = format!("{}/state/", folder.display());
+        let settled = default.context("read the server's resources")?.replace("/tmp/nvflare/", &state);
+        std::fs::write(local.join("resources.json"), settled).context("write the server's resources")
     }
 
     /// The kit of a participant.
     pub(crate) fn kit(&self, name: &str) -> PathBuf {
         self.kits.join(name)
+    }
+
+    /// The kit of the participant whose cell is called `name`.
+    pub(crate) fn kit_of(&self, name: &str) -> PathBuf {
+        self.kit(if name == "server" { SERVER } else { name })
     }
 
     /// The certificate and key that the cell `name` has in its kit.

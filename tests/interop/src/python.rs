@@ -33,13 +33,12 @@ impl Python {
         self.program.parent().unwrap_or(Path::new("."))
     }
 
-    /// A script of ours, whose standard input stays open as long as it may live.
-    fn script(&self, script: &str, log: &Path) -> anyhow::Result<Command> {
+    /// A script of ours; it ends with its standard input.
+    pub(crate) fn script(&self, script: &str) -> Command {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("python").join(script);
-        let log = File::options().create(true).append(true).open(log).context("open a log")?;
         let mut command = Command::new(&self.program);
-        command.arg("-u").arg(path).stdin(Stdio::piped()).stderr(log).kill_on_drop(true);
-        Ok(command)
+        command.arg("-u").arg(path);
+        command
     }
 }
 
@@ -63,8 +62,10 @@ impl Peer {
         environment: &[(&str, &str)],
         log: &Path,
     ) -> anyhow::Result<Self> {
-        let mut command = python.script(script, log)?;
-        command.envs(environment.iter().copied()).stdout(Stdio::piped());
+        let log = File::options().create(true).append(true).open(log).context("open a log")?;
+        let mut command = python.script(script);
+        command.envs(environment.iter().copied()).kill_on_drop(true);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log);
         let mut child = command.spawn().with_context(|| format!("start {script}"))?;
         let commands = child.stdin.take().context("standard input is piped")?;
         let answers = child.stdout.take().context("standard output is piped")?;
