@@ -1,10 +1,11 @@
 //! From a judged plan to components.
 
 use std::fmt;
+use std::sync::Arc;
 
 use crate::{
     BuildCx, BuildError, Built, CheckerReport, ComponentSpec, ConfigPath, Decision, Denial, ExecutorTable,
-    FilterChains, Finding, Observer, Plan, Refused, Registry, TaskFilter, Workflow,
+    FilterChains, Finding, Kind, Observer, Plan, Refused, Registry, TaskFilter, Workflow,
 };
 
 /// A plan that no checker denied: the only thing that can be built.
@@ -67,17 +68,28 @@ impl ApprovedPlan {
         &self.remarks
     }
 
-    /// Makes every component that is not disabled, those among arguments before their owners.
+    /// Makes every component that is not disabled: services before all others, and those among arguments before
+    /// their owners.
     ///
     /// # Errors
     /// The first constructor's error, as [`BuildError::Component`]; what was made before is dropped.
     pub fn build(self, registry: &Registry, cx: &BuildCx<'_>) -> Result<Assembled, BuildError> {
         let plan = &self.plan;
-        let mut built: Vec<Option<Built>> = Vec::with_capacity(plan.components.len());
-        for spec in &plan.components {
-            let one =
-                if is_built(plan, spec) { Some(build_one(spec, registry, cx, &mut built)?) } else { None };
-            built.push(one);
+        let mut cx = cx.for_component(cx.id);
+        let mut built: Vec<Option<Built>> = plan.components.iter().map(|_| None).collect();
+        let (services, others): (Vec<_>, Vec<_>) =
+            plan.components.iter().enumerate().partition(|(_, spec)| is_of_service(plan, spec));
+        for (index, spec) in services.into_iter().chain(others) {
+            if !is_built(plan, spec) {
+                continue;
+            }
+            let one = build_one(spec, registry, &cx, &mut built)?;
+            if let Built::Service(service) = &one
+                && spec.ancestors.is_empty()
+            {
+                cx = cx.with_service(spec.label(), Arc::clone(service));
+            }
+            built[index] = Some(one);
         }
         Ok(assemble(plan, built))
     }
@@ -140,6 +152,12 @@ fn denial(plan: &Plan, checker: &str, component: &ConfigPath, finding: Finding) 
 fn is_built(plan: &Plan, spec: &ComponentSpec) -> bool {
     let disabled = |path: &ConfigPath| plan.component(path).is_some_and(|spec| spec.disabled);
     !spec.disabled && !spec.ancestors.iter().any(disabled)
+}
+
+/// A service, or an argument of one.
+fn is_of_service(plan: &Plan, spec: &ComponentSpec) -> bool {
+    let outermost = spec.ancestors.first().and_then(|path| plan.component(path));
+    outermost.unwrap_or(spec).kind == Kind::Service
 }
 
 fn build_one(

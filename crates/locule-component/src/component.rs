@@ -1,5 +1,6 @@
 //! What every component states about itself, and what it is given when it is built.
 
+use std::any::Any;
 use std::fmt;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -45,11 +46,14 @@ pub enum Kind {
     Checker,
     /// Hears of events.
     Observer,
+    /// Serves other components of its half of the job, which find it by id or type: keeps a model, say.
+    Service,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 5] = [Kind::Executor, Kind::Workflow, Kind::Filter, Kind::Checker, Kind::Observer];
+    pub const ALL: [Kind; 6] =
+        [Kind::Executor, Kind::Workflow, Kind::Filter, Kind::Checker, Kind::Observer, Kind::Service];
 
     /// The word for it.
     pub fn as_str(self) -> &'static str {
@@ -59,6 +63,7 @@ impl Kind {
             Kind::Filter => "filter",
             Kind::Checker => "checker",
             Kind::Observer => "observer",
+            Kind::Service => "service",
         }
     }
 }
@@ -101,6 +106,8 @@ pub enum Built {
     Checker(Arc<dyn Checker>),
     /// See [`Observer`].
     Observer(Box<dyn Observer>),
+    /// What [`BuildCx::service`] hands out to those who know its type.
+    Service(Arc<dyn Any + Send + Sync>),
 }
 
 impl Built {
@@ -112,6 +119,7 @@ impl Built {
             Built::Filter(_) => Kind::Filter,
             Built::Checker(_) => Kind::Checker,
             Built::Observer(_) => Kind::Observer,
+            Built::Service(_) => Kind::Service,
         }
     }
 }
@@ -161,6 +169,7 @@ pub struct BuildCx<'a> {
     /// The component's id, or its path in the configuration when it has none.
     pub id: &'a str,
     children: Mutex<Vec<Option<Built>>>,
+    services: Vec<(String, Arc<dyn Any + Send + Sync>)>,
 }
 
 impl<'a> BuildCx<'a> {
@@ -173,7 +182,8 @@ impl<'a> BuildCx<'a> {
         app_dir: &'a Path,
         constructed: &'a ConstructionCount,
     ) -> Self {
-        BuildCx { side, site, job_id, kit_dir, app_dir, constructed, id: "", children: Mutex::default() }
+        let (children, services) = (Mutex::default(), Vec::new());
+        BuildCx { side, site, job_id, kit_dir, app_dir, constructed, id: "", children, services }
     }
 
     /// The component that an argument stands for. It can be taken once.
@@ -185,6 +195,28 @@ impl<'a> BuildCx<'a> {
         children.get_mut(child.number).and_then(Option::take).ok_or(BuildError::NoChild)
     }
 
+    /// The service with this id, if it is of type `T`.
+    ///
+    /// Services are built before the other components, in file order, so that all others find them wherever they
+    /// stand; a service finds those before it.
+    pub fn service<T: Any + Send + Sync>(&self, id: &str) -> Option<Arc<T>> {
+        self.services::<T>().find(|(known, _)| *known == id).map(|(_, service)| service)
+    }
+
+    /// Every service of type `T` under its id, in file order.
+    pub fn services<T: Any + Send + Sync>(&self) -> impl Iterator<Item = (&str, Arc<T>)> {
+        self.services.iter().filter_map(|(id, service)| {
+            Arc::clone(service).downcast::<T>().ok().map(|service| (id.as_str(), service))
+        })
+    }
+
+    /// The same, with one more service.
+    #[must_use]
+    pub fn with_service(mut self, id: impl Into<String>, service: Arc<dyn Any + Send + Sync>) -> Self {
+        self.services.push((id.into(), service));
+        self
+    }
+
     /// The same, for the component with this id.
     #[must_use]
     pub fn for_component(&self, id: &'a str) -> BuildCx<'a> {
@@ -193,7 +225,8 @@ impl<'a> BuildCx<'a> {
 
     pub(crate) fn with_children(&self, id: &'a str, children: Vec<Option<Built>>) -> BuildCx<'a> {
         let BuildCx { side, site, job_id, kit_dir, app_dir, constructed, .. } = *self;
-        BuildCx { side, site, job_id, kit_dir, app_dir, constructed, id, children: Mutex::new(children) }
+        let (children, services) = (Mutex::new(children), self.services.clone());
+        BuildCx { side, site, job_id, kit_dir, app_dir, constructed, id, children, services }
     }
 }
 

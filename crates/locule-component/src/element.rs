@@ -115,11 +115,11 @@ impl Reader<'_> {
             Kind::Executor => "executors stand under `executors` of the site's half",
             Kind::Workflow => "workflows stand under `workflows` of the server's half",
             Kind::Filter => "filters stand under `task_data_filters` and `task_result_filters`",
-            Kind::Observer => "observers stand under `components` of a job",
+            Kind::Observer | Kind::Service => "observers and services stand under `components` of a job",
             Kind::Checker => "checkers are named by a site, never by a job",
         };
         let mut mistake = Diagnostic::at(name, code::WRONG_KIND, message).help(place);
-        if kinds.len() == 1 {
+        if kinds.len() <= 2 {
             mistake = mistake.label(format!("expected: {wanted}"));
         }
         self.mistakes.push(mistake);
@@ -184,7 +184,8 @@ impl Reader<'_> {
         if !self.is_component(node) {
             return self.arguments(node, ancestors, children);
         }
-        match self.element(node, &[Kind::Executor, Kind::Workflow, Kind::Filter, Kind::Observer], ancestors) {
+        let kinds = [Kind::Executor, Kind::Workflow, Kind::Filter, Kind::Observer, Kind::Service];
+        match self.element(node, &kinds, ancestors) {
             Some(index) if self.components[index].disabled => Json::Null,
             Some(index) => {
                 children.push(index);
@@ -242,5 +243,6 @@ fn with_article(kind: Kind) -> &'static str {
         Kind::Filter => "a filter",
         Kind::Checker => "a checker",
         Kind::Observer => "an observer",
+        Kind::Service => "a service",
     }
 }

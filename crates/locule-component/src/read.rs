@@ -57,7 +57,7 @@ pub(crate) fn plan(document: &Document, side: Side, registry: &Registry) -> Resu
             ("workflows", Side::Server) => workflows = reader.workflows(node),
             ("task_data_filters", _) => reader.filters(node, Chain::TaskData, &mut filters),
             ("task_result_filters", _) => reader.filters(node, Chain::TaskResult, &mut filters),
-            ("components", _) => others = reader.others(node, &[Kind::Observer]),
+            ("components", _) => others = reader.others(node, &[Kind::Observer, Kind::Service]),
             ("server", Side::Server) => {
                 for interval in ["heart_beat_timeout", "task_request_interval"] {
                     node.get(interval).map(|node| reader.seconds(node));

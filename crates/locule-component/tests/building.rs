@@ -2,8 +2,10 @@
 
 mod sample;
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::path::Path;
+use std::sync::Arc;
 
 use locule_component::*;
 use locule_config::Document;
@@ -234,4 +236,60 @@ fn a_site_never_silently_lacks_a_checker() {
         assert_eq!(read(json!({"components": components})), expected, "{components}");
     }
     assert_eq!(read(json!({})), Ok(vec![]));
+}
+
+/// A service: a word.
+struct Keeper;
+
+impl Component for Keeper {
+    const KIND: Kind = Kind::Service;
+    const NAME: &'static str = "test.Keeper";
+    type Args = BTreeMap<String, String>;
+
+    fn build(args: Self::Args, _: &BuildCx<'_>) -> Result<Built, BuildError> {
+        Ok(Built::Service(Arc::new(args.get("word").cloned().unwrap_or_default())))
+    }
+}
+
+/// Cannot be made unless the service `keeper` keeps the word `here`, and two services keep words.
+struct Needy;
+
+impl Component for Needy {
+    const KIND: Kind = Kind::Executor;
+    const NAME: &'static str = "test.Needy";
+    type Args = BTreeMap<String, String>;
+
+    fn build(_: Self::Args, cx: &BuildCx<'_>) -> Result<Built, BuildError> {
+        let word = cx.service::<String>("keeper");
+        let ids: Vec<&str> = cx.services::<String>().map(|(id, _)| id).collect();
+        if word.as_deref().map(String::as_str) == Some("here") && ids == ["keeper", "second"] {
+            assert!(cx.service::<u32>("keeper").is_none(), "it is of another type");
+            return Ok(Built::Executor(Box::new(Needy)));
+        }
+        Err(BuildError::Unavailable(format!("found {word:?} among {ids:?}")))
+    }
+}
+
+impl Executor for Needy {
+    fn execute(&mut self, task: &Task, _: &TaskCx<'_>) -> Result<Shareable, ExecuteError> {
+        Ok(task.data.clone())
+    }
+}
+
+#[test]
+fn services_are_made_first_and_found_by_id_and_type() {
+    let text = r#"{"format_version": 2,
+        "executors": [{"tasks": ["a"], "executor": {"path": "test.Needy"}}],
+        "components": [{"id": "keeper", "path": "test.Keeper", "args": {"word": "here"}},
+            {"id": "second", "path": "test.Keeper"},
+            {"id": "third", "path": "test.Keeper", "disabled": true}]}"#;
+    let mut registry = Registry::new();
+    registry.register::<Needy>().register::<Keeper>();
+    let document = Document::parse_json("config_fed_client.json", text).expect("it is JSON");
+    let plan = Plan::from_document(&document, Side::Site, &registry).expect("it is a plan");
+    let count = ConstructionCount::new();
+    let cx = BuildCx::new(Side::Site, "hospital-1", "job-7", Path::new("kit"), Path::new("app"), &count);
+    let assembled = plan.approve(Vec::new()).expect("nobody denies it").build(&registry, &cx);
+    assert_eq!(assembled.expect("each service is there").executors.len(), 1);
+    assert_eq!(count.get(), 3);
 }

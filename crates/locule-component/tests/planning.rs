@@ -211,13 +211,13 @@ fn a_component_of_the_wrong_kind_is_told_where_it_belongs() {
     error[E0108]: `sample.Guard` is a checker and cannot stand here
       ┌─ config_fed_client.json:3:38   at components.#1.path
       │  "components": [{"id": "g", "path": "sample.Guard"}, {"id": "t", "path": "sample.Trainer"}]
-      │                                     ^^^^^^^^^^^^^^ expected: observer
+      │                                     ^^^^^^^^^^^^^^ expected: observer or service
       = checkers are named by a site, never by a job
 
     error[E0108]: `sample.Trainer` is an executor and cannot stand here
       ┌─ config_fed_client.json:3:75   at components.#2.path
       │  …", "path": "sample.Guard"}, {"id": "t", "path": "sample.Trainer"}]
-      │                                                   ^^^^^^^^^^^^^^^^ expected: observer
+      │                                                   ^^^^^^^^^^^^^^^^ expected: observer or service
       = executors stand under `executors` of the site's half
     "#);
 }

@@ -33,8 +33,8 @@ const MAX_METRICS: usize = 64;
 /// After round `n`, counted from 1, the model lies in `models/round-<n>.npz` (four digits at least) and in
 /// `models/global.npz` of the run's folder.
 ///
-/// # Source
-/// nvflare 2.9.0, `nvflare.app_common.workflows.fedavg`.
+/// Jobs written for nvflare's own FedAvg, with its arguments, are run by the component of that name in
+/// `locule-nvflare`.
 #[derive(Debug)]
 pub struct FedAvg {
     args: FedAvgArgs,
@@ -109,7 +109,6 @@ fn train() -> String {
 impl Component for FedAvg {
     const KIND: Kind = Kind::Workflow;
     const NAME: &'static str = "locule.workflow.FedAvg";
-    const ALIASES: &'static [&'static str] = &["nvflare.app_common.workflows.fedavg.FedAvg"];
     type Args = FedAvgArgs;
 
     fn build(args: FedAvgArgs, _: &BuildCx<'_>) -> Result<Built, BuildError> {

@@ -1,5 +1,6 @@
 //! The weighted mean of models, one contribution at a time.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -10,7 +11,8 @@ use thiserror::Error;
 /// Averages named arrays, each contribution with its weight, in the memory of one contribution.
 ///
 /// Contributions must agree in names, shapes and dtypes, and hold finite numbers; one that does not is
-/// refused whole and leaves the mean as it was. Arrays are float32 or float64 and stay so.
+/// refused whole and leaves the mean as it was. Arrays are float32 or float64 and stay so. With
+/// [`WeightedMean::by_name`] names may differ, and integers are averaged too.
 ///
 /// # Arithmetic
 /// Every element is computed in the dtype of its array, with separate multiplications and additions, in
@@ -38,6 +40,7 @@ use thiserror::Error;
 pub struct WeightedMean {
     /// In the order of the names in the first contribution, or of the model given to [`WeightedMean::like`].
     sums: Vec<(String, Sum)>,
+    by_name: bool,
     weight: f64,
     count: usize,
 }
@@ -46,6 +49,7 @@ pub struct WeightedMean {
 struct Sum {
     shape: Vec<usize>,
     values: Values,
+    weight: f64,
 }
 
 #[derive(Debug)]
@@ -60,6 +64,14 @@ impl WeightedMean {
         WeightedMean::default()
     }
 
+    /// Of nothing yet, each array averaged over those contributions that hold it, as nvflare does.
+    ///
+    /// A name may be new or missing in any contribution. Arrays of integers and booleans count as float64 and
+    /// so does their mean; float16 is refused. A weight may be 0, as long as others are not.
+    pub fn by_name() -> WeightedMean {
+        WeightedMean { by_name: true, ..WeightedMean::default() }
+    }
+
     /// Of nothing yet, for contributions with the names, shapes and dtypes of `model`.
     ///
     /// # Errors
@@ -69,15 +81,12 @@ impl WeightedMean {
         for (name, value) in model.iter() {
             let name = text_of(name)?;
             let array = array_of(name, value)?;
-            sums.push((
-                name.to_owned(),
-                Sum { shape: array.shape().to_vec(), values: Values::empty(name, array.dtype())? },
-            ));
+            sums.push((name.to_owned(), Sum::like(name, array)?));
         }
         if sums.is_empty() {
             return Err(UnusableUpdate::Empty);
         }
-        Ok(WeightedMean { sums, weight: 0.0, count: 0 })
+        Ok(WeightedMean { sums, ..WeightedMean::default() })
     }
 
     /// Adds one contribution; `weight` is usually the number of samples it was trained on.
@@ -85,9 +94,21 @@ impl WeightedMean {
     /// # Errors
     /// [`UnusableUpdate`] says what does not fit; nothing has been added then.
     pub fn add(&mut self, data: &Map, weight: f64) -> Result<(), UnusableUpdate> {
-        if !(weight.is_finite() && weight > 0.0 && (self.weight + weight).is_finite()) {
+        let counts = weight > 0.0 || self.by_name && weight == 0.0;
+        if !(counts && weight.is_finite() && (self.weight + weight).is_finite()) {
             return Err(UnusableUpdate::Weight { weight });
         }
+        if self.by_name {
+            self.add_by_name(data, weight)?;
+        } else {
+            self.add_whole(data, weight)?;
+        }
+        self.weight += weight;
+        self.count += 1;
+        Ok(())
+    }
+
+    fn add_whole(&mut self, data: &Map, weight: f64) -> Result<(), UnusableUpdate> {
         let fresh = if self.sums.is_empty() { Some(WeightedMean::like(data)?.sums) } else { None };
         let sums = fresh.as_ref().unwrap_or(&self.sums);
         let arrays = matching(sums, data)?;
@@ -100,8 +121,34 @@ impl WeightedMean {
         for ((_, sum), array) in self.sums.iter_mut().zip(arrays) {
             sum.fold(array, weight);
         }
-        self.weight += weight;
-        self.count += 1;
+        Ok(())
+    }
+
+    fn add_by_name(&mut self, data: &Map, weight: f64) -> Result<(), UnusableUpdate> {
+        let names = self.sums.iter().enumerate().map(|(index, (name, _))| (name.as_str(), index));
+        let known: BTreeMap<&str, usize> = names.collect();
+        let mut fresh = Vec::new();
+        let mut arrays = Vec::with_capacity(data.len());
+        for (name, value) in data.iter() {
+            let name = text_of(name)?;
+            let array = floats(array_of(name, value)?);
+            if let Some(&index) = known.get(name) {
+                self.sums[index].1.check(name, &array, weight)?;
+                arrays.push((index, array));
+            } else {
+                let sum = Sum::like(name, &array)?;
+                sum.check(name, &array, weight)?;
+                arrays.push((self.sums.len() + fresh.len(), array));
+                fresh.push((name.to_owned(), sum));
+            }
+        }
+        if arrays.is_empty() {
+            return Err(UnusableUpdate::Empty);
+        }
+        self.sums.extend(fresh);
+        for (index, array) in arrays {
+            self.sums[index].1.fold(&array, weight);
+        }
         Ok(())
     }
 
@@ -118,16 +165,21 @@ impl WeightedMean {
     /// The mean.
     ///
     /// # Errors
-    /// [`MeanError::Nothing`] when nothing was added, [`MeanError::Overflow`] when a weighted sum left the
-    /// range of its dtype.
+    /// [`MeanError::Nothing`] when nothing was added, [`MeanError::NoWeight`] when all that was added weighs 0,
+    /// [`MeanError::Overflow`] when a weighted sum left the range of its dtype.
     pub fn finish(self) -> Result<Map, MeanError> {
         if self.count == 0 {
             return Err(MeanError::Nothing);
         }
-        let reciprocal = 1.0 / self.weight;
-        let arrays = self.sums.into_iter().map(|(name, sum)| match sum.scaled(reciprocal) {
-            Some(array) => Ok((name, array)),
-            None => Err(MeanError::Overflow { name }),
+        let arrays = self.sums.into_iter().map(|(name, sum)| {
+            if sum.weight == 0.0 {
+                return Err(MeanError::NoWeight { name });
+            }
+            let reciprocal = 1.0 / sum.weight;
+            match sum.scaled(reciprocal) {
+                Some(array) => Ok((name, array)),
+                None => Err(MeanError::Overflow { name }),
+            }
         });
         arrays.collect::<Result<Map, MeanError>>()
     }
@@ -151,7 +203,22 @@ fn matching<'a>(sums: &[(String, Sum)], data: &'a Map) -> Result<Vec<&'a Array>,
     }
 }
 
+/// Integers and booleans as float64, which is what numpy makes of them when a float multiplies them.
+fn floats(array: &Array) -> Cow<'_, Array> {
+    if array.dtype().is_float() {
+        return Cow::Borrowed(array);
+    }
+    let floats = Array::from_f64(array.shape(), &array.to_f64());
+    Cow::Owned(floats.expect("as many elements as the array has"))
+}
+
 impl Sum {
+    /// Of nothing yet, for arrays like this one.
+    fn like(name: &str, array: &Array) -> Result<Sum, UnusableUpdate> {
+        let values = Values::empty(name, array.dtype())?;
+        Ok(Sum { shape: array.shape().to_vec(), values, weight: 0.0 })
+    }
+
     fn check(&self, name: &str, array: &Array, weight: f64) -> Result<(), UnusableUpdate> {
         let expected = match self.values {
             Values::F32(_) => Dtype::F32,
@@ -176,6 +243,7 @@ impl Sum {
     }
 
     fn fold(&mut self, array: &Array, weight: f64) {
+        self.weight += weight;
         match &mut self.values {
             Values::F32(sums) => {
                 let weight = weight as f32;
@@ -323,6 +391,12 @@ pub enum MeanError {
     /// No contribution was added.
     #[error("there is nothing to average")]
     Nothing,
+    /// All contributions to an array weigh 0.
+    #[error("the contributions to {} weigh nothing", Shown(name))]
+    NoWeight {
+        /// Name of the array.
+        name: String,
+    },
     /// The weighted sum of finite numbers is not finite.
     #[error("the weighted sum of {} exceeds the range of its dtype", Shown(name))]
     Overflow {
@@ -475,6 +549,38 @@ mod tests {
         assert!(mean.add(&map([("w", f64s(&[1], &[f64::NAN]))]), 1.0).is_err());
         mean.add(&map([("w", f64s(&[2], &[1.0, 2.0]))]), 1.0).unwrap();
         assert_eq!(mean.count(), 1);
+    }
+
+    /// The bits are those of `WeightedAggregationHelper` of nvflare 2.9.0 with numpy 2.4.6 for the same three
+    /// contributions, of which one holds only `steps` and one only `w`.
+    #[test]
+    fn by_name_each_array_is_averaged_over_those_who_have_it() {
+        let steps = |elements: &[i64]| Array::from_i64(&[2], elements).unwrap();
+        let w = |elements: [f32; 2]| f32s(&[2], &elements);
+        let mut mean = WeightedMean::by_name();
+        mean.add(&map([("w", w([0.1, 0.2])), ("steps", steps(&[3, 10]))]), 7.0).unwrap();
+        mean.add(&map([("steps", steps(&[4, -1]))]), 3.0).unwrap();
+        mean.add(&map([("w", w([0.7, -0.3]))]), 0.1).unwrap();
+        assert_eq!((mean.count(), mean.weight()), (3, 10.1));
+        let bits = |bits: [u32; 2]| f32s(&[2], &bits.map(f32::from_bits));
+        let means = [3.3000000000000003, 6.7];
+        let expected = map([("w", bits([0x3dde1b67, 0x3e4596b8])), ("steps", f64s(&[2], &means))]);
+        assert_eq!(mean.finish().unwrap(), expected);
+    }
+
+    #[test]
+    fn by_name_a_weight_may_be_zero_but_not_all_of_them() {
+        let w = |x| map([("w", f64s(&[1], &[x]))]);
+        let mut mean = WeightedMean::by_name();
+        mean.add(&w(5.0), 0.0).unwrap();
+        mean.add(&w(2.0), 4.0).unwrap();
+        assert_eq!(mean.finish().unwrap(), w(2.0));
+        let mut mean = WeightedMean::by_name();
+        mean.add(&w(5.0), 0.0).unwrap();
+        assert_eq!(mean.finish().unwrap_err().to_string(), "the contributions to `w` weigh nothing");
+        let half = Array::new(Dtype::F16, [1], Bytes::from_static(&[0, 0])).unwrap();
+        let error = WeightedMean::by_name().add(&map([("w", half)]), 1.0).unwrap_err();
+        assert_eq!(error.to_string(), "`w` has dtype float16; only float32 and float64 are averaged");
     }
 
     #[test]
