@@ -43,6 +43,7 @@ use crate::network::{self, Carriers, Network};
 pub(crate) fn registry() -> Arc<Registry> {
     let mut registry = Registry::new();
     locule_workflow::register(&mut registry);
+    locule_nvflare::register(&mut registry);
     registry.register::<locule_policy::RefuseComponents>();
     #[cfg(feature = "demo")]
     locule_demo::register(&mut registry);

@@ -1,0 +1,108 @@
+//! Jobs as nvflare's recipes and examples write them: components under nvflare's names, made of Locule's own.
+//!
+//! [`register`] makes them known to a registry, so that a server or site of Locule runs such a job without a
+//! change to it. It runs no Python: what cannot be had without ([`ClientAPIExecutor`] at a site) is refused with
+//! that reason, and what is not here at all stays the unknown component that it is.
+//!
+//! | name, below `nvflare.app_common.` | here |
+//! |---|---|
+//! | `workflows.fedavg.FedAvg` | [`FedAvg`] |
+//! | `np.np_model_persistor.NPModelPersistor` | [`NPModelPersistor`] |
+//! | `widgets.intime_model_selector.IntimeModelSelector` | [`IntimeModelSelector`] |
+//! | `widgets.metrics_artifact_writer.MetricsArtifactWriter` | [`MetricsArtifactWriter`] |
+//! | `widgets.validation_json_generator.ValidationJsonGenerator` | [`ValidationJsonGenerator`] |
+//! | `widgets.convert_to_fed_event.ConvertToFedEvent` | [`ConvertToFedEvent`], which has nothing to do |
+//! | `np.np_trainer.NPTrainer` | [`NPTrainer`] |
+//! | `np.np_validator.NPValidator` | [`NPValidator`] |
+//! | `executors.client_api_executor.ClientAPIExecutor` | [`ClientAPIExecutor`], a refusal |
+//!
+//! # Where the bits may differ
+//! A mean is computed as nvflare computes it, operation by operation (see
+//! [`WeightedMean`](locule_workflow::WeightedMean)), with one difference: results are folded in the order of
+//! the sites' names, and at nvflare in the order in which they arrive. With one or two results the bits are
+//! the same; with three or more, nvflare's own differ from run to run in the last place, and ours do not.
+//!
+//! ```
+//! use std::path::Path;
+//! use locule_component::{BuildCx, ConstructionCount, Plan, Registry, Side};
+//! use locule_config::Document;
+//! use locule_fobs::Array;
+//! use locule_nvflare::NPTrainer;
+//! use locule_workflow::LocalBoard;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let text = r#"{ "format_version": 2,
+//!     "workflows": [{ "id": "controller", "path": "nvflare.app_common.workflows.fedavg.FedAvg",
+//!         "args": { "num_clients": 2, "num_rounds": 3 } }],
+//!     "components": [{ "id": "persistor", "path": "nvflare.app_common.np.np_model_persistor.NPModelPersistor",
+//!         "args": { "model": [1, 2] } }] }"#;
+//! # let folder = tempfile::tempdir()?;
+//! # let run_dir = folder.path();
+//! let mut registry = Registry::new();
+//! locule_nvflare::register(&mut registry);
+//! let document = Document::parse_json("config_fed_server.json", text)?;
+//! let plan = Plan::from_document(&document, Side::Server, &registry)?;
+//! let (count, app) = (ConstructionCount::new(), run_dir.join("app_server"));
+//! let cx = BuildCx::new(Side::Server, "server", "job-7", Path::new("kit"), &app, &count);
+//! let mut job = plan.approve(Vec::new())?.build(&registry, &cx)?;
+//!
+//! let mut board = LocalBoard::new(run_dir);
+//! board.add_site("site-1", Box::new(NPTrainer::adding(1, run_dir.join("site-1"))));
+//! board.add_site("site-2", Box::new(NPTrainer::adding(2, run_dir.join("site-2"))));
+//! board.run(&mut *job.workflows[0].1)?;
+//!
+//! let saved = Array::from_npy(std::fs::read(run_dir.join("models/server.npy"))?.into())?;
+//! assert_eq!(saved.to_f64(), [5.5, 6.5]); // three rounds of one and a half
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Start with [`register`] and [`FedAvg`].
+
+mod arrays;
+mod fed_avg;
+mod idle;
+mod metrics;
+mod np_model_persistor;
+mod np_trainer;
+mod np_validator;
+mod round;
+mod run_file;
+mod script;
+mod selector;
+mod stop;
+
+pub use fed_avg::{FedAvg, FedAvgArgs};
+pub use idle::{ConvertToFedEvent, ConvertToFedEventArgs};
+pub use idle::{MetricsArtifactWriter, MetricsArtifactWriterArgs};
+pub use idle::{ValidationJsonGenerator, ValidationJsonGeneratorArgs};
+pub use np_model_persistor::{NPModelPersistor, NPModelPersistorArgs};
+pub use np_trainer::{NPTrainer, NPTrainerArgs};
+pub use np_validator::{NPValidator, NPValidatorArgs};
+pub use script::ClientAPIExecutor;
+pub use selector::{IntimeModelSelector, IntimeModelSelectorArgs};
+
+/// Makes the components of this crate known to a registry.
+pub fn register(registry: &mut locule_component::Registry) {
+    registry
+        .register::<FedAvg>()
+        .register::<NPModelPersistor>()
+        .register::<IntimeModelSelector>()
+        .register::<MetricsArtifactWriter>()
+        .register::<ValidationJsonGenerator>()
+        .register::<ConvertToFedEvent>()
+        .register::<NPTrainer>()
+        .register::<NPValidator>()
+        .register::<ClientAPIExecutor>();
+}
+
+/// The name under which nvflare's components for numpy keep their one array.
+///
+/// # Source
+/// nvflare 2.9.0, `nvflare.app_common.np.constants`.
+const NUMPY_KEY: &str = "numpy_key";
+
+/// An argument that parses and makes no sense.
+fn wrong(argument: &str, reason: impl Into<String>) -> locule_component::BuildError {
+    locule_component::BuildError::Argument { argument: argument.to_owned(), reason: reason.into() }
+}

@@ -1,0 +1,237 @@
+//! One round of federated averaging: results folded as they come.
+
+use std::sync::Arc;
+
+use locule_component::ResultSink;
+use locule_fobs::{DataKind, Dxo, Map, Shareable, Value, header};
+use locule_workflow::WeightedMean;
+use regex::Regex;
+
+use crate::FedAvgArgs;
+use crate::metrics::{MetricMeans, Metrics, number};
+use crate::selector::{IntimeModelSelector, Selection};
+
+/// Takes the results of a round.
+///
+/// A result that is not usable is passed over with a warning, as nvflare does; a site that answers with an error
+/// fails the round, unless such errors are to be ignored.
+pub(crate) struct Round<'a> {
+    args: &'a FedAvgArgs,
+    exclude: Option<&'a Regex>,
+    mean: WeightedMean,
+    means: MetricMeans,
+    /// Whether the sites return weights or differences; the first usable result decides.
+    kind: Option<DataKind>,
+    sites: Vec<(String, Vec<(String, f64)>)>,
+    selections: Vec<Selection>,
+    refused: Vec<String>,
+    failed: Option<String>,
+}
+
+/// What a round came to.
+pub(crate) struct Folded {
+    /// Mean of the weights, or of the differences.
+    pub(crate) update: Map,
+    pub(crate) is_difference: bool,
+    pub(crate) metrics: Option<Metrics>,
+    /// For every accepted site its metrics, by name.
+    pub(crate) sites: Vec<(String, Vec<(String, f64)>)>,
+    /// One for each selector.
+    pub(crate) selections: Vec<Selection>,
+}
+
+impl<'a> Round<'a> {
+    pub(crate) fn new(
+        args: &'a FedAvgArgs,
+        exclude: Option<&'a Regex>,
+        selectors: &[Arc<IntimeModelSelector>],
+        round: u64,
+    ) -> Round<'a> {
+        Round {
+            args,
+            exclude,
+            mean: WeightedMean::by_name(),
+            means: MetricMeans::default(),
+            kind: None,
+            sites: Vec::new(),
+            selections: selectors.iter().map(|selector| selector.selection(round)).collect(),
+            refused: Vec::new(),
+            failed: None,
+        }
+    }
+
+    /// # Errors
+    /// The text says which site failed the round, or why nothing can be made of the results.
+    pub(crate) fn finish(self) -> Result<Folded, String> {
+        if let Some(reason) = self.failed {
+            return Err(reason);
+        }
+        let Some(kind) = self.kind else {
+            let reasons =
+                if self.refused.is_empty() { "no results".to_owned() } else { self.refused.join("; ") };
+            return Err(format!("no result is usable ({reasons})"));
+        };
+        Ok(Folded {
+            update: self.mean.finish().map_err(|error| error.to_string())?,
+            is_difference: kind == DataKind::WeightDiff,
+            metrics: self.means.finish(),
+            sites: self.sites,
+            selections: self.selections,
+        })
+    }
+
+    /// Why the round failed, as far as it is known before [`Round::finish`].
+    pub(crate) fn failure(&self) -> Option<&str> {
+        self.failed.as_deref()
+    }
+
+    fn take(&mut self, site: &str, result: &Shareable) -> Result<(), String> {
+        let dxo = match result.dxo() {
+            Ok(Some(dxo)) => dxo,
+            Ok(None) => return Err("it holds no DXO".to_owned()),
+            Err(error) => return Err(error.to_string()),
+        };
+        for selection in &mut self.selections {
+            selection.take(site, &dxo);
+        }
+        if !matches!(dxo.kind, DataKind::Weights | DataKind::WeightDiff) {
+            return Err(format!("expected weights, found a DXO of kind {}", dxo.kind));
+        }
+        if let Some(kind) = self.kind.filter(|kind| *kind != dxo.kind) {
+            return Err(format!(
+                "it is of kind {}, but an earlier site of the round returned {kind}",
+                dxo.kind
+            ));
+        }
+        let weight = self.args.aggregation_weight(site) * steps(&dxo);
+        let data = match self.exclude {
+            Some(exclude) => {
+                let included = dxo.data.iter_str().filter(|(name, _)| !exclude.is_match(name));
+                &included.map(|(name, value)| (name, value.clone())).collect()
+            }
+            None => &dxo.data,
+        };
+        self.mean.add(data, weight).map_err(|error| error.to_string())?;
+        let metrics = Metrics::of(&dxo);
+        self.means.add(metrics.as_ref(), weight);
+        self.kind = Some(dxo.kind);
+        self.sites.push((site.to_owned(), metrics.unwrap_or_default().0));
+        Ok(())
+    }
+}
+
+impl ResultSink for Round<'_> {
+    fn accept(&mut self, site: &str, result: &Shareable) -> Result<(), String> {
+        let code = result.return_code();
+        let taken = if code == "OK" {
+            self.take(site, result)
+        } else {
+            let error = result.headers.str(header::ERROR).unwrap_or_default();
+            let reason = format!("the site answered {}: {}", shown(code), shown(error));
+            if self.args.ignore_result_error != Some(true) && self.failed.is_none() {
+                self.failed = Some(format!("{site}: {reason}"));
+            }
+            Err(reason)
+        };
+        if let Err(reason) = &taken {
+            tracing::warn!(site, task = self.args.task_name, error = reason, "result not usable");
+            self.refused.push(format!("{site}: {reason}"));
+        }
+        taken
+    }
+}
+
+/// How much a result counts: the number of its training steps, or 1 where that makes no sense.
+fn steps(dxo: &Dxo) -> f64 {
+    let steps = match dxo.meta.get("NUM_STEPS_CURRENT_ROUND") {
+        None | Some(Value::Bool(_)) => None,
+        Some(value) => number(value).or_else(|| value.as_str()?.trim().parse().ok()),
+    };
+    steps.filter(|steps| steps.is_finite() && *steps > 0.0).unwrap_or(1.0)
+}
+
+/// What a site wrote, as a message may show it.
+fn shown(text: &str) -> String {
+    let mut chars = text.chars();
+    let mut shown: String = chars.by_ref().take(200).flat_map(char::escape_debug).collect();
+    if chars.next().is_some() {
+        shown.push('…');
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use locule_fobs::Array;
+
+    use super::*;
+
+    fn result(kind: DataKind, w: f64, steps: impl Into<Value>) -> Shareable {
+        let mut dxo = Dxo::new(kind, Map::from_iter([("w", Array::from(&[w][..]))]));
+        dxo.meta.insert("NUM_STEPS_CURRENT_ROUND", steps);
+        Shareable::with_dxo(dxo)
+    }
+
+    fn args(json: serde_json::Value) -> FedAvgArgs {
+        serde_json::from_value(json).unwrap()
+    }
+
+    #[test]
+    fn a_weight_that_makes_no_sense_is_one() {
+        let of = |value: Value| {
+            let mut dxo = Dxo::new(DataKind::Weights, Map::new());
+            dxo.meta.insert("NUM_STEPS_CURRENT_ROUND", value);
+            steps(&dxo)
+        };
+        assert_eq!((of(7_i64.into()), of(0.5.into()), of(" 3 ".into())), (7.0, 0.5, 3.0));
+        for value in [Value::None, true.into(), 0_i64.into(), (-2_i64).into(), f64::NAN.into(), "many".into()]
+        {
+            assert_eq!(of(value.clone()), 1.0, "{value:?}");
+        }
+        assert_eq!(steps(&Dxo::new(DataKind::Weights, Map::new())), 1.0);
+    }
+
+    #[test]
+    fn configured_weights_multiply_the_steps() {
+        let args = args(serde_json::json!({"aggregation_weights": {"a": 3.0, "c": 0.0}}));
+        let mut round = Round::new(&args, None, &[], 0);
+        round.accept("a", &result(DataKind::Weights, 1.0, 1_i64)).unwrap();
+        round.accept("b", &result(DataKind::Weights, 5.0, 1_i64)).unwrap();
+        round.accept("c", &result(DataKind::Weights, 99.0, 1_i64)).unwrap();
+        assert_eq!(round.finish().unwrap().update, Map::from_iter([("w", Array::from(&[2.0][..]))]));
+    }
+
+    #[test]
+    fn an_unusable_result_is_passed_over_and_an_error_fails_the_round() {
+        let strict = args(serde_json::json!({}));
+        let mut round = Round::new(&strict, None, &[], 0);
+        round.accept("a", &result(DataKind::WeightDiff, 1.0, 1_i64)).unwrap();
+        round.accept("b", &result(DataKind::Weights, 1.0, 1_i64)).unwrap_err();
+        round.accept("c", &Shareable::new()).unwrap_err();
+        let folded = round.finish().unwrap();
+        assert!(folded.is_difference);
+        assert_eq!(folded.sites.len(), 1);
+
+        let failure = Shareable::with_return_code("EXECUTION_EXCEPTION");
+        let mut round = Round::new(&strict, None, &[], 0);
+        round.accept("a", &result(DataKind::Weights, 1.0, 1_i64)).unwrap();
+        round.accept("b", &failure).unwrap_err();
+        assert_eq!(round.finish().err().unwrap(), "b: the site answered EXECUTION_EXCEPTION: ");
+
+        let tolerant = args(serde_json::json!({"ignore_result_error": true}));
+        let mut round = Round::new(&tolerant, None, &[], 0);
+        round.accept("a", &failure).unwrap_err();
+        let reason = round.finish().err().unwrap();
+        assert_eq!(reason, "no result is usable (a: the site answered EXECUTION_EXCEPTION: )");
+    }
+
+    #[test]
+    fn excluded_names_are_not_averaged() {
+        let args = args(serde_json::json!({}));
+        let exclude = Regex::new("^b").unwrap();
+        let data = Map::from_iter([("b1", Array::from(&[1.0][..])), ("ab", Array::from(&[2.0][..]))]);
+        let mut round = Round::new(&args, Some(&exclude), &[], 0);
+        round.accept("a", &Shareable::with_dxo(Dxo::new(DataKind::Weights, data))).unwrap();
+        assert_eq!(round.finish().unwrap().update, Map::from_iter([("ab", Array::from(&[2.0][..]))]));
+    }
+}
