@@ -27,9 +27,9 @@ pub trait TaskBoard: Send + Sync {
     /// Where the run may keep its models and records.
     fn run_dir(&self) -> &Path;
 
-    /// Offers one task to every site and hands each result to `sink` in the order of the sites' names.
+    /// Offers one task to its sites and hands each result to `sink` in the order of the sites' names.
     ///
-    /// Ends when all sites have answered, or, once enough usable results are in, after the grace.
+    /// Ends when all of them have answered, or, once enough usable results are in, after the grace.
     ///
     /// # Errors
     /// [`WorkflowError::TooFewResults`] when not enough sites can answer any more, and
@@ -56,19 +56,28 @@ pub trait ResultSink: Send {
     fn accept(&mut self, site: &str, result: &Shareable) -> Result<(), String>;
 }
 
-/// A task to offer to every site.
+/// A task to offer to sites.
 #[derive(Debug, Clone)]
 pub struct OutgoingTask {
     /// What the sites are to do.
     pub name: String,
     /// The input, the same for all.
     pub data: Shareable,
-    /// How many usable results are enough; 0 means all sites.
+    /// Whom to offer it to; empty means every site of the job. Names of others count for nothing.
+    pub sites: Vec<String>,
+    /// How many usable results are enough; 0 means those of all sites that it is offered to.
     pub min_results: usize,
     /// How long to wait for the others once enough results are in.
     pub grace: Duration,
     /// The round that the task belongs to, counted from 0.
     pub round: Option<u64>,
+}
+
+impl OutgoingTask {
+    /// Whether it is offered to this site.
+    pub fn is_for(&self, site: &str) -> bool {
+        self.sites.is_empty() || self.sites.iter().any(|one| one == site)
+    }
 }
 
 /// How a broadcast ended.

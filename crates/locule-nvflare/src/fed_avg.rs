@@ -12,6 +12,7 @@ use locule_component::{
 };
 use locule_fobs::{Array, DataKind, Dxo, Map, Shareable, Value};
 use locule_workflow::{SaveError, save_npz};
+use rand::seq::SliceRandom as _;
 use regex::Regex;
 use serde::Deserialize;
 use serde_json::Value as Json;
@@ -258,6 +259,7 @@ impl FedAvg {
         let task = OutgoingTask {
             name: self.args.task_name.clone(),
             data: self.task_data(round, global),
+            sites: self.sample(board),
             // Every site is waited for; what the results of a round must be is for the round to say.
             min_results: 1,
             grace: Duration::MAX,
@@ -268,6 +270,20 @@ impl FedAvg {
             Ok(_) => results.finish().map_err(|reason| failed(&reason)),
             Err(WorkflowError::Aborted) => Err(WorkflowError::Aborted),
             Err(error) => Err(results.failure().map_or(error, failed)),
+        }
+    }
+
+    /// As many sites as the arguments say, chosen at random; empty for all.
+    fn sample(&self, board: &dyn TaskBoard) -> Vec<String> {
+        let mut sites = board.sites();
+        match self.args.num_clients {
+            Some(wanted) if wanted > 0 && wanted < sites.len() => {
+                let (chosen, _) = sites.partial_shuffle(&mut rand::rng(), wanted);
+                chosen.sort_unstable();
+                tracing::info!(job = board.job_id(), sites = ?chosen, "sites of this round");
+                chosen.to_vec()
+            }
+            Some(_) | None => Vec::new(),
         }
     }
 

@@ -111,6 +111,7 @@ impl FeatureMoments {
         OutgoingTask {
             name: name.to_owned(),
             data: Shareable::with_dxo(Dxo::new(DataKind::Statistics, data)),
+            sites: Vec::new(),
             min_results: self.args.min_clients,
             grace: Duration::from_secs_f64(self.args.grace_seconds),
             round: None,

@@ -185,6 +185,7 @@ impl FedAvg {
         let task = OutgoingTask {
             name: self.args.task_name.clone(),
             data: self.task_data(round),
+            sites: Vec::new(),
             min_results: self.args.min_clients,
             grace: Duration::from_secs_f64(self.args.grace_seconds),
             round: Some(round),

@@ -21,7 +21,8 @@ pub(crate) async fn gather(
     sink: &mut dyn TakeResult,
 ) -> Result<(), WorkflowError> {
     let (name, round) = (task.name.clone(), task.round);
-    let needed = if task.min_results == 0 { board.sites().len() } else { task.min_results };
+    let asked = board.sites().iter().filter(|site| task.is_for(site)).count();
+    let needed = if task.min_results == 0 { asked } else { task.min_results };
     let mut results = Results { sink, task: &name, round, accepted: 0, refused: Vec::new() };
     let outcome = board.broadcast(task, &mut results).await;
     let Results { accepted, refused, .. } = results;

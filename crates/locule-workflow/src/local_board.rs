@@ -110,7 +110,7 @@ impl TaskBoard for LocalBoard {
     ) -> BoxFuture<'a, Result<Gathered, WorkflowError>> {
         Box::pin(async move {
             let mut gathered = Gathered::default();
-            for (site, executors) in &self.sites {
+            for (site, executors) in self.sites.iter().filter(|(site, _)| task.is_for(site)) {
                 if self.abort.is_raised() {
                     return Err(WorkflowError::Aborted);
                 }
@@ -118,7 +118,8 @@ impl TaskBoard for LocalBoard {
                 let usable = sink.accept(site, &result).is_ok();
                 if usable { &mut gathered.accepted } else { &mut gathered.missing }.push(site.clone());
             }
-            let needed = if task.min_results == 0 { self.sites.len() } else { task.min_results };
+            let asked = gathered.accepted.len() + gathered.missing.len();
+            let needed = if task.min_results == 0 { asked } else { task.min_results };
             if gathered.accepted.len() < needed {
                 let accepted = gathered.accepted.len();
                 return Err(WorkflowError::TooFewResults { task: task.name, accepted, needed });

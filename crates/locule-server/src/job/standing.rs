@@ -106,7 +106,7 @@ impl Tasks {
         self.late
     }
 
-    /// Puts a task up for all sites; `ids` gives each its own id. Sites that are lost are settled at once.
+    /// Puts a task up for its sites; `ids` gives each its own id. Sites that are lost are settled at once.
     pub(super) fn put_up(&mut self, task: OutgoingTask, mut ids: impl FnMut() -> String) {
         let part = |site: &String| {
             let state = match self.lost.get(site) {
@@ -115,7 +115,7 @@ impl Tasks {
             };
             Part { site: site.clone(), id: ids(), state }
         };
-        let parts = self.sites.iter().map(part).collect();
+        let parts = self.sites.iter().filter(|site| task.is_for(site)).map(part).collect();
         self.standing = Some(Standing { task, parts, deadline: None });
     }
 
@@ -273,7 +273,8 @@ mod tests {
     use super::*;
 
     fn task(min_results: usize, grace: Duration) -> OutgoingTask {
-        OutgoingTask { name: "train".into(), data: Shareable::default(), min_results, grace, round: Some(0) }
+        let (data, sites) = (Shareable::default(), Vec::new());
+        OutgoingTask { name: "train".into(), data, sites, min_results, grace, round: Some(0) }
     }
 
     fn tasks(min_results: usize) -> Tasks {
@@ -342,6 +343,22 @@ mod tests {
         let mut tasks = tasks(0);
         let id = id_of(&mut tasks, "b");
         assert_eq!(tasks.submit("a", &id, Shareable::default(), Instant::now()), Submitted::Unknown);
+    }
+
+    #[test]
+    fn a_task_for_some_sites_is_offered_to_no_other() {
+        let now = Instant::now();
+        let mut tasks = tasks(0);
+        let some =
+            OutgoingTask { sites: vec!["c".into(), "a".into(), "z".into()], ..task(0, Duration::ZERO) };
+        tasks.put_up(some, || "id".to_owned());
+        assert!(matches!(tasks.assign("b"), Assigned::Nothing));
+        for site in ["a", "c"] {
+            let id = id_of(&mut tasks, site);
+            assert_eq!(tasks.submit(site, &id, Shareable::default(), now), Submitted::Accepted);
+        }
+        assert_eq!(fold_all(&mut tasks, now), ["a", "c"]);
+        assert!(matches!(tasks.step(now), Step::Done { .. }), "nobody waits for `b`");
     }
 
     #[test]

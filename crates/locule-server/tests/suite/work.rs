@@ -62,6 +62,7 @@ impl Workflow for Sum {
                 let task = OutgoingTask {
                     name: "number".into(),
                     data,
+                    sites: Vec::new(),
                     min_results: self.args.min_results,
                     grace: Duration::from_secs(self.args.grace),
                     round: Some(round),
