@@ -18,10 +18,11 @@ use serde::Deserialize;
 use serde_json::Value as Json;
 
 use crate::metrics::Metrics;
+use crate::metrics_writer::RoundMetrics;
 use crate::round::{Folded, Round};
 use crate::selector::IntimeModelSelector;
 use crate::stop::{EarlyStop, StopCondition};
-use crate::{NPModelPersistor, arrays, wrong};
+use crate::{MetricsArtifactWriter, NPModelPersistor, arrays, wrong};
 
 /// Averages what the sites train, round after round.
 ///
@@ -54,6 +55,7 @@ pub struct FedAvg {
     early: Option<EarlyStop>,
     persistor: Option<Arc<NPModelPersistor>>,
     selectors: Vec<Arc<IntimeModelSelector>>,
+    writers: Vec<Arc<MetricsArtifactWriter>>,
 }
 
 /// Arguments of [`FedAvg`].
@@ -143,6 +145,7 @@ impl Component for FedAvg {
         let mut workflow = FedAvg::new(args)?;
         workflow.persistor = persistor;
         workflow.selectors = cx.services::<IntimeModelSelector>().map(|(_, selector)| selector).collect();
+        workflow.writers = cx.services::<MetricsArtifactWriter>().map(|(_, writer)| writer).collect();
         Ok(Built::Workflow(Box::new(workflow)))
     }
 }
@@ -190,6 +193,7 @@ impl FedAvg {
             args,
             persistor: None,
             selectors: Vec::new(),
+            writers: Vec::new(),
         })
     }
 
@@ -211,13 +215,14 @@ impl FedAvg {
                 return Err(WorkflowError::Aborted);
             }
             board.report(Progress::RoundStarted { round, rounds: end });
-            let Folded { update, is_difference, metrics, sites, selections } =
+            let Folded { update, is_difference, metrics, sites, selections, records } =
                 self.round(board, round, &global).await?;
             let best =
                 self.selectors.iter().zip(selections).filter(|(selector, new)| selector.judge(new)).count();
             if best > 0 {
                 save(&folder.join("best.npz"), &global.model)?;
             }
+            self.write_metrics(board.run_dir(), round, &records, metrics.as_ref());
             global.model = if is_difference { sum(global.model, &update)? } else { update };
             global.meta = meta(round, sites.len(), metrics.as_ref());
 
@@ -235,7 +240,23 @@ impl FedAvg {
             }
         }
         board.report(Progress::ModelSaved { path: folder.join("global.npz") });
+        for writer in &self.writers {
+            let choice = self.selectors.iter().find_map(|selector| selector.choice());
+            if let Err(error) = writer.write_summary(board.run_dir(), board.job_id(), choice) {
+                tracing::warn!(job = board.job_id(), %error, "summary of metrics not written");
+            }
+        }
         Ok(())
+    }
+
+    /// Metrics that cannot be written are no reason to end a job.
+    fn write_metrics(&self, run_dir: &Path, round: u64, records: &[RoundMetrics], means: Option<&Metrics>) {
+        let key_metric = self.early.as_ref().and_then(EarlyStop::key_metric);
+        for (writer, records) in self.writers.iter().zip(records) {
+            if let Err(error) = writer.write_round(run_dir, round, records, means, key_metric.as_ref()) {
+                tracing::warn!(round, %error, "metrics not written");
+            }
+        }
     }
 
     fn initial_model(&self, run_dir: &Path) -> Result<Map, WorkflowError> {
@@ -255,7 +276,9 @@ impl FedAvg {
         round: u64,
         global: &Global,
     ) -> Result<Folded, WorkflowError> {
-        let mut results = Round::new(&self.args, self.exclude.as_ref(), &self.selectors, round);
+        let selections = self.selectors.iter().map(|selector| selector.selection(round)).collect();
+        let records = self.writers.iter().map(|writer| writer.round()).collect();
+        let mut results = Round::new(&self.args, self.exclude.as_ref(), selections, records);
         let task = OutgoingTask {
             name: self.args.task_name.clone(),
             data: self.task_data(round, global),

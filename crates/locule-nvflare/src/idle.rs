@@ -1,6 +1,5 @@
 //! Components that have nothing to do here, or nearly so.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use locule_component::{BuildCx, BuildError, Built, Component, Event, EventCx, Kind, ObserveError, Observer};
@@ -43,57 +42,6 @@ impl Component for ConvertToFedEvent {
 }
 
 impl Observer for ConvertToFedEvent {
-    fn observe(&self, _: &Event<'_>, _: &EventCx<'_>) -> Result<(), ObserveError> {
-        Ok(())
-    }
-}
-
-/// Writes metrics of each round as JSON at nvflare. For now it only checks its arguments.
-///
-/// # Source
-/// nvflare 2.9.0, `nvflare.app_common.widgets.metrics_artifact_writer`.
-#[derive(Debug)]
-pub struct MetricsArtifactWriter;
-
-/// Arguments of [`MetricsArtifactWriter`].
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct MetricsArtifactWriterArgs {
-    /// Folder of both files, in the run's.
-    pub results_dir: String,
-    /// The file written at the end.
-    pub summary_file_name: String,
-    /// The file that each round adds a line to.
-    pub round_file_name: String,
-    /// Bounds of what is written, by name.
-    pub limits: Option<BTreeMap<String, u64>>,
-}
-
-impl Default for MetricsArtifactWriterArgs {
-    fn default() -> MetricsArtifactWriterArgs {
-        MetricsArtifactWriterArgs {
-            results_dir: "metrics".to_owned(),
-            summary_file_name: "metrics_summary.json".to_owned(),
-            round_file_name: "round_metrics.jsonl".to_owned(),
-            limits: None,
-        }
-    }
-}
-
-impl Component for MetricsArtifactWriter {
-    const KIND: Kind = Kind::Observer;
-    const NAME: &'static str = "nvflare.app_common.widgets.metrics_artifact_writer.MetricsArtifactWriter";
-    type Args = MetricsArtifactWriterArgs;
-
-    fn build(args: MetricsArtifactWriterArgs, cx: &BuildCx<'_>) -> Result<Built, BuildError> {
-        RunFile::new(&args.results_dir, &args.summary_file_name, "summary_file_name")?;
-        RunFile::new(&args.results_dir, &args.round_file_name, "round_file_name")?;
-        tracing::info!(job = cx.job_id, component = cx.id, "nothing to do here");
-        Ok(Built::Observer(Box::new(MetricsArtifactWriter)))
-    }
-}
-
-impl Observer for MetricsArtifactWriter {
     fn observe(&self, _: &Event<'_>, _: &EventCx<'_>) -> Result<(), ObserveError> {
         Ok(())
     }

@@ -63,6 +63,7 @@ mod arrays;
 mod fed_avg;
 mod idle;
 mod metrics;
+mod metrics_writer;
 mod np_model_persistor;
 mod np_trainer;
 mod np_validator;
@@ -74,8 +75,8 @@ mod stop;
 
 pub use fed_avg::{FedAvg, FedAvgArgs};
 pub use idle::{ConvertToFedEvent, ConvertToFedEventArgs};
-pub use idle::{MetricsArtifactWriter, MetricsArtifactWriterArgs};
 pub use idle::{ValidationJsonGenerator, ValidationJsonGeneratorArgs};
+pub use metrics_writer::{MetricsArtifactWriter, MetricsArtifactWriterArgs, MetricsLimits};
 pub use np_model_persistor::{NPModelPersistor, NPModelPersistorArgs};
 pub use np_trainer::{NPTrainer, NPTrainerArgs};
 pub use np_validator::{NPValidator, NPValidatorArgs};

@@ -1,7 +1,5 @@
 //! One round of federated averaging: results folded as they come.
 
-use std::sync::Arc;
-
 use locule_component::ResultSink;
 use locule_fobs::{DataKind, Dxo, Map, Shareable, Value, header};
 use locule_workflow::WeightedMean;
@@ -9,7 +7,8 @@ use regex::Regex;
 
 use crate::FedAvgArgs;
 use crate::metrics::{MetricMeans, Metrics, number};
-use crate::selector::{IntimeModelSelector, Selection};
+use crate::metrics_writer::RoundMetrics;
+use crate::selector::Selection;
 
 /// Takes the results of a round.
 ///
@@ -24,6 +23,7 @@ pub(crate) struct Round<'a> {
     kind: Option<DataKind>,
     sites: Vec<(String, Vec<(String, f64)>)>,
     selections: Vec<Selection>,
+    records: Vec<RoundMetrics>,
     refused: Vec<String>,
     failed: Option<String>,
 }
@@ -38,14 +38,16 @@ pub(crate) struct Folded {
     pub(crate) sites: Vec<(String, Vec<(String, f64)>)>,
     /// One for each selector.
     pub(crate) selections: Vec<Selection>,
+    /// One for each writer.
+    pub(crate) records: Vec<RoundMetrics>,
 }
 
 impl<'a> Round<'a> {
     pub(crate) fn new(
         args: &'a FedAvgArgs,
         exclude: Option<&'a Regex>,
-        selectors: &[Arc<IntimeModelSelector>],
-        round: u64,
+        selections: Vec<Selection>,
+        records: Vec<RoundMetrics>,
     ) -> Round<'a> {
         Round {
             args,
@@ -54,7 +56,8 @@ impl<'a> Round<'a> {
             means: MetricMeans::default(),
             kind: None,
             sites: Vec::new(),
-            selections: selectors.iter().map(|selector| selector.selection(round)).collect(),
+            selections,
+            records,
             refused: Vec::new(),
             failed: None,
         }
@@ -77,6 +80,7 @@ impl<'a> Round<'a> {
             metrics: self.means.finish(),
             sites: self.sites,
             selections: self.selections,
+            records: self.records,
         })
     }
 
@@ -114,6 +118,7 @@ impl<'a> Round<'a> {
         self.mean.add(data, weight).map_err(|error| error.to_string())?;
         let metrics = Metrics::of(&dxo);
         self.means.add(metrics.as_ref(), weight);
+        self.records.iter_mut().for_each(|records| records.take(site, weight, &dxo));
         self.kind = Some(dxo.kind);
         self.sites.push((site.to_owned(), metrics.unwrap_or_default().0));
         Ok(())
@@ -194,7 +199,7 @@ mod tests {
     #[test]
     fn configured_weights_multiply_the_steps() {
         let args = args(serde_json::json!({"aggregation_weights": {"a": 3.0, "c": 0.0}}));
-        let mut round = Round::new(&args, None, &[], 0);
+        let mut round = Round::new(&args, None, Vec::new(), Vec::new());
         round.accept("a", &result(DataKind::Weights, 1.0, 1_i64)).unwrap();
         round.accept("b", &result(DataKind::Weights, 5.0, 1_i64)).unwrap();
         round.accept("c", &result(DataKind::Weights, 99.0, 1_i64)).unwrap();
@@ -204,7 +209,7 @@ mod tests {
     #[test]
     fn an_unusable_result_is_passed_over_and_an_error_fails_the_round() {
         let strict = args(serde_json::json!({}));
-        let mut round = Round::new(&strict, None, &[], 0);
+        let mut round = Round::new(&strict, None, Vec::new(), Vec::new());
         round.accept("a", &result(DataKind::WeightDiff, 1.0, 1_i64)).unwrap();
         round.accept("b", &result(DataKind::Weights, 1.0, 1_i64)).unwrap_err();
         round.accept("c", &Shareable::new()).unwrap_err();
@@ -213,13 +218,13 @@ mod tests {
         assert_eq!(folded.sites.len(), 1);
 
         let failure = Shareable::with_return_code("EXECUTION_EXCEPTION");
-        let mut round = Round::new(&strict, None, &[], 0);
+        let mut round = Round::new(&strict, None, Vec::new(), Vec::new());
         round.accept("a", &result(DataKind::Weights, 1.0, 1_i64)).unwrap();
         round.accept("b", &failure).unwrap_err();
         assert_eq!(round.finish().err().unwrap(), "b: the site answered EXECUTION_EXCEPTION: ");
 
         let tolerant = args(serde_json::json!({"ignore_result_error": true}));
-        let mut round = Round::new(&tolerant, None, &[], 0);
+        let mut round = Round::new(&tolerant, None, Vec::new(), Vec::new());
         round.accept("a", &failure).unwrap_err();
         let reason = round.finish().err().unwrap();
         assert_eq!(reason, "no result is usable (a: the site answered EXECUTION_EXCEPTION: )");
@@ -230,7 +235,7 @@ mod tests {
         let args = args(serde_json::json!({}));
         let exclude = Regex::new("^b").unwrap();
         let data = Map::from_iter([("b1", Array::from(&[1.0][..])), ("ab", Array::from(&[2.0][..]))]);
-        let mut round = Round::new(&args, Some(&exclude), &[], 0);
+        let mut round = Round::new(&args, Some(&exclude), Vec::new(), Vec::new());
         round.accept("a", &Shareable::with_dxo(Dxo::new(DataKind::Weights, data))).unwrap();
         assert_eq!(round.finish().unwrap().update, Map::from_iter([("ab", Array::from(&[2.0][..]))]));
     }

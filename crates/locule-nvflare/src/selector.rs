@@ -1,11 +1,12 @@
 //! Which global model is the best.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use locule_component::{BuildCx, BuildError, Built, Component, Kind};
 use locule_fobs::{DataKind, Dxo};
 use serde::Deserialize;
+use serde_json::{Value as Json, json};
 
 use crate::metrics::number;
 use crate::wrong;
@@ -21,7 +22,13 @@ use crate::wrong;
 #[derive(Debug)]
 pub struct IntimeModelSelector {
     args: IntimeModelSelectorArgs,
-    best: Mutex<Option<f64>>,
+    best: Mutex<Option<Best>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Best {
+    round: u64,
+    metric: f64,
 }
 
 /// Arguments of [`IntimeModelSelector`].
@@ -90,7 +97,28 @@ impl IntimeModelSelector {
 
     /// The best metric so far, as the sites reported it.
     pub fn best(&self) -> Option<f64> {
-        *self.best.lock().unwrap_or_else(PoisonError::into_inner)
+        self.lock().map(|best| best.metric)
+    }
+
+    /// The choice, as [`MetricsArtifactWriter`](crate::MetricsArtifactWriter) puts it into its summary.
+    pub(crate) fn choice(&self) -> Option<Json> {
+        let Best { round, metric } = (*self.lock())?;
+        let name = &self.args.key_metric;
+        Some(json!({
+            "key_metric": {
+                "name": name,
+                "mode": if self.args.negate_key_metric { "min" } else { "max" },
+                "mode_source": "IntimeModelSelector.negate_key_metric",
+            },
+            "best_round": round,
+            "best_metrics": [{ "name": name, "value": metric }],
+            "best_metric_source": "IntimeModelSelector",
+            "best_metric_detail_source": self.args.validation_metric_name,
+        }))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Best>> {
+        self.best.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A round begins.
@@ -104,14 +132,14 @@ impl IntimeModelSelector {
             return false;
         }
         let metric = selection.sum / selection.weight;
-        let mut best = self.best.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut best = self.lock();
         let is_better = match *best {
             None => metric.is_finite(),
-            Some(best) if self.args.negate_key_metric => metric < best,
-            Some(best) => metric > best,
+            Some(best) if self.args.negate_key_metric => metric < best.metric,
+            Some(best) => metric > best.metric,
         };
         if is_better {
-            *best = Some(metric);
+            *best = Some(Best { round: selection.round, metric });
             let (round, key_metric) = (selection.round, &self.args.key_metric);
             tracing::info!(round, key_metric, metric, "best global model so far");
         }

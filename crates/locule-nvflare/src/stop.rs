@@ -1,5 +1,7 @@
 //! When to stop early, and which model is the better one.
 
+use serde_json::{Value as Json, json};
+
 use crate::metrics::Metrics;
 
 /// `accuracy >= 80`: a metric, a comparison, a target.
@@ -39,6 +41,16 @@ impl StopCondition {
         Ok(StopCondition { key: key.to_owned(), compare, target })
     }
 
+    /// The metric and whether more or less of it is better, as it is written with a round's metrics.
+    fn key_metric(&self) -> Option<Json> {
+        let mode = match self.compare {
+            Compare::AtLeast | Compare::Above => "max",
+            Compare::AtMost | Compare::Below => "min",
+            Compare::Equal => return None,
+        };
+        Some(json!({ "name": self.key, "mode": mode, "mode_source": "derived_from_stop_condition" }))
+    }
+
     fn holds(&self, value: f64, other: f64) -> bool {
         match self.compare {
             Compare::AtLeast => value >= other,
@@ -63,6 +75,11 @@ pub(crate) struct EarlyStop {
 impl EarlyStop {
     pub(crate) fn new(condition: StopCondition, patience: u64) -> EarlyStop {
         EarlyStop { condition, patience, best: None, rounds_without_better: 0 }
+    }
+
+    /// See [`StopCondition::key_metric`].
+    pub(crate) fn key_metric(&self) -> Option<Json> {
+        self.condition.key_metric()
     }
 
     /// Whether the model with these metrics is better than all before it. Without metrics it is not, and the round

@@ -6,8 +6,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use locule_assembly::{AssemblyError, Deployed, assemble};
-use locule_component::{Assembled, Event, EventBus, Registry, RunContext, Side};
-use locule_fobs::Array;
+use locule_component::{
+    Assembled, Event, EventBus, ExecuteError, Executor, Registry, RunContext, Side, Task, TaskCx,
+};
+use locule_fobs::{Array, DataKind, Dxo, Map, Shareable, Value};
 use locule_job::JobFolder;
 use locule_kit::Workspace;
 use locule_workflow::{LocalBoard, load_npz};
@@ -124,4 +126,100 @@ fn the_models_of_a_job_are_those_of_the_peer_bit_for_bit() {
         let ours = load_npz(&kits.run_dir("server").join(file)).unwrap();
         assert_eq!(ours.get("numpy_key").unwrap().as_array(), Some(&model));
     }
+}
+
+/// What `client.py` of the jobs `early` and `diff` does, in the arithmetic of numpy.
+struct Script {
+    factor: f32,
+    offset: f32,
+    steps: i64,
+    is_first: bool,
+    is_difference: bool,
+}
+
+impl Script {
+    fn at(site: &str, is_difference: bool) -> Box<Script> {
+        let is_first = site == "site-1";
+        let (factor, offset, steps) = if is_first { (0.9, 0.1, 7) } else { (1.1, -0.2, 3) };
+        Box::new(Script { factor, offset, steps, is_first, is_difference })
+    }
+}
+
+impl Executor for Script {
+    fn execute(&mut self, task: &Task, _: &TaskCx<'_>) -> Result<Shareable, ExecuteError> {
+        let dxo = task.data.dxo().unwrap().unwrap();
+        let w = dxo.data.get("numpy_key").unwrap().as_array().unwrap();
+        let old: Vec<f32> = w.to_f64().into_iter().map(|x| x as f32).collect();
+        let new = old.iter().map(|x| x * self.factor + self.offset);
+        let (kind, data): (_, Vec<f32>) = if self.is_difference {
+            (DataKind::WeightDiff, new.zip(&old).map(|(new, old)| new - old).collect())
+        } else {
+            (DataKind::Weights, new.collect())
+        };
+        let round = usize::try_from(task.data.headers.int("current_round").unwrap()).unwrap();
+        let accuracy = [0.5, 0.6, 0.55, 0.9, 0.95][round] + if self.is_first { 0.0 } else { 0.05 };
+        let metrics = Map::from_iter([
+            ("accuracy", Value::from(accuracy)),
+            ("epochs", 2_i64.into()),
+            ("converged", (!self.is_first).into()),
+            ("note", "good".into()),
+        ]);
+        let array = Array::from_f32(w.shape(), &data).unwrap();
+        let mut dxo = Dxo::new(kind, Map::from_iter([("numpy_key", array)]));
+        dxo.meta.insert("initial_metrics", metrics);
+        dxo.meta.insert("NUM_STEPS_CURRENT_ROUND", self.steps);
+        Ok(Shareable::with_dxo(dxo))
+    }
+}
+
+fn json_lines(text: &str) -> Vec<serde_json::Value> {
+    let by_name = |mut record: serde_json::Value| {
+        // The peer lists sites in the order in which their results came.
+        let sites = record["sites"].as_array_mut().unwrap();
+        sites.sort_by_key(|site| site["name"].as_str().unwrap().to_owned());
+        record
+    };
+    text.lines().map(|line| by_name(serde_json::from_str(line).unwrap())).collect()
+}
+
+/// Runs an exported recipe with the script's stand-ins and compares what lies in the folder of the run.
+fn check_recipe(name: &str, is_difference: bool, best_after: &str) {
+    let (kits, job) = (Kits::new(), job(name));
+    let mut server = kits.assemble(&job, "server").unwrap_or_else(|error| panic!("{error}"));
+    let run_dir = kits.run_dir("server");
+    fs::write(run_dir.join("meta.json"), format!(r#"{{"name": "{name}"}}"#)).unwrap();
+    let mut board = LocalBoard::new(&run_dir);
+    for site in ["site-1", "site-2"] {
+        board.add_site(site, Script::at(site, is_difference));
+    }
+    board.run(&mut *server.workflows[0].1).unwrap();
+
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/jobs/{name}.golden"));
+    let model = fs::read(run_dir.join("models/server.npy")).unwrap();
+    assert_eq!(model, fs::read(golden.join("server.npy")).unwrap(), "{name}: bits of the model");
+    let read = |path: PathBuf| fs::read_to_string(path).unwrap();
+    assert_eq!(
+        json_lines(&read(run_dir.join("metrics/round_metrics.jsonl"))),
+        json_lines(&read(golden.join("round_metrics.jsonl"))),
+        "{name}"
+    );
+    assert_eq!(
+        read(run_dir.join("metrics/metrics_summary.json")),
+        read(golden.join("metrics_summary.json")),
+        "{name}"
+    );
+    let best = load_npz(&run_dir.join("models/best.npz")).unwrap();
+    assert_eq!(best, load_npz(&run_dir.join(best_after)).unwrap(), "{name}: the best model");
+}
+
+/// The golden files are those of nvflare 2.9.0; see `jobs/PROVENANCE.md`.
+#[test]
+fn a_recipe_that_stops_early_leaves_the_peers_files() {
+    // The metrics of the fourth round are the best, and judge the model that it began with.
+    check_recipe("early", false, "models/round-0003.npz");
+}
+
+#[test]
+fn a_recipe_of_differences_leaves_the_peers_files() {
+    check_recipe("diff", true, "models/round-0004.npz");
 }
