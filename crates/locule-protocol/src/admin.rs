@@ -421,7 +421,12 @@ impl AdminReply {
             }
             AdminBody::Code(code) => Shareable::with_return_code(code).into(),
         };
-        let headers = Map::from_iter([(RETURN_CODE, if self.ok { OK } else { ERROR })]);
+        // A stock server reads a reservation only from an answer that says nothing of how it went.
+        let headers = match (&self.body, self.ok) {
+            (AdminBody::Resource { .. }, true) => Map::new(),
+            (_, true) => Map::from_iter([(RETURN_CODE, OK)]),
+            (_, false) => Map::from_iter([(RETURN_CODE, ERROR)]),
+        };
         Parts::new(Headers::new(), Envelope { id: self.id.clone(), topic: self.topic.clone(), body, headers })
     }
 
