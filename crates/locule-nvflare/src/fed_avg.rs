@@ -1,28 +1,25 @@
 //! Federated averaging with nvflare's arguments.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use locule_component::{
     BoxFuture, BuildCx, BuildError, Built, Child, Component, Kind, OutgoingTask, Progress, TaskBoard,
     Workflow, WorkflowError,
 };
-use locule_fobs::{Array, DataKind, Dxo, Map, Shareable, Value};
-use locule_workflow::{SaveError, save_npz};
+use locule_fobs::{Array, DataKind, Dxo, Map, Shareable};
 use rand::seq::SliceRandom as _;
 use regex::Regex;
 use serde::Deserialize;
 use serde_json::Value as Json;
 
 use crate::metrics::Metrics;
-use crate::metrics_writer::RoundMetrics;
-use crate::round::{Folded, Round};
-use crate::selector::IntimeModelSelector;
+use crate::metrics_writer::Weighing;
+use crate::round::Rules;
+use crate::rounds::{Attendants, Settled, models};
 use crate::stop::{EarlyStop, StopCondition};
-use crate::{MetricsArtifactWriter, NPModelPersistor, arrays, wrong};
+use crate::{arrays, check_weights, wrong};
 
 /// Averages what the sites train, round after round.
 ///
@@ -32,9 +29,12 @@ use crate::{MetricsArtifactWriter, NPModelPersistor, arrays, wrong};
 /// float64, and an array that only some sites return is averaged over those. From the second round on the DXO's
 /// meta hold `nr_aggregated` and `current_round`, and the means of the sites' metrics as `initial_metrics`.
 ///
-/// The model lies where [`NPModelPersistor`] keeps it, and in `models/global.npz` and `models/round-<n>.npz`
-/// (`n` counted from 1, four digits at least) of the run's folder; with an [`IntimeModelSelector`] the best model
-/// lies in `models/best.npz`.
+/// The model lies where [`NPModelPersistor`] keeps it, and in `models/global.npz` and `models/round-<n>.npz` (`n`
+/// counted from 1, four digits at least) of the run's folder; with an [`IntimeModelSelector`] the best model lies in
+/// `models/best.npz`.
+///
+/// [`NPModelPersistor`]: crate::NPModelPersistor
+/// [`IntimeModelSelector`]: crate::IntimeModelSelector
 ///
 /// # What differs
 /// - Results are folded in the order of the sites' names; see the [crate's](crate) page.
@@ -43,7 +43,7 @@ use crate::{MetricsArtifactWriter, NPModelPersistor, arrays, wrong};
 /// - An error of a site fails the round when all other sites are settled, and not at once.
 /// - Without a persistor the model is not written to [`FedAvgArgs::save_filename`], which nvflare would write in a
 ///   format of its own.
-/// - Sites are not told the names and weights of other sites (nvflare's meta `__metrics_aggregation_info`).
+/// - Sites are not told the names and weights of other sites (nvflare's meta `metrics_aggregation_info`).
 ///
 /// # Source
 /// nvflare 2.9.0, `nvflare.app_common.workflows.fedavg`, `base_fedavg` and `base_model_controller`.
@@ -53,9 +53,7 @@ pub struct FedAvg {
     model: Option<Map>,
     exclude: Option<Regex>,
     early: Option<EarlyStop>,
-    persistor: Option<Arc<NPModelPersistor>>,
-    selectors: Vec<Arc<IntimeModelSelector>>,
-    writers: Vec<Arc<MetricsArtifactWriter>>,
+    attendants: Attendants,
 }
 
 /// Arguments of [`FedAvg`].
@@ -126,26 +124,18 @@ impl Default for FedAvgArgs {
     }
 }
 
-impl FedAvgArgs {
-    pub(crate) fn aggregation_weight(&self, site: &str) -> f64 {
-        self.aggregation_weights.as_ref().and_then(|weights| weights.get(site)).copied().unwrap_or(1.0)
-    }
-}
-
 impl Component for FedAvg {
     const KIND: Kind = Kind::Workflow;
     const NAME: &'static str = "nvflare.app_common.workflows.fedavg.FedAvg";
     type Args = FedAvgArgs;
 
     fn build(args: FedAvgArgs, cx: &BuildCx<'_>) -> Result<Built, BuildError> {
-        let persistor = cx.service::<NPModelPersistor>(&args.persistor_id);
-        if persistor.is_none() && !args.persistor_id.is_empty() {
-            tracing::warn!(id = args.persistor_id, "no component of this id keeps models");
-        }
         let mut workflow = FedAvg::new(args)?;
-        workflow.persistor = persistor;
-        workflow.selectors = cx.services::<IntimeModelSelector>().map(|(_, selector)| selector).collect();
-        workflow.writers = cx.services::<MetricsArtifactWriter>().map(|(_, writer)| writer).collect();
+        let id = &workflow.args.persistor_id;
+        workflow.attendants = Attendants::find(cx, id);
+        if workflow.attendants.persistor.is_none() && !id.is_empty() {
+            tracing::warn!(id, "no component of this id keeps models");
+        }
         Ok(Built::Workflow(Box::new(workflow)))
     }
 }
@@ -171,14 +161,7 @@ impl FedAvg {
                 "aggregators of other kinds than the weighted mean do not exist here",
             ));
         }
-        for (site, weight) in args.aggregation_weights.iter().flatten() {
-            if !(weight.is_finite() && *weight >= 0.0) {
-                return Err(wrong(
-                    &format!("aggregation_weights.{site}"),
-                    "expected a finite number, 0 or more",
-                ));
-            }
-        }
+        args.aggregation_weights.as_ref().map_or(Ok(()), check_weights)?;
         if args.fedprox_mu.is_some_and(|mu| !(mu.is_finite() && mu >= 0.0)) {
             return Err(wrong("fedprox_mu", "expected a finite number, 0 or more"));
         }
@@ -191,9 +174,7 @@ impl FedAvg {
             early: condition.map(|condition| EarlyStop::new(condition, args.patience.unwrap_or(0))),
             exclude,
             args,
-            persistor: None,
-            selectors: Vec::new(),
-            writers: Vec::new(),
+            attendants: Attendants::default(),
         })
     }
 
@@ -205,9 +186,7 @@ impl FedAvg {
         if self.args.num_clients.is_some_and(|wanted| wanted > sites) {
             tracing::warn!(sites, wanted = self.args.num_clients, "fewer sites than `num_clients` take part");
         }
-        let folder = board.run_dir().join("models");
-        fs::create_dir_all(&folder).map_err(|source| WorkflowError::File { path: folder.clone(), source })?;
-
+        let key_metric = self.early.as_ref().and_then(EarlyStop::key_metric);
         let mut global = Global { model: self.initial_model(board.run_dir())?, meta: Map::new() };
         let end = self.args.start_round + self.args.num_rounds;
         for round in self.args.start_round..end {
@@ -215,52 +194,29 @@ impl FedAvg {
                 return Err(WorkflowError::Aborted);
             }
             board.report(Progress::RoundStarted { round, rounds: end });
-            let Folded { update, is_difference, metrics, sites, selections, records } =
-                self.round(board, round, &global).await?;
-            let best =
-                self.selectors.iter().zip(selections).filter(|(selector, new)| selector.judge(new)).count();
-            if best > 0 {
-                save(&folder.join("best.npz"), &global.model)?;
-            }
-            self.write_metrics(board.run_dir(), round, &records, metrics.as_ref());
-            global.model = if is_difference { sum(global.model, &update)? } else { update };
-            global.meta = meta(round, sites.len(), metrics.as_ref());
+            let (task, rules) = (self.task(board, round, &global), self.rules());
+            let (weighing, key_metric) = (Weighing::Effective, key_metric.as_ref());
+            let settled = self.attendants.round(board, task, rules, weighing, key_metric, global.model);
+            let Settled { model, metrics, sites, saved } = settled.await?;
+            global = Global { model, meta: meta(round, sites.len(), metrics.as_ref()) };
 
-            let path = folder.join(format!("round-{:04}.npz", round + 1));
-            save(&path, &global.model)?;
-            save(&folder.join("global.npz"), &global.model)?;
             let is_better = self.early.as_mut().is_none_or(|early| early.is_better(metrics.as_ref()));
-            if let Some(persistor) = self.persistor.as_ref().filter(|_| is_better) {
+            if let Some(persistor) = self.attendants.persistor.as_ref().filter(|_| is_better) {
                 persistor.save(board.run_dir(), &global.model)?;
             }
-            board.report(Progress::RoundFinished { round, rounds: end, sites, model: path });
+            board.report(Progress::RoundFinished { round, rounds: end, sites, model: saved });
             if let Some(reason) = self.early.as_ref().and_then(|early| early.reason(metrics.as_ref())) {
                 tracing::info!(job = board.job_id(), round, reason, "stopping early");
                 break;
             }
         }
-        board.report(Progress::ModelSaved { path: folder.join("global.npz") });
-        for writer in &self.writers {
-            let choice = self.selectors.iter().find_map(|selector| selector.choice());
-            if let Err(error) = writer.write_summary(board.run_dir(), board.job_id(), choice) {
-                tracing::warn!(job = board.job_id(), %error, "summary of metrics not written");
-            }
-        }
+        board.report(Progress::ModelSaved { path: models(board.run_dir())?.join("global.npz") });
+        self.attendants.finish(board);
         Ok(())
     }
 
-    /// Metrics that cannot be written are no reason to end a job.
-    fn write_metrics(&self, run_dir: &Path, round: u64, records: &[RoundMetrics], means: Option<&Metrics>) {
-        let key_metric = self.early.as_ref().and_then(EarlyStop::key_metric);
-        for (writer, records) in self.writers.iter().zip(records) {
-            if let Err(error) = writer.write_round(run_dir, round, records, means, key_metric.as_ref()) {
-                tracing::warn!(round, %error, "metrics not written");
-            }
-        }
-    }
-
     fn initial_model(&self, run_dir: &Path) -> Result<Map, WorkflowError> {
-        match (&self.model, &self.persistor) {
+        match (&self.model, &self.attendants.persistor) {
             (Some(model), _) => Ok(model.clone()),
             (None, Some(persistor)) => persistor.load(run_dir),
             (None, None) => {
@@ -270,16 +226,8 @@ impl FedAvg {
         }
     }
 
-    async fn round(
-        &self,
-        board: &dyn TaskBoard,
-        round: u64,
-        global: &Global,
-    ) -> Result<Folded, WorkflowError> {
-        let selections = self.selectors.iter().map(|selector| selector.selection(round)).collect();
-        let records = self.writers.iter().map(|writer| writer.round()).collect();
-        let mut results = Round::new(&self.args, self.exclude.as_ref(), selections, records);
-        let task = OutgoingTask {
+    fn task(&self, board: &dyn TaskBoard, round: u64, global: &Global) -> OutgoingTask {
+        OutgoingTask {
             name: self.args.task_name.clone(),
             data: self.task_data(round, global),
             sites: self.sample(board),
@@ -287,12 +235,16 @@ impl FedAvg {
             min_results: 1,
             grace: Duration::MAX,
             round: Some(round),
-        };
-        let failed = |reason: &str| WorkflowError::Failed(format!("round {round}: {reason}"));
-        match board.broadcast(task, &mut results).await {
-            Ok(_) => results.finish().map_err(|reason| failed(&reason)),
-            Err(WorkflowError::Aborted) => Err(WorkflowError::Aborted),
-            Err(error) => Err(results.failure().map_or(error, failed)),
+        }
+    }
+
+    fn rules(&self) -> Rules<'_> {
+        let is_ignored = self.args.ignore_result_error == Some(true);
+        Rules {
+            weights: self.args.aggregation_weights.as_ref(),
+            exclude: self.exclude.as_ref(),
+            expected: None,
+            bearable: if is_ignored { usize::MAX } else { 0 },
         }
     }
 
@@ -361,32 +313,4 @@ fn model(arrays: &BTreeMap<String, Json>) -> Result<Map, BuildError> {
         model.insert(name.as_str(), array);
     }
     Ok(model)
-}
-
-/// Adds differences to the arrays of the same names; the others stay.
-fn sum(mut model: Map, differences: &Map) -> Result<Map, WorkflowError> {
-    for (name, difference) in differences.iter_str() {
-        let failed =
-            |what: &str| WorkflowError::Failed(format!("the difference of `{}` {what}", name.escape_debug()));
-        let (Some(array), Some(difference)) =
-            (model.get(name).and_then(Value::as_array), difference.as_array())
-        else {
-            return Err(failed("belongs to no array of the model"));
-        };
-        let sum = arrays::plus(array, difference).ok_or_else(|| {
-            failed("has another shape than the array, or leads out of the range of its dtype")
-        })?;
-        model.insert(name, sum);
-    }
-    Ok(model)
-}
-
-fn save(path: &Path, model: &Map) -> Result<(), WorkflowError> {
-    save_npz(path, model).map_err(|error| {
-        if let SaveError::File { path, source } = error {
-            WorkflowError::File { path, source }
-        } else {
-            WorkflowError::Failed(error.to_string())
-        }
-    })
 }

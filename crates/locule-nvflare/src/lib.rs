@@ -1,12 +1,15 @@
 //! Jobs as nvflare's recipes and examples write them: components under nvflare's names, made of Locule's own.
 //!
 //! [`register`] makes them known to a registry, so that a server or site of Locule runs such a job without a
-//! change to it. It runs no Python: what cannot be had without ([`ClientAPIExecutor`] at a site) is refused with
-//! that reason, and what is not here at all stays the unknown component that it is.
+//! change to it. It runs no Python: what cannot be had without ([`ClientAPIExecutor`]) is refused at a site with that
+//! reason, and what is not here at all stays the unknown component that it is.
 //!
 //! | name, below `nvflare.app_common.` | here |
 //! |---|---|
 //! | `workflows.fedavg.FedAvg` | [`FedAvg`] |
+//! | `workflows.scatter_and_gather.ScatterAndGather` | [`ScatterAndGather`] |
+//! | `aggregators.intime_accumulate_model_aggregator.InTimeAccumulateWeightedAggregator` | [`InTimeAccumulateWeightedAggregator`] |
+//! | `shareablegenerators.full_model_shareable_generator.FullModelShareableGenerator` | [`FullModelShareableGenerator`] |
 //! | `np.np_model_persistor.NPModelPersistor` | [`NPModelPersistor`] |
 //! | `widgets.intime_model_selector.IntimeModelSelector` | [`IntimeModelSelector`] |
 //! | `widgets.metrics_artifact_writer.MetricsArtifactWriter` | [`MetricsArtifactWriter`] |
@@ -14,7 +17,7 @@
 //! | `widgets.convert_to_fed_event.ConvertToFedEvent` | [`ConvertToFedEvent`], which has nothing to do |
 //! | `np.np_trainer.NPTrainer` | [`NPTrainer`] |
 //! | `np.np_validator.NPValidator` | [`NPValidator`] |
-//! | `executors.client_api_executor.ClientAPIExecutor` | [`ClientAPIExecutor`], a refusal |
+//! | `executors.client_api_executor.ClientAPIExecutor` | [`ClientAPIExecutor`], which only stock sites run |
 //!
 //! # Where the bits may differ
 //! A mean is computed as nvflare computes it, operation by operation (see
@@ -68,7 +71,9 @@ mod np_model_persistor;
 mod np_trainer;
 mod np_validator;
 mod round;
+mod rounds;
 mod run_file;
+mod scatter_and_gather;
 mod script;
 mod selector;
 mod stop;
@@ -80,6 +85,9 @@ pub use metrics_writer::{MetricsArtifactWriter, MetricsArtifactWriterArgs, Metri
 pub use np_model_persistor::{NPModelPersistor, NPModelPersistorArgs};
 pub use np_trainer::{NPTrainer, NPTrainerArgs};
 pub use np_validator::{NPValidator, NPValidatorArgs};
+pub use scatter_and_gather::{FullModelShareableGenerator, FullModelShareableGeneratorArgs};
+pub use scatter_and_gather::{InTimeAccumulateWeightedAggregator, InTimeAccumulateWeightedAggregatorArgs};
+pub use scatter_and_gather::{ScatterAndGather, ScatterAndGatherArgs};
 pub use script::ClientAPIExecutor;
 pub use selector::{IntimeModelSelector, IntimeModelSelectorArgs};
 
@@ -87,6 +95,9 @@ pub use selector::{IntimeModelSelector, IntimeModelSelectorArgs};
 pub fn register(registry: &mut locule_component::Registry) {
     registry
         .register::<FedAvg>()
+        .register::<ScatterAndGather>()
+        .register::<InTimeAccumulateWeightedAggregator>()
+        .register::<FullModelShareableGenerator>()
         .register::<NPModelPersistor>()
         .register::<IntimeModelSelector>()
         .register::<MetricsArtifactWriter>()
@@ -106,4 +117,16 @@ const NUMPY_KEY: &str = "numpy_key";
 /// An argument that parses and makes no sense.
 fn wrong(argument: &str, reason: impl Into<String>) -> locule_component::BuildError {
     locule_component::BuildError::Argument { argument: argument.to_owned(), reason: reason.into() }
+}
+
+/// The factors of sites must be finite and not negative.
+fn check_weights(
+    weights: &std::collections::BTreeMap<String, f64>,
+) -> Result<(), locule_component::BuildError> {
+    match weights.iter().find(|(_, weight)| !(weight.is_finite() && **weight >= 0.0)) {
+        Some((site, _)) => {
+            Err(wrong(&format!("aggregation_weights.{site}"), "expected a finite number, 0 or more"))
+        }
+        None => Ok(()),
+    }
 }

@@ -33,6 +33,7 @@ pub struct MetricsArtifactWriter {
 #[derive(Debug)]
 struct Last {
     round: u64,
+    weighing: Weighing,
     means: Vec<Json>,
     key_metric: Option<Json>,
 }
@@ -124,9 +125,9 @@ impl MetricsArtifactWriter {
     }
 
     /// A round begins.
-    pub(crate) fn round(&self) -> RoundMetrics {
+    pub(crate) fn round(&self, weighing: Weighing) -> RoundMetrics {
         let limits = self.args.limits.clone().unwrap_or_default();
-        RoundMetrics { limits, sites: Vec::new(), records: 0, skipped: Vec::new() }
+        RoundMetrics { limits, weighing, sites: Vec::new(), records: 0, skipped: Vec::new() }
     }
 
     /// Adds the line of a round, if it has metrics.
@@ -138,14 +139,17 @@ impl MetricsArtifactWriter {
         means: Option<&Metrics>,
         key_metric: Option<&Json>,
     ) -> io::Result<()> {
-        let RoundMetrics { limits, sites, skipped, .. } = metrics;
+        let RoundMetrics { limits, weighing, sites, skipped, .. } = metrics;
         let means: Vec<Json> =
             means.iter().flat_map(|means| &means.0).map(|(name, x)| metric(limits, name, *x)).collect();
         if means.is_empty() && sites.is_empty() && skipped.is_empty() {
             return Ok(());
         }
         let mut record = json!({ "round": round, "aggregated_metrics": means, "sites": sites,
-            "skipped_metrics": skipped, "aggregation": aggregation() });
+            "skipped_metrics": skipped });
+        if *weighing == Weighing::Effective {
+            record["aggregation"] = aggregation();
+        }
         if let Some(key_metric) = key_metric {
             record["key_metric"] = key_metric.clone();
         }
@@ -155,7 +159,7 @@ impl MetricsArtifactWriter {
             line = json!({ "round": round, "aggregated_metrics": means, "sites": [], "skipped_metrics": skipped }).to_string();
         }
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        *last = Some(Last { round, means, key_metric: key_metric.cloned() });
+        *last = Some(Last { round, weighing: *weighing, means, key_metric: key_metric.cloned() });
         if line.len() > limits.max_round_record_bytes {
             return Ok(());
         }
@@ -182,8 +186,10 @@ impl MetricsArtifactWriter {
                 "Nonlinear metrics are not recomputed from pooled predictions.",
             ],
             "job_name": job_name(run_dir).unwrap_or_else(|| job_id.to_owned()),
-            "metric_source": "client_reported_flmodel_metrics",
         });
+        if last.weighing == Weighing::Effective {
+            summary["metric_source"] = "client_reported_flmodel_metrics".into();
+        }
         match best {
             Some(Json::Object(best)) => best.into_iter().for_each(|(key, value)| summary[key] = value),
             Some(_) | None => {
@@ -192,7 +198,9 @@ impl MetricsArtifactWriter {
                 }
             }
         }
-        summary["aggregation"] = aggregation();
+        if last.weighing == Weighing::Effective {
+            summary["aggregation"] = aggregation();
+        }
         let text = serde_json::to_string_pretty(&summary)?;
         let limits = self.args.limits.clone().unwrap_or_default();
         if text.len() > limits.max_summary_bytes {
@@ -211,18 +219,35 @@ fn job_name(run_dir: &Path) -> Option<String> {
 fn aggregation() -> Json {
     json!({
         "method": "weighted_average",
-        "weight_key": WEIGHT_KEY,
+        "weight_key": Weighing::Effective.key(),
         "metric_policy": "finite_numeric_metrics_only_per_key_denominator",
         "weight_formula": "aggregation_weight * NUM_STEPS_CURRENT_ROUND",
     })
 }
 
-const WEIGHT_KEY: &str = "effective_fedavg_metric_weight";
+/// What the records say of the weights of sites.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Weighing {
+    /// They are those of the means.
+    Effective,
+    /// They are what the sites said of themselves, if they did.
+    AsReported,
+}
+
+impl Weighing {
+    fn key(self) -> &'static str {
+        match self {
+            Weighing::Effective => "effective_fedavg_metric_weight",
+            Weighing::AsReported => "NUM_STEPS_CURRENT_ROUND",
+        }
+    }
+}
 
 /// What sites report in one round.
 #[derive(Debug)]
 pub(crate) struct RoundMetrics {
     limits: MetricsLimits,
+    weighing: Weighing,
     sites: Vec<Json>,
     records: usize,
     skipped: Vec<Json>,
@@ -259,9 +284,15 @@ impl RoundMetrics {
         }
         self.records += metrics.len();
         let mut record = json!({ "name": cut(&self.limits, site), "metrics": metrics });
-        if weight > 0.0 {
-            record["weight"] = weight.into();
-            record["weight_key"] = WEIGHT_KEY.into();
+        let weight = match self.weighing {
+            Weighing::Effective => Some(Json::from(weight)),
+            Weighing::AsReported => {
+                dxo.meta.get("NUM_STEPS_CURRENT_ROUND").and_then(|steps| self.value(steps).ok())
+            }
+        };
+        if let Some(weight) = weight.filter(|weight| weight.as_f64().is_some_and(|weight| weight > 0.0)) {
+            record["weight"] = weight;
+            record["weight_key"] = self.weighing.key().into();
         }
         self.sites.push(record);
     }
@@ -319,7 +350,8 @@ mod tests {
 
     #[test]
     fn what_is_no_metric_is_named_with_its_reason() {
-        let mut round = writer(json!({ "max_metric_name_length": 4, "max_string_value_length": 3 })).round();
+        let mut round = writer(json!({ "max_metric_name_length": 4, "max_string_value_length": 3 }))
+            .round(Weighing::Effective);
         let metrics = Map::from_iter([
             ("loss\nes", Value::from(0.5)),
             ("nan", f64::NAN.into()),
@@ -330,7 +362,9 @@ mod tests {
         let metrics = json!([{ "name": "loss", "value": 0.5 }]);
         assert_eq!(
             round.sites,
-            [json!({ "name": "a", "metrics": metrics, "weight": 2.0, "weight_key": WEIGHT_KEY })]
+            [
+                json!({ "name": "a", "metrics": metrics, "weight": 2.0, "weight_key": Weighing::Effective.key() })
+            ]
         );
         let reasons: Vec<&str> = round.skipped.iter().map(|one| one["reason"].as_str().unwrap()).collect();
         assert_eq!(reasons, ["non_finite_number", "string_too_long", "unsupported_type"]);
@@ -342,7 +376,7 @@ mod tests {
         let limits = json!({ "max_sites_per_round": 2, "max_site_metric_records_per_round": 3,
             "max_metrics_per_site_per_round": 2, "max_skipped_metrics_per_round": 3, "max_round_record_bytes": 120 });
         let writer = writer(limits);
-        let mut round = writer.round();
+        let mut round = writer.round(Weighing::Effective);
         let three = || dxo(Map::from_iter([("a", 1_i64), ("b", 2), ("c", 3)]));
         for site in ["s1", "s2", "s3", "s4"] {
             round.take(site, 1.0, &three());
@@ -360,7 +394,7 @@ mod tests {
     fn without_metrics_nothing_is_written() {
         let run = tempfile::tempdir().unwrap();
         let writer = writer(Json::Null);
-        let mut round = writer.round();
+        let mut round = writer.round(Weighing::Effective);
         round.take("a", 1.0, &Dxo::new(DataKind::Weights, Map::new()));
         writer.write_round(run.path(), 0, &round, None, None).unwrap();
         writer.write_summary(run.path(), "job-7", None).unwrap();

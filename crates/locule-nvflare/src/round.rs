@@ -1,22 +1,22 @@
 //! One round of federated averaging: results folded as they come.
 
+use std::collections::BTreeMap;
+
 use locule_component::ResultSink;
 use locule_fobs::{DataKind, Dxo, Map, Shareable, Value, header};
 use locule_workflow::WeightedMean;
 use regex::Regex;
 
-use crate::FedAvgArgs;
 use crate::metrics::{MetricMeans, Metrics, number};
 use crate::metrics_writer::RoundMetrics;
 use crate::selector::Selection;
 
 /// Takes the results of a round.
 ///
-/// A result that is not usable is passed over with a warning, as nvflare does; a site that answers with an error
-/// fails the round, unless such errors are to be ignored.
+/// A result that is not usable is passed over with a warning, as nvflare does; more sites that answer with an error
+/// than the rules bear fail the round.
 pub(crate) struct Round<'a> {
-    args: &'a FedAvgArgs,
-    exclude: Option<&'a Regex>,
+    rules: Rules<'a>,
     mean: WeightedMean,
     means: MetricMeans,
     /// Whether the sites return weights or differences; the first usable result decides.
@@ -25,7 +25,21 @@ pub(crate) struct Round<'a> {
     selections: Vec<Selection>,
     records: Vec<RoundMetrics>,
     refused: Vec<String>,
+    errors: usize,
     failed: Option<String>,
+}
+
+/// How results count.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Rules<'a> {
+    /// A factor for the weight of a site's results; 1 for sites that are not named.
+    pub(crate) weights: Option<&'a BTreeMap<String, f64>>,
+    /// Names of arrays to leave out.
+    pub(crate) exclude: Option<&'a Regex>,
+    /// The kind that results must be of; otherwise the first decides.
+    pub(crate) expected: Option<DataKind>,
+    /// How many sites may answer with an error.
+    pub(crate) bearable: usize,
 }
 
 /// What a round came to.
@@ -43,15 +57,9 @@ pub(crate) struct Folded {
 }
 
 impl<'a> Round<'a> {
-    pub(crate) fn new(
-        args: &'a FedAvgArgs,
-        exclude: Option<&'a Regex>,
-        selections: Vec<Selection>,
-        records: Vec<RoundMetrics>,
-    ) -> Round<'a> {
+    pub(crate) fn new(rules: Rules<'a>, selections: Vec<Selection>, records: Vec<RoundMetrics>) -> Round<'a> {
         Round {
-            args,
-            exclude,
+            rules,
             mean: WeightedMean::by_name(),
             means: MetricMeans::default(),
             kind: None,
@@ -59,6 +67,7 @@ impl<'a> Round<'a> {
             selections,
             records,
             refused: Vec::new(),
+            errors: 0,
             failed: None,
         }
     }
@@ -66,14 +75,10 @@ impl<'a> Round<'a> {
     /// # Errors
     /// The text says which site failed the round, or why nothing can be made of the results.
     pub(crate) fn finish(self) -> Result<Folded, String> {
-        if let Some(reason) = self.failed {
+        if let Some(reason) = self.failure() {
             return Err(reason);
         }
-        let Some(kind) = self.kind else {
-            let reasons =
-                if self.refused.is_empty() { "no results".to_owned() } else { self.refused.join("; ") };
-            return Err(format!("no result is usable ({reasons})"));
-        };
+        let Some(kind) = self.kind else { return Err("there are no results".to_owned()) };
         Ok(Folded {
             update: self.mean.finish().map_err(|error| error.to_string())?,
             is_difference: kind == DataKind::WeightDiff,
@@ -84,9 +89,10 @@ impl<'a> Round<'a> {
         })
     }
 
-    /// Why the round failed, as far as it is known before [`Round::finish`].
-    pub(crate) fn failure(&self) -> Option<&str> {
-        self.failed.as_deref()
+    /// Which site failed the round, or why no result of it is usable.
+    pub(crate) fn failure(&self) -> Option<String> {
+        let unusable = || format!("no result is usable ({})", self.refused.join("; "));
+        self.failed.clone().or_else(|| (self.kind.is_none() && !self.refused.is_empty()).then(unusable))
     }
 
     fn take(&mut self, site: &str, result: &Shareable) -> Result<(), String> {
@@ -101,14 +107,18 @@ impl<'a> Round<'a> {
         if !matches!(dxo.kind, DataKind::Weights | DataKind::WeightDiff) {
             return Err(format!("expected weights, found a DXO of kind {}", dxo.kind));
         }
+        if let Some(kind) = self.rules.expected.filter(|kind| *kind != dxo.kind) {
+            return Err(format!("it is of kind {}, and the aggregator expects {kind}", dxo.kind));
+        }
         if let Some(kind) = self.kind.filter(|kind| *kind != dxo.kind) {
             return Err(format!(
                 "it is of kind {}, but an earlier site of the round returned {kind}",
                 dxo.kind
             ));
         }
-        let weight = self.args.aggregation_weight(site) * steps(&dxo);
-        let data = match self.exclude {
+        let factor = self.rules.weights.and_then(|weights| weights.get(site)).copied().unwrap_or(1.0);
+        let weight = factor * steps(&dxo);
+        let data = match self.rules.exclude {
             Some(exclude) => {
                 let included = dxo.data.iter_str().filter(|(name, _)| !exclude.is_match(name));
                 &included.map(|(name, value)| (name, value.clone())).collect()
@@ -133,13 +143,14 @@ impl ResultSink for Round<'_> {
         } else {
             let error = result.headers.str(header::ERROR).unwrap_or_default();
             let reason = format!("the site answered {}: {}", shown(code), shown(error));
-            if self.args.ignore_result_error != Some(true) && self.failed.is_none() {
+            self.errors += 1;
+            if self.errors > self.rules.bearable && self.failed.is_none() {
                 self.failed = Some(format!("{site}: {reason}"));
             }
             Err(reason)
         };
         if let Err(reason) = &taken {
-            tracing::warn!(site, task = self.args.task_name, error = reason, "result not usable");
+            tracing::warn!(site, error = reason, "result not usable");
             self.refused.push(format!("{site}: {reason}"));
         }
         taken
@@ -177,8 +188,8 @@ mod tests {
         Shareable::with_dxo(dxo)
     }
 
-    fn args(json: serde_json::Value) -> FedAvgArgs {
-        serde_json::from_value(json).unwrap()
+    fn round(rules: Rules<'_>) -> Round<'_> {
+        Round::new(rules, Vec::new(), Vec::new())
     }
 
     #[test]
@@ -198,8 +209,8 @@ mod tests {
 
     #[test]
     fn configured_weights_multiply_the_steps() {
-        let args = args(serde_json::json!({"aggregation_weights": {"a": 3.0, "c": 0.0}}));
-        let mut round = Round::new(&args, None, Vec::new(), Vec::new());
+        let weights = BTreeMap::from([("a".to_owned(), 3.0), ("c".to_owned(), 0.0)]);
+        let mut round = round(Rules { weights: Some(&weights), ..Rules::default() });
         round.accept("a", &result(DataKind::Weights, 1.0, 1_i64)).unwrap();
         round.accept("b", &result(DataKind::Weights, 5.0, 1_i64)).unwrap();
         round.accept("c", &result(DataKind::Weights, 99.0, 1_i64)).unwrap();
@@ -208,34 +219,33 @@ mod tests {
 
     #[test]
     fn an_unusable_result_is_passed_over_and_an_error_fails_the_round() {
-        let strict = args(serde_json::json!({}));
-        let mut round = Round::new(&strict, None, Vec::new(), Vec::new());
-        round.accept("a", &result(DataKind::WeightDiff, 1.0, 1_i64)).unwrap();
-        round.accept("b", &result(DataKind::Weights, 1.0, 1_i64)).unwrap_err();
-        round.accept("c", &Shareable::new()).unwrap_err();
-        let folded = round.finish().unwrap();
+        let strict = Rules::default();
+        let mut results = round(strict);
+        results.accept("a", &result(DataKind::WeightDiff, 1.0, 1_i64)).unwrap();
+        results.accept("b", &result(DataKind::Weights, 1.0, 1_i64)).unwrap_err();
+        results.accept("c", &Shareable::new()).unwrap_err();
+        let folded = results.finish().unwrap();
         assert!(folded.is_difference);
         assert_eq!(folded.sites.len(), 1);
 
         let failure = Shareable::with_return_code("EXECUTION_EXCEPTION");
-        let mut round = Round::new(&strict, None, Vec::new(), Vec::new());
-        round.accept("a", &result(DataKind::Weights, 1.0, 1_i64)).unwrap();
-        round.accept("b", &failure).unwrap_err();
-        assert_eq!(round.finish().err().unwrap(), "b: the site answered EXECUTION_EXCEPTION: ");
+        let mut results = round(strict);
+        results.accept("a", &result(DataKind::Weights, 1.0, 1_i64)).unwrap();
+        results.accept("b", &failure).unwrap_err();
+        assert_eq!(results.finish().err().unwrap(), "b: the site answered EXECUTION_EXCEPTION: ");
 
-        let tolerant = args(serde_json::json!({"ignore_result_error": true}));
-        let mut round = Round::new(&tolerant, None, Vec::new(), Vec::new());
-        round.accept("a", &failure).unwrap_err();
-        let reason = round.finish().err().unwrap();
+        let tolerant = Rules { bearable: 1, ..Rules::default() };
+        let mut results = round(tolerant);
+        results.accept("a", &failure).unwrap_err();
+        let reason = results.finish().err().unwrap();
         assert_eq!(reason, "no result is usable (a: the site answered EXECUTION_EXCEPTION: )");
     }
 
     #[test]
     fn excluded_names_are_not_averaged() {
-        let args = args(serde_json::json!({}));
         let exclude = Regex::new("^b").unwrap();
         let data = Map::from_iter([("b1", Array::from(&[1.0][..])), ("ab", Array::from(&[2.0][..]))]);
-        let mut round = Round::new(&args, Some(&exclude), Vec::new(), Vec::new());
+        let mut round = round(Rules { exclude: Some(&exclude), ..Rules::default() });
         round.accept("a", &Shareable::with_dxo(Dxo::new(DataKind::Weights, data))).unwrap();
         assert_eq!(round.finish().unwrap().update, Map::from_iter([("ab", Array::from(&[2.0][..]))]));
     }

@@ -1,26 +1,23 @@
 //! Executors that run Python scripts, which cannot be had here.
 
+use std::collections::BTreeMap;
+
 use locule_component::{BuildCx, BuildError, Built, Component, Kind};
-use serde::{Deserialize, Deserializer, de};
 
-/// Runs a Python training script at nvflare's sites. Here it is a refusal that says so, whatever its arguments.
+/// Runs a Python training script at nvflare's sites. It is known here, so that a server of Locule takes such jobs
+/// for stock sites; a site of Locule refuses to build it, with the reason.
 ///
-/// A server of Locule runs such jobs with stock sites: only the site's half of a job names this.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ClientAPIExecutor {}
-
-impl<'de> Deserialize<'de> for ClientAPIExecutor {
-    fn deserialize<D: Deserializer<'de>>(_: D) -> Result<ClientAPIExecutor, D::Error> {
-        Err(de::Error::custom("this site cannot run Python scripts yet"))
-    }
-}
+/// # Source
+/// nvflare 2.9.0, `nvflare.app_common.executors.client_api_executor`.
+#[derive(Debug)]
+pub struct ClientAPIExecutor;
 
 impl Component for ClientAPIExecutor {
     const KIND: Kind = Kind::Executor;
     const NAME: &'static str = "nvflare.app_common.executors.client_api_executor.ClientAPIExecutor";
-    type Args = ClientAPIExecutor;
+    type Args = BTreeMap<String, serde_json::Value>;
 
-    fn build(args: ClientAPIExecutor, _: &BuildCx<'_>) -> Result<Built, BuildError> {
-        match args {}
+    fn build(_: Self::Args, _: &BuildCx<'_>) -> Result<Built, BuildError> {
+        Err(BuildError::Unavailable("this site cannot run Python scripts yet".to_owned()))
     }
 }

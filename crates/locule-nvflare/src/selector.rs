@@ -8,8 +8,8 @@ use locule_fobs::{DataKind, Dxo};
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
 
+use crate::check_weights;
 use crate::metrics::number;
-use crate::wrong;
 
 /// Finds the best global model by a metric that the sites report with their results.
 ///
@@ -77,14 +77,7 @@ impl IntimeModelSelector {
     /// # Errors
     /// [`BuildError::Argument`] for a weight that makes no sense.
     pub fn new(args: IntimeModelSelectorArgs) -> Result<IntimeModelSelector, BuildError> {
-        for (site, weight) in args.aggregation_weights.iter().flatten() {
-            if !(weight.is_finite() && *weight >= 0.0) {
-                return Err(wrong(
-                    &format!("aggregation_weights.{site}"),
-                    "expected a finite number, 0 or more",
-                ));
-            }
-        }
+        args.aggregation_weights.as_ref().map_or(Ok(()), check_weights)?;
         if !args.negate_key_metric && looks_lower_is_better(&args.key_metric) {
             tracing::warn!(
                 key_metric = args.key_metric,

@@ -6,8 +6,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use locule_component::{
-    BuildCx, ConstructionCount, ExecuteError, Executor, Plan, Progress, Registry, Side, Task, TaskCx,
-    Workflow, WorkflowError,
+    Assembled, BuildCx, ConstructionCount, ExecuteError, Executor, Plan, Progress, Registry, Side, Task,
+    TaskCx, Workflow, WorkflowError,
 };
 use locule_config::Document;
 use locule_fobs::{Array, DataKind, Dxo, Map, Shareable, Value};
@@ -119,7 +119,7 @@ fn a_site_that_fails_ends_the_run_unless_errors_are_ignored() {
     let args = json!({ "num_rounds": 2, "persistor_id": "", "ignore_result_error": true });
     run(&mut fed_avg(args.clone()), &sites).0.unwrap();
     let none = run(&mut fed_avg(args), &[("b", &bad)]).0.unwrap_err().to_string();
-    assert!(none.contains("has 0 usable results") || none.contains("no result is usable"), "{none}");
+    assert_eq!(none, "round 0: no result is usable (b: the site answered EXECUTION_EXCEPTION: )");
 }
 
 #[test]
@@ -141,6 +141,63 @@ fn a_persistor_without_its_array_fails_with_the_reason() {
     let mut job = plan.approve(Vec::new()).unwrap().build(&registry, &cx).unwrap();
     let error = run(&mut *job.workflows[0].1, &[("a", &Trainer::default())]).0.unwrap_err();
     assert_eq!(error.to_string(), "the model has no array `numpy_key`, which its persistor saves");
+}
+
+/// A job of ScatterAndGather with these arguments, over those that name its parts.
+fn scatter(workflow: Json, aggregator: Json) -> Result<Assembled, String> {
+    const COMMON: &str = "nvflare.app_common.";
+    let mut args = json!({ "min_clients": 2, "num_rounds": 1, "wait_time_after_min_received": 0 });
+    args.as_object_mut().unwrap().extend(workflow.as_object().unwrap().clone());
+    let workflow = format!("{COMMON}workflows.scatter_and_gather.ScatterAndGather");
+    let folding = "aggregators.intime_accumulate_model_aggregator.InTimeAccumulateWeightedAggregator";
+    let making = "shareablegenerators.full_model_shareable_generator.FullModelShareableGenerator";
+    let text = json!({ "format_version": 2, "workflows": [{ "path": workflow, "args": args }],
+        "components": [{ "id": "aggregator", "path": format!("{COMMON}{folding}"), "args": aggregator },
+            { "id": "shareable_generator", "path": format!("{COMMON}{making}") }] });
+    let mut registry = Registry::new();
+    locule_nvflare::register(&mut registry);
+    let (here, count) = (Path::new("."), ConstructionCount::new());
+    let cx = BuildCx::new(Side::Server, "server", "job-7", here, here, &count);
+    let built = plan(&text.to_string())?.approve(Vec::new()).unwrap().build(&registry, &cx);
+    built.map_err(|error| std::error::Error::source(&error).unwrap().to_string())
+}
+
+#[test]
+fn scatter_and_gather_bears_errors_as_long_as_enough_sites_are_left() {
+    let weights = json!({ "expected_data_kind": "WEIGHTS" });
+    let good = Trainer::default();
+    let bad = Trainer { code: Some("EXECUTION_EXCEPTION"), ..Trainer::default() };
+    let three = [("a", &good), ("b", &bad), ("c", &good)];
+    let run_with = |args: Json, sites: &[(&str, &Trainer)]| {
+        run(&mut *scatter(args, weights.clone()).unwrap().workflows[0].1, sites).0
+    };
+    run_with(json!({}), &three).unwrap();
+    let error = run_with(json!({ "min_clients": 3 }), &three).unwrap_err().to_string();
+    assert_eq!(error, "round 0: b: the site answered EXECUTION_EXCEPTION: ");
+    run_with(json!({ "ignore_result_error": false }), &three).unwrap_err();
+    run_with(json!({ "min_clients": 1000, "ignore_result_error": true }), &three).unwrap();
+    let task = good.given.lock().unwrap()[0].clone();
+    assert_eq!((task.headers.int("current_round"), task.headers.int("num_rounds")), (Some(0), Some(1)));
+}
+
+#[test]
+fn scatter_and_gather_needs_its_parts_and_results_of_the_expected_kind() {
+    let differences = scatter(json!({}), json!({})).unwrap();
+    let error = run(&mut *{ differences }.workflows[0].1, &[("a", &Trainer::default())]).0.unwrap_err();
+    let reason = "a: it is of kind WEIGHTS, and the aggregator expects WEIGHT_DIFF";
+    assert_eq!(error.to_string(), format!("round 0: no result is usable ({reason})"));
+    for (workflow, aggregator, argument) in [
+        (json!({ "aggregator_id": "adder" }), json!({}), "aggregator_id"),
+        (json!({ "shareable_generator_id": "aggregator" }), json!({}), "shareable_generator_id"),
+        (json!({ "persistor_id": "keeper" }), json!({}), "persistor_id"),
+        (json!({ "min_clients": 0 }), json!({}), "min_clients"),
+        (json!({}), json!({ "expected_data_kind": "METRICS" }), "expected_data_kind"),
+        (json!({}), json!({ "weigh_by_local_iter": false }), "weigh_by_local_iter"),
+        (json!({}), json!({ "aggregation_weights": { "a": -1 } }), "aggregation_weights.a"),
+    ] {
+        let error = scatter(workflow, aggregator).unwrap_err();
+        assert!(error.starts_with(&format!("argument `{argument}`: ")), "{error}");
+    }
 }
 
 fn plan(text: &str) -> Result<Plan, String> {
