@@ -385,8 +385,8 @@ fn outcome_of(error: StreamError) -> Result<Reply, RequestError> {
             Ok(Reply::error(code.unwrap_or(ReturnCode::CommError), reason))
         }
         StreamError::TooBig { reason } => Ok(Reply::error(ReturnCode::MsgTooBig, reason)),
-        StreamError::Returned { by, reason } => {
-            Err(RequestError::Returned { by, code: ReturnCode::CommError, reason })
+        StreamError::Returned { by, code, reason } => {
+            Err(RequestError::Returned { by, code: code.unwrap_or(ReturnCode::CommError), reason })
         }
         StreamError::Unreachable => Err(RequestError::Unreachable),
         StreamError::LinkLost => Err(RequestError::LinkLost),

@@ -65,6 +65,8 @@ pub enum StreamError {
     Returned {
         /// That cell.
         by: Fqcn,
+        /// Its code, if it is one that says so.
+        code: Option<ReturnCode>,
         /// What it said; a peer controls it.
         reason: String,
     },

@@ -553,7 +553,7 @@ impl Streams {
         let code = message.return_code();
         let error = match headers.str(key::ERROR_KIND) {
             Some(fault::TOO_BIG) => StreamError::TooBig { reason },
-            _ if stream.target != *origin => StreamError::Returned { by: origin.clone(), reason },
+            _ if stream.target != *origin => StreamError::Returned { by: origin.clone(), code, reason },
             Some(_) | None => StreamError::Rejected { code, reason },
         };
         self.fail(id, error);

@@ -113,9 +113,9 @@ async fn a_registration_for_another_project_is_refused() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_relay_is_refused() {
+async fn a_relay_that_provisioning_does_not_know_is_refused() {
     let why = refused_when(|request| request.client_type = ClientType::Relay).await;
-    assert_eq!(why, "relays cannot register here");
+    assert_eq!(why, "provisioning does not know a participant of this kind by that name");
 }
 
 #[tokio::test(start_paused = true)]
