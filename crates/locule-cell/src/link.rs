@@ -65,9 +65,10 @@ pub(crate) struct LinkContext {
 }
 
 /// Bytes that one unit of credit stands for, and units per link: what a link may have under way to
-/// the driver, or held there because it cannot go on.
+/// the driver, or held there because it cannot go on. Two chunks of a stream; with four in the queue of
+/// the next link, a relay stays within 16 MiB (`tests/e2e/tests/memory.rs`).
 const CREDIT_UNIT: usize = 16 << 10;
-const CREDIT_UNITS: usize = 256;
+const CREDIT_UNITS: usize = 128;
 /// How long a link that has sent everything waits for the neighbour to close as well.
 const CLOSE_WAIT: Duration = Duration::from_secs(1);
 

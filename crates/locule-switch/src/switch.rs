@@ -56,7 +56,7 @@ impl SwitchConfig {
             max_pending: 65_536,
             max_links: 16_384,
             control_queue: 4 << 20,
-            bulk_queue: 16 << 20,
+            bulk_queue: 4 << 20,
             max_line: 1024,
             patience: Duration::from_secs(30),
         }
