@@ -5,7 +5,7 @@ use locule_message::{Fqcn, key};
 use locule_protocol::{ChallengeRequest, ClientType, Heartbeat, RegisterReply, RegisterRequest};
 use locule_server::ServerEvent;
 
-use crate::scene::{SECOND, Scene, signer};
+use crate::scene::{Kit, SECOND, Scene, signer};
 use crate::site::{Site, ask, challenge, refused, registration};
 
 const REGISTER: &str = RegisterRequest::TOPIC;
@@ -110,6 +110,24 @@ async fn refused_when(change: impl FnOnce(&mut RegisterRequest)) -> String {
 async fn a_registration_for_another_project_is_refused() {
     let why = refused_when(|request| request.project_name = "ward-8".into()).await;
     assert_eq!(why, "Requested task does not match the current server task");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_relay_that_provisioning_knows_gets_a_token_and_is_no_site() {
+    let mut scene = Scene::with(Kit::new(), |settings| _ = settings.relays.insert("site-1".into())).await;
+    let cell = scene.linked("site-1", "site-1").await;
+    let own = signer("site-1");
+    let open = challenge(&cell, &*own).await.register(&*own).unwrap();
+    let parts = registration("site-1", &open).to_parts().unwrap();
+    let why = refused(&cell, "task", REGISTER, parts).await;
+    assert_eq!(why, "provisioning does not know a participant of this kind by that name", "as a site");
+
+    let open = challenge(&cell, &*own).await.register(&*own).unwrap();
+    let mut request = registration("site-1", &open);
+    request.client_type = ClientType::Relay;
+    let reply = ask(&cell, "task", REGISTER, request.to_parts().unwrap()).await.unwrap().into_ok().unwrap();
+    assert!(reply.headers.str(key::TOKEN).is_some());
+    assert!(scene.events.try_recv().is_err(), "no site has joined");
 }
 
 #[tokio::test(start_paused = true)]
