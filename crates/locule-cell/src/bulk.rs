@@ -100,6 +100,19 @@ fn header(value: &Value) -> Option<HeaderValue<'static>> {
             let entries = map.iter().map(|(key, value)| Some((header(key)?, header(value)?)));
             HeaderValue::Map(entries.collect::<Option<_>>()?)
         }
-        _ => return None,
+        Value::Tuple(_)
+        | Value::Set(_)
+        | Value::OrderedDict(_)
+        | Value::Datetime(_)
+        | Value::Enum { .. }
+        | Value::Array(_)
+        | Value::OpaqueArray(_)
+        | Value::ArrayRef(_)
+        | Value::Scalar(_)
+        | Value::Shareable(_)
+        | Value::Dxo(_)
+        | Value::Context(_)
+        | Value::Datum(_)
+        | Value::Object(_) => return None,
     })
 }

@@ -63,7 +63,7 @@ impl Ranges {
             .checked_sub(1)
             .and_then(|last| self.0.get(last))
             .map_or(range.end, |held| held.end.max(range.end));
-        self.0.splice(first..after, [start..end]);
+        self.0.splice(first..after, std::iter::once(start..end));
     }
 
     /// Bytes from the beginning without a gap.

@@ -68,7 +68,12 @@ fn what_a_real_cell_sends_arrives_and_is_acknowledged_as_its_peer_did() {
                     assert_eq!(arrival.blob.payload.bytes.len() as u64, announced);
                 }
                 Output::Send(notice) => acks.push(arrive(notice)),
-                other => panic!("{other:?}"),
+                other @ (Output::Broken { .. }
+                | Output::Moved { .. }
+                | Output::Sent(_)
+                | Output::Failed(..)) => {
+                    panic!("{other:?}")
+                }
             }
         }
     }
@@ -91,8 +96,8 @@ fn what_a_real_cell_sends_arrives_and_is_acknowledged_as_its_peer_did() {
 fn a_chunk_says_what_a_real_one_says() {
     let now = Instant::now();
     let (_, real) = sequence(0).into_iter().next().unwrap();
-    let mut config = StreamConfig::default();
-    config.ack_interval = real.headers.u64("sm__ai").unwrap();
+    let ack_interval = real.headers.u64("sm__ai").unwrap();
+    let config = StreamConfig { ack_interval, ..StreamConfig::default() };
     let mut site = Streams::new(config, real.headers.u64("sm__id").unwrap());
     let blob = Blob {
         channel: "aux_communication".into(),

@@ -201,7 +201,11 @@ fn a_lost_link_repeats_what_is_reliable_and_fails_the_rest() {
     let failed: Vec<_> = std::iter::from_fn(|| streams.poll_output())
         .filter_map(|output| match output {
             Output::Failed(id, error) => Some((id, error)),
-            _ => None,
+            Output::Send(_)
+            | Output::Arrived(_)
+            | Output::Broken { .. }
+            | Output::Moved { .. }
+            | Output::Sent(_) => None,
         })
         .collect();
     assert_eq!(failed, [(other, StreamError::LinkLost)]);

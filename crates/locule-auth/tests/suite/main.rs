@@ -10,6 +10,7 @@ mod ledger;
 mod link;
 #[cfg(test)]
 mod relay;
+#[cfg(test)]
 mod scene;
 #[cfg(test)]
 mod stamp;

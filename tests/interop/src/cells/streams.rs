@@ -94,7 +94,7 @@ async fn arrays_for_us(bench: &mut Bench) -> anyhow::Result<()> {
     let request = Request::new(bench.setting.channel, "arrays", Payload::none());
     let reply = bench.we_send(request.header("arrays", described().to_string().as_str())).await?.into_ok()?;
     let cell = bench.our(bench.name(Side::Locule))?;
-    let fetched = ours::again(&cell, &Fqcn::parse(bench.name(Side::Python))?, reply.payload).await;
+    let fetched = ours::again(cell, &Fqcn::parse(bench.name(Side::Python))?, reply.payload).await;
     ensure!(fetched.map_err(anyhow::Error::msg)? == inline()?, "other arrays arrived");
     Ok(())
 }
