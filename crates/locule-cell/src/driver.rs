@@ -194,6 +194,7 @@ impl Driver {
                 self.links.remove(&link);
                 self.switch.link_down(now(), link);
                 self.exchange.streams.link_lost(link.0);
+                self.exchange.streams.resume();
             }
         }
     }

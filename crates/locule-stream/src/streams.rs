@@ -70,7 +70,7 @@ pub enum Output {
         /// Why it ends.
         error: StreamError,
     },
-    /// Something moved: a blob of this request was acknowledged in part, or arrived in part.
+    /// Something moved: a chunk of this request left, was acknowledged, or one of its reply arrived.
     Moved {
         /// The request.
         request_id: String,
@@ -231,6 +231,9 @@ impl Streams {
                 }
             }
             let chunk = stream.poll_chunk(now);
+            if let Some(request_id) = stream.request_id.clone().filter(|_| !stream.reliable) {
+                self.outputs.push_back(Output::Moved { request_id });
+            }
             self.stand_in_line(id);
             self.settle_if_done(id);
             if let Some(chunk) = chunk {

@@ -247,7 +247,9 @@ fn a_blob_that_is_too_big_is_refused_before_it_is_held() {
             sender.handle(now, &target, message(notice));
         }
     }
-    let failed: Vec<_> = std::iter::from_fn(|| sender.poll_output()).collect();
+    let failed: Vec<_> = std::iter::from_fn(|| sender.poll_output())
+        .filter(|output| !matches!(output, Output::Moved { .. }))
+        .collect();
     assert!(
         matches!(&failed[..], [Output::Failed(failed, StreamError::TooBig { .. })] if *failed == id),
         "{failed:?}"
@@ -284,4 +286,15 @@ fn a_stream_that_its_sender_gives_up_is_let_go() {
     assert!(
         std::iter::from_fn(|| receiver.poll_output()).any(|output| matches!(output, Output::Broken { .. }))
     );
+}
+
+#[test]
+fn each_chunk_of_a_request_that_leaves_is_progress() {
+    let (now, target) = (Instant::now(), Fqcn::server());
+    let mut streams = Streams::new(small(), 0);
+    streams.send(now, target, blob(250, false)).unwrap();
+    while streams.poll_chunk(now, |_| Way::Open { link: 1 }).is_some() {}
+    let moved = std::iter::from_fn(|| streams.poll_output())
+        .filter(|output| matches!(output, Output::Moved { request_id } if request_id == "request"));
+    assert_eq!(moved.count(), 3);
 }
