@@ -7,6 +7,9 @@ use locule_fobs::{Array, NpyError};
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipArchive, ZipWriter};
 
+/// What ends an archive, in bytes, if it has no comment.
+const END: usize = 22;
+
 /// Why a downloaded item is no array.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -30,6 +33,9 @@ pub enum NpzError {
 /// # Source
 /// nvflare 2.9.0, `nvflare.app_common.np.np_downloader`.
 pub fn read_npz(item: &Bytes) -> Result<(String, Array), NpzError> {
+    if !ends_with_one_entry(item) {
+        return Err(NpzError::Content);
+    }
     let mut archive = ZipArchive::new(Cursor::new(&item[..]))?;
     if archive.len() != 1 {
         return Err(NpzError::Content);
@@ -42,6 +48,19 @@ pub fn read_npz(item: &Bytes) -> Result<(String, Array), NpzError> {
     let stored = file.compression() == CompressionMethod::Stored;
     let range = range.filter(|range| stored && range.end <= item.len()).ok_or(NpzError::Content)?;
     Ok((name, Array::from_npy(item.slice(range))?))
+}
+
+/// Whether an archive ends as one of a single entry does, without comment. The library takes memory for as
+/// many entries as an archive claims; of one that ends like this it looks for no other end.
+fn ends_with_one_entry(item: &[u8]) -> bool {
+    let Some((rest, end)) = item.split_last_chunk::<END>() else { return false };
+    let number =
+        |at: usize| end[at..at + 4].iter().rev().fold(0, |high, byte| high << 8 | usize::from(*byte));
+    let (len, start) = (number(12), number(16));
+    end.starts_with(b"PK\x05\x06\0\0\0\0\x01\0\x01\0")
+        && end.ends_with(&[0, 0])
+        && start.checked_add(len) == Some(rest.len())
+        && rest.get(start..).is_some_and(|directory| directory.starts_with(b"PK\x01\x02"))
 }
 
 /// Writes an array as an item of this name.

@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use locule_download::{DOWNLOADS, Download, Offers, Outcome, Piece, read_npz, write_npz};
+use locule_download::{DOWNLOADS, Download, NpzError, Offers, Outcome, Piece, read_npz, write_npz};
 use locule_fobs::{Array, decode};
 use locule_message::{Fqcn, Headers, Message, Payload, ReturnCode, key};
 use rand_chacha::ChaCha20Rng;
@@ -116,6 +116,22 @@ fn arrays_of_any_shape_come_through_their_zip() {
         let item = write_npz("T3", &Array::from_f64(&[1], &[1.0]).unwrap()).unwrap();
         assert!(read_npz(&item.slice(..cut)).is_err());
     }
+}
+
+#[test]
+fn an_archive_that_claims_more_entries_than_one_is_not_opened() {
+    let item = write_npz("T3", &Array::from_f64(&[1], &[1.0]).unwrap()).unwrap();
+    assert!(read_npz(&item).is_ok());
+    // how many entries there are, where the directory is, and that a comment follows
+    for (at, byte) in [(8, 2), (10, 2), (11, 255), (12, 0), (16, 1), (20, 1)] {
+        let mut other = item.to_vec();
+        let end = other.len() - 22;
+        other[end + at] = byte;
+        assert!(matches!(read_npz(&other.into()), Err(NpzError::Content)), "{at}");
+    }
+    let mut further = item.to_vec();
+    further.extend_from_slice(b"more");
+    assert!(matches!(read_npz(&further.into()), Err(NpzError::Content)));
 }
 
 #[test]
