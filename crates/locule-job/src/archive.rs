@@ -1,7 +1,7 @@
 //! Folders into zip archives and back, with limits on what comes from a peer.
 
 use std::fs::{self, File};
-use std::io::{self, BufReader, BufWriter, Cursor, Read, Seek, Write};
+use std::io::{self, BufReader, BufWriter, Cursor, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use zip::result::ZipError;
@@ -253,7 +253,7 @@ pub fn unpack_file(archive: &Path, into: &Path, limits: &Limits) -> Result<Unpac
 }
 
 fn unpack_from(
-    archive: impl Read + Seek,
+    mut archive: impl Read + Seek,
     size: u64,
     into: &Path,
     limits: &Limits,
@@ -264,6 +264,10 @@ fn unpack_from(
     }
     if into.symlink_metadata().is_ok() {
         return Err(UnpackError::Occupied { path: into.to_owned() });
+    }
+    let claimed = claimed_entries(&mut archive, size).map_err(UnpackError::Malformed)?;
+    if claimed > limits.max_entries {
+        return Err(UnpackError::TooManyEntries { max_entries: limits.max_entries });
     }
     let mut zip = ZipArchive::new(archive).map_err(UnpackError::Malformed)?;
     if zip.len() > limits.max_entries {
@@ -303,6 +307,34 @@ fn unpack_from(
     let unpacked = Unpacked { entries: zip.len(), bytes: growth.min(limits.max_bytes) - room };
     partial.complete(into)?;
     Ok(unpacked)
+}
+
+/// How many entries an archive claims to have at its end. The library takes memory for as many before it
+/// reads them, and looks for another end where this one is none, so only the plain form passes: no comment,
+/// one disk, the directory right before the end.
+fn claimed_entries(archive: &mut (impl Read + Seek), size: u64) -> Result<usize, ZipError> {
+    let mut end = [0; 22];
+    let from =
+        size.checked_sub(end.len() as u64).ok_or(ZipError::InvalidArchive("it is too short".into()))?;
+    archive.seek(SeekFrom::Start(from))?;
+    archive.read_exact(&mut end)?;
+    let number =
+        |at: usize, len: usize| end[at..at + len].iter().rev().fold(0, |n, byte| n << 8 | u64::from(*byte));
+    let (here, all, len, start) = (number(8, 2), number(10, 2), number(12, 4), number(16, 4));
+    let is_plain = end.starts_with(b"PK\x05\x06\0\0\0\0") && end.ends_with(&[0, 0]) && here == all;
+    if !is_plain || start + len != from || all == 0xffff {
+        return Err(ZipError::InvalidArchive("it does not end as a plain archive does".into()));
+    }
+    if all > 0 {
+        let mut head = [0; 4];
+        archive.seek(SeekFrom::Start(start))?;
+        archive.read_exact(&mut head)?;
+        if head != *b"PK\x01\x02" {
+            return Err(ZipError::InvalidArchive("it has no directory".into()));
+        }
+    }
+    archive.rewind()?;
+    usize::try_from(all).map_err(|_| ZipError::InvalidArchive("it has too many entries".into()))
 }
 
 /// A name of an archive as a path that stays where it is put.

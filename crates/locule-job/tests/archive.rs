@@ -163,6 +163,28 @@ fn more_entries_than_allowed_are_refused() {
 }
 
 #[test]
+fn entries_are_counted_before_any_memory_is_taken_for_them() {
+    let archive = zip_of(&[("a", b"1".as_slice())]);
+    let claiming = |count: u16| {
+        let mut archive = archive.clone();
+        let end = archive.len() - 22;
+        archive[end + 8..end + 10].copy_from_slice(&count.to_le_bytes());
+        archive[end + 10..end + 12].copy_from_slice(&count.to_le_bytes());
+        archive
+    };
+    assert!(matches!(refused(&claiming(10_001)), UnpackError::TooManyEntries { .. }));
+    // that many are counted elsewhere, with 64 bits
+    assert!(matches!(refused(&claiming(u16::MAX)), UnpackError::Malformed(_)));
+    // the directory is not where it is said to be, or something follows the end
+    for at in [12, 16, 20] {
+        let mut archive = archive.clone();
+        let end = archive.len() - 22;
+        archive[end + at] ^= 1;
+        assert!(matches!(refused(&archive), UnpackError::Malformed(_)), "{at}");
+    }
+}
+
+#[test]
 fn two_entries_for_one_place_are_refused() {
     let archive = zip_of(&[("a", b"1".as_slice()), ("a/b", b"2")]);
     assert!(matches!(refused(&archive), UnpackError::Twice));
