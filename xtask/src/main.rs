@@ -42,6 +42,17 @@ enum Habit {
         #[arg(long, default_value = "text")]
         output: String,
     },
+    /// Damaged input for every decoder that a peer can reach; keeps what it finds.
+    Fuzz {
+        /// Run only this one of the targets.
+        target: Option<String>,
+        /// How long each runs, in minutes.
+        #[arg(long, default_value = "1")]
+        minutes: String,
+        /// Draws the inputs.
+        #[arg(long, default_value = "1")]
+        seed: String,
+    },
     /// What a change must pass: format, lints, tests.
     Ci,
     /// Check that every crate depends on lower layers only.
@@ -84,6 +95,11 @@ fn main() -> anyhow::Result<()> {
         Habit::Test { slow, filter } => test(slow, filter.as_deref()),
         Habit::Interop { filter, slow, pending, output } => {
             interop(filter.as_deref(), slow, pending, &output)
+        }
+        Habit::Fuzz { target, minutes, seed } => {
+            let options =
+                ["run", "--quiet", "--package", "fuzz", "--", "--minutes", &minutes, "--seed", &seed];
+            shell::cargo(&options.into_iter().chain(target.as_deref()).collect::<Vec<_>>())
         }
         Habit::Ci => ci(),
         Habit::Layers => layers::run(),

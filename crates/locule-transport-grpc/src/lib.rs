@@ -37,6 +37,8 @@ mod listen;
 mod streamer;
 mod wire;
 
+pub use wire::Deframer;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;

@@ -35,12 +35,12 @@ pub(crate) fn put_envelope(out: &mut BytesMut, seq: i32, len: usize) {
     }
 }
 
-/// Cuts arriving bytes into frames.
+/// Cuts the bytes of a call into frames, for those who have them from elsewhere than a link.
 ///
 /// A frame that lies within one piece is a slice of it. One that spans pieces is gathered in a buffer
 /// that grows with the bytes that arrived, never with the length that was announced.
 #[derive(Debug, Default)]
-pub(crate) struct Deframer {
+pub struct Deframer {
     piece: Bytes,
     prefix: [u8; PREFIX],
     prefix_filled: usize,
@@ -50,24 +50,28 @@ pub(crate) struct Deframer {
 
 impl Deframer {
     /// Takes the next piece; call [`Self::next`] until it gives nothing, before another one.
-    pub(crate) fn push(&mut self, piece: Bytes) {
+    pub fn push(&mut self, piece: Bytes) {
         debug_assert!(self.piece.is_empty(), "the last piece was used up");
         self.received += piece.len() as u64;
         self.piece = piece;
     }
 
     /// Whether a message has begun and not ended.
-    pub(crate) fn is_inside(&self) -> bool {
+    pub fn is_inside(&self) -> bool {
         self.prefix_filled > 0
     }
 
     /// All that was ever pushed, in bytes.
-    pub(crate) fn received(&self) -> u64 {
+    pub fn received(&self) -> u64 {
         self.received
     }
 
     /// The next whole frame, if it has arrived.
-    pub(crate) fn next(&mut self, max: usize) -> Result<Option<Bytes>, LinkError> {
+    ///
+    /// # Errors
+    /// [`LinkError::FrameTooLarge`] for one of more than `max` bytes, before it has arrived, and
+    /// [`LinkError::Protocol`] for what is no message; nothing can be cut from then on.
+    pub fn next(&mut self, max: usize) -> Result<Option<Bytes>, LinkError> {
         if self.prefix_filled < PREFIX {
             let part = self.piece.len().min(PREFIX - self.prefix_filled);
             self.piece.copy_to_slice(&mut self.prefix[self.prefix_filled..][..part]);

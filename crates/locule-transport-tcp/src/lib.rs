@@ -89,6 +89,12 @@ impl TcpTransport {
         self
     }
 
+    /// How frames lie in a connection, for those who have the bytes from elsewhere: with
+    /// [`locule_socket::link`] any byte stream is such a link.
+    pub fn framing() -> impl Framing {
+        LengthFirst
+    }
+
     fn lacks_tls(&self, endpoint: &Endpoint) -> bool {
         matches!(endpoint.scheme(), "stcp" | "satcp") && !self.sockets.is_secure()
     }

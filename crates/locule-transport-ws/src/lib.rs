@@ -34,13 +34,15 @@ mod upgrade;
 
 use std::sync::Arc;
 
-use locule_socket::{Connection, Sockets};
+use locule_socket::{Connection, Framing, Sockets};
 use locule_transport::{
     BoxFuture, DialError, Endpoint, Link, ListenError, Listener, PeerInfo, ReceiveLimit, Transport,
 };
 use rustls::{ClientConfig, ServerConfig};
 
-use crate::messages::{Messages, Side};
+pub use crate::messages::Side;
+
+use crate::messages::Messages;
 
 /// Dials and listens for links over WebSocket, under the schemes `http`, `https`, `ws` and `wss`.
 ///
@@ -89,6 +91,12 @@ impl WsTransport {
     pub fn with_max_connections(mut self, connections: usize) -> Self {
         self.sockets = self.sockets.with_max_connections(connections);
         self
+    }
+
+    /// How frames lie in a connection behind its upgrade, for those who have the bytes from elsewhere: with
+    /// [`locule_socket::link`] any byte stream is such a link.
+    pub fn framing(side: Side) -> impl Framing {
+        Messages::new(side)
     }
 
     fn lacks_tls(&self, endpoint: &Endpoint) -> bool {

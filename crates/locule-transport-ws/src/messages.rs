@@ -13,8 +13,10 @@ const MAX_CONTROL_LEN: usize = 125;
 
 /// Which end we are: what a dialer sends is masked, what a listener sends is not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Side {
+pub enum Side {
+    /// Made the connection.
     Dialer,
+    /// Accepted it.
     Listener,
 }
 
