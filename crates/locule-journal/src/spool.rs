@@ -91,7 +91,7 @@ pub struct MemorySpool {
 
 impl MemorySpool {
     /// First step, in bytes.
-    const STEP: usize = 1 << 20;
+    const STEP: usize = 4 << 10;
 
     /// A spool for a body of `expected` bytes; 0 when nobody knows.
     #[must_use]
