@@ -188,7 +188,7 @@ impl Driver {
                     state.under_way = state.under_way.saturating_sub(bytes);
                 }
                 self.feed(link);
-                self.exchange.streams.resume();
+                self.exchange.streams.has_room(link.0);
             }
             LinkEvent::Down { link } => {
                 self.links.remove(&link);
@@ -267,7 +267,7 @@ impl Driver {
         let Self { switch, exchange, .. } = self;
         let way = |target: &Fqcn| match switch.way(target) {
             Some((link, true)) => Way::Open { link: link.0 },
-            Some((_, false)) => Way::Full,
+            Some((link, false)) => Way::Full { link: link.0 },
             None => Way::None,
         };
         let Some((stream, notice)) = exchange.streams.poll_chunk(now().instant, way) else { return false };

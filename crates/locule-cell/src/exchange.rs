@@ -229,8 +229,10 @@ impl Exchange {
                         self.settle(&request_id, outcome_of(error));
                     }
                 }
-                Output::Moved { request_id } => {
-                    if let Some(waiting) = self.requests.get_mut(&request_id) {
+                Output::Moved { peer, request_id } => {
+                    if let Some(waiting) =
+                        self.requests.get_mut(&request_id).filter(|waiting| waiting.target == peer)
+                    {
                         waiting.deadline = now.instant + waiting.timeout;
                     }
                 }

@@ -202,6 +202,22 @@ impl Headers {
         self.entries.is_empty()
     }
 
+    /// The same headers in memory of their own: those that were read share the bytes of their frame, and
+    /// keep all of it alive.
+    #[must_use]
+    pub fn detached(&self) -> Self {
+        let whole: Vec<u8> = self.entries.iter().flat_map(|entry| &entry.raw).copied().collect();
+        let mut rest = Bytes::from(whole);
+        let own = |entry: &Entry| Entry { raw: rest.split_to(entry.raw.len()), ..entry.clone() };
+        Self { entries: self.entries.iter().map(own).collect() }
+    }
+
+    /// Length of all keys and values as encoded, in bytes.
+    #[must_use]
+    pub fn byte_len(&self) -> usize {
+        self.entries.iter().map(|entry| entry.raw.len()).sum()
+    }
+
     /// Appends those headers of `other` whose key is not here yet.
     pub fn extend_missing(&mut self, other: &Self) {
         for entry in &other.entries {

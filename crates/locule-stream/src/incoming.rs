@@ -10,6 +10,11 @@ use locule_message::{Encoding, Headers, Message, Payload};
 use crate::wire::key;
 use crate::{Blob, StreamConfig};
 
+/// What a stream costs besides its bytes, and what a chunk does that came before its turn.
+const STREAM_COST: u64 = 2 << 10;
+const CHUNK_COST: u64 = 128;
+/// Chunks up to this are copied out of their frames, which are longer by as much at most.
+const COPY_LEN: usize = 64 << 10;
 /// Chunks that may arrive before their turn, whatever the sender's window says.
 const MIN_AHEAD: u64 = 16;
 const MAX_AHEAD: u64 = 1024;
@@ -22,19 +27,24 @@ pub(crate) struct Incoming {
     pub(crate) reliable: bool,
     encoding: Encoding,
     optional: bool,
+    /// Those of the chunk that came first.
     headers: Headers,
+    headers_are_own: bool,
     /// Announced length in bytes; 0 when unknown.
     size: u64,
     body: Assembly,
     /// Chunks that came before their turn, with whether each is the last.
     ahead: BTreeMap<u64, (Bytes, bool)>,
+    ahead_cost: u64,
     max_ahead: u64,
     next: u64,
     received: u64,
     acked: u64,
     ack_interval: u64,
-    /// Given up when nothing comes until then.
+    /// Given up when nothing new comes until then.
     pub(crate) deadline: Instant,
+    /// When its timer rings.
+    pub(crate) timer: Instant,
 }
 
 /// What has come in order. A blob of one chunk is that chunk.
@@ -100,20 +110,32 @@ impl Incoming {
             encoding: headers.str(key::ENCODING).map_or(Encoding::Bytes, Encoding::from_wire),
             optional: headers.bool(key::OPTIONAL).unwrap_or_default(),
             headers: headers.clone(),
+            headers_are_own: false,
             size,
             body: Assembly::Chunk(Bytes::new()),
             ahead: BTreeMap::new(),
+            ahead_cost: 0,
             max_ahead: (window.div_ceil(chunk_size) + 1).clamp(MIN_AHEAD, MAX_AHEAD),
             next: 0,
             received: 0,
             acked: 0,
             ack_interval: headers.u64(key::ACK_INTERVAL).unwrap_or(config.default_ack_interval),
             deadline: now + config.read_timeout,
+            timer: now + config.read_timeout,
         })
     }
 
-    /// Takes a chunk in; the bytes held for the stream grow by no more than its length.
+    /// Takes a chunk in; what the stream costs grows by no more than its length and a bit.
     pub(crate) fn take(&mut self, config: &StreamConfig, chunk: Chunk) -> Result<Taken, ReceiveError> {
+        let taken = self.take_chunk(config, chunk)?;
+        if matches!(taken, Taken::More { .. }) && !self.headers_are_own {
+            self.headers = self.headers.detached();
+            self.headers_are_own = true;
+        }
+        Ok(taken)
+    }
+
+    fn take_chunk(&mut self, config: &StreamConfig, chunk: Chunk) -> Result<Taken, ReceiveError> {
         let Chunk { sequence, offset, is_final, bytes } = chunk;
         if sequence < self.next || self.ahead.contains_key(&sequence) {
             return Ok(Taken::Again);
@@ -122,7 +144,9 @@ impl Incoming {
             if self.ahead.len() as u64 >= self.max_ahead || sequence - self.next > self.max_ahead {
                 return Err(ReceiveError::TooFarAhead);
             }
-            self.ahead.insert(sequence, (bytes, is_final));
+            let own = if bytes.len() < COPY_LEN { Bytes::copy_from_slice(&bytes) } else { bytes };
+            self.ahead_cost += own.len() as u64 + CHUNK_COST;
+            self.ahead.insert(sequence, (own, is_final));
             return Ok(Taken::More { ack: false });
         }
         if offset.is_some_and(|offset| offset != self.received) {
@@ -130,6 +154,7 @@ impl Incoming {
         }
         let mut complete = self.append(config, bytes, is_final)?;
         while !complete && let Some((bytes, is_final)) = self.ahead.remove(&self.next) {
+            self.ahead_cost -= bytes.len() as u64 + CHUNK_COST;
             complete = self.append(config, bytes, is_final)?;
         }
         if complete {
@@ -171,9 +196,9 @@ impl Incoming {
         (self.received, self.next.checked_sub(1))
     }
 
-    /// Bytes held for it.
-    pub(crate) fn held(&self) -> u64 {
-        self.received + self.ahead.values().map(|(bytes, _)| bytes.len() as u64).sum::<u64>()
+    /// What is held for it, in bytes.
+    pub(crate) fn cost(&self) -> u64 {
+        STREAM_COST + self.headers.byte_len() as u64 + self.received + self.ahead_cost
     }
 
     pub(crate) fn into_blob(self) -> Result<Blob, ReceiveError> {

@@ -50,6 +50,7 @@
 mod blob;
 mod incoming;
 mod outgoing;
+mod share;
 mod streams;
 mod wire;
 

@@ -24,7 +24,7 @@ pub(crate) struct Outgoing {
     headers: Headers,
     body: Bytes,
     /// Length of the body and of all chunks but the last, in bytes; how many chunks that makes.
-    len: u64,
+    pub(crate) len: u64,
     chunk_size: u64,
     chunks: u64,
     /// Bytes that may be under way.
@@ -49,6 +49,8 @@ pub(crate) struct Outgoing {
     released: bool,
     /// Whether it stands in the line of those that have chunks to send.
     pub(crate) in_line: bool,
+    /// When its timer rings.
+    pub(crate) timer: Option<Instant>,
 }
 
 /// What to do about a stream when its time has come.
@@ -101,6 +103,7 @@ impl Outgoing {
             no_way: None,
             released: false,
             in_line: false,
+            timer: None,
         }
     }
 

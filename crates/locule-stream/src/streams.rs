@@ -5,6 +5,7 @@ use locule_message::{Fqcn, Headers, Message, Payload, ReturnCode, key as cell_ke
 
 use crate::incoming::{Chunk, Incoming, ReceiveError, Taken};
 use crate::outgoing::{Due, Outgoing};
+use crate::share::{Shares, root};
 use crate::wire::{ACK, DATA, ERROR, Notice, fault, key, kind};
 use crate::{Arrival, Blob, StreamError, StreamId};
 
@@ -28,9 +29,10 @@ pub struct StreamConfig {
     pub read_timeout: Duration,
     /// Largest blob to receive, in bytes.
     pub max_blob: u64,
-    /// Most bytes of blobs that have not arrived whole.
+    /// Most bytes of blobs that have not arrived whole, with what streams cost besides; and most bytes of
+    /// replies that have not been acknowledged. Whoever has most of them makes room for the others.
     pub max_held: u64,
-    /// Most streams each way.
+    /// Most streams each way. Whoever has most of them makes room for the others.
     pub max_streams: usize,
     /// Most streams that have ended and are remembered, so that repeated chunks are told so.
     pub max_remembered: usize,
@@ -72,6 +74,8 @@ pub enum Output {
     },
     /// Something moved: a chunk of this request left, was acknowledged, or one of its reply arrived.
     Moved {
+        /// Who acknowledged it, or sends it.
+        peer: Fqcn,
         /// The request.
         request_id: String,
     },
@@ -90,7 +94,10 @@ pub enum Way {
         link: u64,
     },
     /// Not now: what goes that way is held up.
-    Full,
+    Full {
+        /// The link that has no room; see [`Streams::has_room`].
+        link: u64,
+    },
     /// No link leads there.
     None,
 }
@@ -119,9 +126,13 @@ pub struct Streams {
     outgoing: BTreeMap<StreamId, Outgoing>,
     /// Those that have chunks to send, in turns; and those whose way was full when it was their turn.
     line: VecDeque<StreamId>,
-    held_up: Vec<StreamId>,
+    held_up: HashMap<u64, Vec<StreamId>>,
+    without_way: Vec<StreamId>,
+    /// Replies that have not been acknowledged, by who is to have them.
+    unacknowledged: Shares,
     incoming: HashMap<Source, Incoming>,
-    held: u64,
+    /// What has not arrived whole, by who sends it.
+    held: Shares,
     /// Streams that have ended, in the order in which they are forgotten.
     ended: HashMap<Source, Ended>,
     ended_in_order: VecDeque<(Instant, Source)>,
@@ -131,6 +142,9 @@ pub struct Streams {
 }
 
 type Source = (Fqcn, u64);
+
+/// Longest notice that is remembered, in bytes of its headers; the sender chose most of it.
+const MAX_REMEMBERED_LEN: usize = 1 << 10;
 
 /// How a stream ended, for those who go on sending it.
 #[derive(Debug)]
@@ -155,9 +169,11 @@ impl Streams {
             next_id: first_id & (u64::MAX >> 2),
             outgoing: BTreeMap::new(),
             line: VecDeque::new(),
-            held_up: Vec::new(),
+            held_up: HashMap::new(),
+            without_way: Vec::new(),
+            unacknowledged: Shares::default(),
             incoming: HashMap::new(),
-            held: 0,
+            held: Shares::default(),
             ended: HashMap::new(),
             ended_in_order: VecDeque::new(),
             timers: BTreeSet::new(),
@@ -172,14 +188,26 @@ impl Streams {
     ///
     /// Gives `None` when there are as many streams as there may be.
     pub fn send(&mut self, now: Instant, target: Fqcn, blob: Blob) -> Option<StreamId> {
+        let len = blob.payload.bytes.len() as u64;
+        let is_reply = blob.reliable;
+        while self.outgoing.len() >= self.config.max_streams
+            || is_reply && self.unacknowledged.bytes + len > self.config.max_held
+        {
+            if !self.drop_reply() {
+                break;
+            }
+        }
         if self.outgoing.len() >= self.config.max_streams {
             return None;
         }
         let id = StreamId(self.next_id);
         self.next_id += 1;
+        if is_reply {
+            self.unacknowledged.add(&target, len);
+        }
         let mut stream = Outgoing::new(&self.config, now, id, target, blob);
         if let Due::Later(at) | Due::Again(at) = stream.due(now) {
-            self.timers.insert((at, Timer::Outgoing(id)));
+            self.set_timer(id, &mut stream, at);
         }
         self.outgoing.insert(id, stream);
         self.stand_in_line(id);
@@ -189,7 +217,7 @@ impl Streams {
 
     /// Forgets a stream. A receiver that has a part of it is told that no more comes.
     pub fn cancel(&mut self, id: StreamId) {
-        let Some(stream) = self.outgoing.remove(&id) else { return };
+        let Some(stream) = self.remove_outgoing(id) else { return };
         if stream.is_half_sent() {
             let mut headers = error_headers(id.0, "given up", fault::GENERAL);
             headers.set(key::CHANNEL, &stream.channel);
@@ -216,13 +244,13 @@ impl Streams {
             }
             match way(&stream.target) {
                 Way::Open { link } => stream.via(link),
-                Way::Full => {
-                    self.hold_up(id);
+                Way::Full { link } => {
+                    self.hold_up(id, Some(link));
                     continue;
                 }
                 Way::None if stream.reliable => {
                     stream.no_way(now);
-                    self.hold_up(id);
+                    self.hold_up(id, None);
                     continue;
                 }
                 Way::None => {
@@ -245,11 +273,18 @@ impl Streams {
 
     /// There may be a way, or room, for those that found none.
     pub fn resume(&mut self) {
-        self.line.extend(self.held_up.drain(..));
+        self.line.extend(self.without_way.drain(..));
+        self.line.extend(self.held_up.drain().flat_map(|(_, held_up)| held_up));
+    }
+
+    /// A link that was full may have room.
+    pub fn has_room(&mut self, link: u64) {
+        self.line.extend(self.held_up.remove(&link).into_iter().flatten());
     }
 
     /// A link is gone: what may be lost with it is sent again, or has failed if it is not to be.
     pub fn link_lost(&mut self, link: u64) {
+        self.has_room(link);
         let over_it = |(id, stream): (&StreamId, &Outgoing)| stream.is_via(link).then_some(*id);
         for id in self.outgoing.iter().filter_map(over_it).collect::<Vec<_>>() {
             let Some(stream) = self.outgoing.get_mut(&id) else { continue };
@@ -306,19 +341,20 @@ impl Streams {
                 Timer::Outgoing(id) => {
                     let Some(stream) = self.outgoing.get_mut(&id) else { continue };
                     match stream.due(now) {
-                        Due::Later(at) => _ = self.timers.insert((at, Timer::Outgoing(id))),
+                        Due::Later(at) => self.set_timer_of(id, at),
                         Due::Again(at) => {
-                            self.timers.insert((at, Timer::Outgoing(id)));
+                            self.set_timer_of(id, at);
                             self.stand_in_line(id);
                         }
                         Due::Fail(error) => self.fail(id, error),
                     }
                 }
                 Timer::Incoming(origin, id) => {
-                    let Some(stream) = self.incoming.get(&(origin.clone(), id)) else { continue };
+                    let Some(stream) = self.incoming.get_mut(&(origin.clone(), id)) else { continue };
                     if stream.deadline <= now {
                         self.give_up(now, &origin, id, &ReceiveError::Stalled);
                     } else {
+                        stream.timer = stream.deadline;
                         self.timers.insert((stream.deadline, Timer::Incoming(origin, id)));
                     }
                 }
@@ -347,16 +383,16 @@ impl Streams {
         &self.stats
     }
 
-    /// Bytes held of blobs that have not arrived whole.
+    /// Bytes held of blobs that have not arrived whole, with what their streams cost besides.
     #[must_use]
     pub fn held(&self) -> u64 {
-        self.held
+        self.held.bytes
     }
 
     /// Whether chunks wait to leave.
     #[must_use]
     pub fn has_chunks(&self) -> bool {
-        !self.line.is_empty() || !self.held_up.is_empty()
+        !self.line.is_empty() || !self.held_up.is_empty() || !self.without_way.is_empty()
     }
 
     fn stand_in_line(&mut self, id: StreamId) {
@@ -367,10 +403,93 @@ impl Streams {
         }
     }
 
-    fn hold_up(&mut self, id: StreamId) {
+    fn hold_up(&mut self, id: StreamId, link: Option<u64>) {
+        let waiting = match link {
+            Some(link) => self.held_up.entry(link).or_default(),
+            None => &mut self.without_way,
+        };
+        // those that ended meanwhile are still in it
+        if waiting.len() > 2 * self.outgoing.len() {
+            waiting.retain(|id| self.outgoing.contains_key(id));
+        }
         if let Some(stream) = self.outgoing.get_mut(&id) {
             stream.in_line = true;
-            self.held_up.push(id);
+            waiting.push(id);
+        }
+    }
+
+    fn set_timer(&mut self, id: StreamId, stream: &mut Outgoing, at: Instant) {
+        stream.timer = Some(at);
+        self.timers.insert((at, Timer::Outgoing(id)));
+    }
+
+    fn set_timer_of(&mut self, id: StreamId, at: Instant) {
+        if let Some(stream) = self.outgoing.get_mut(&id) {
+            stream.timer = Some(at);
+            self.timers.insert((at, Timer::Outgoing(id)));
+        }
+    }
+
+    /// Gives up the oldest reply to whoever has most that were not acknowledged, and more than one; says
+    /// whether there was such a one.
+    fn drop_reply(&mut self) -> bool {
+        let Some(most) = self.unacknowledged.largest(2).map(str::to_owned) else { return false };
+        let reply = |(_, stream): &(&StreamId, &Outgoing)| stream.reliable && root(&stream.target) == most;
+        let Some(id) = self.outgoing.iter().find(reply).map(|(id, _)| *id) else { return false };
+        self.cancel(id);
+        self.stats.failed += 1;
+        self.outputs.push_back(Output::Failed(id, StreamError::Stalled));
+        true
+    }
+
+    /// Takes a stream out, with its timer.
+    fn remove_outgoing(&mut self, id: StreamId) -> Option<Outgoing> {
+        let stream = self.outgoing.remove(&id)?;
+        if let Some(at) = stream.timer {
+            self.timers.remove(&(at, Timer::Outgoing(id)));
+        }
+        if stream.reliable {
+            self.unacknowledged.remove(&stream.target, stream.len);
+        }
+        Some(stream)
+    }
+
+    /// Takes a stream out, with its timer.
+    fn remove_incoming(&mut self, source: &Source) -> Option<Incoming> {
+        let stream = self.incoming.remove(source)?;
+        self.timers.remove(&(stream.timer, Timer::Incoming(source.0.clone(), source.1)));
+        self.held.remove(&source.0, stream.cost());
+        Some(stream)
+    }
+
+    /// Whether a stream of `origin` may begin. When there are too many, whoever has most gives up the one of
+    /// which nothing came for longest.
+    fn make_room(&mut self, now: Instant, origin: &Fqcn) -> bool {
+        if self.incoming.len() < self.config.max_streams {
+            return true;
+        }
+        let most = self.held.most_streams().unwrap_or_default().to_owned();
+        if self.held.streams_of(origin) + 1 >= self.held.streams_of_root(&most) {
+            return false;
+        }
+        let theirs = self.incoming.iter().filter(|(source, _)| root(&source.0) == most);
+        let Some((origin, id)) =
+            theirs.min_by_key(|(_, stream)| stream.deadline).map(|(source, _)| source.clone())
+        else {
+            return false;
+        };
+        self.give_up(now, &origin, id, &ReceiveError::NoRoom);
+        true
+    }
+
+    /// Whoever holds most gives up what is largest, until there is no more than there may be.
+    fn keep_within_bounds(&mut self, now: Instant) {
+        while self.held.bytes > self.config.max_held {
+            let Some(most) = self.held.largest(1).map(str::to_owned) else { return };
+            let theirs = self.incoming.iter().filter(|(source, _)| root(&source.0) == most);
+            let largest = theirs.max_by_key(|(_, stream)| stream.cost()).map(|(source, _)| source.clone());
+            let Some((origin, id)) = largest else { return };
+            self.give_up(now, &origin, id, &ReceiveError::NoRoom);
         }
     }
 
@@ -381,13 +500,13 @@ impl Streams {
         }
         stream.release();
         if stream.reliable || stream.request_id.is_none() {
-            self.outgoing.remove(&id);
+            self.remove_outgoing(id);
         }
         self.outputs.push_back(Output::Sent(id));
     }
 
     fn fail(&mut self, id: StreamId, error: StreamError) {
-        if self.outgoing.remove(&id).is_some() {
+        if self.remove_outgoing(id).is_some() {
             self.stats.failed += 1;
             self.outputs.push_back(Output::Failed(id, error));
         }
@@ -411,14 +530,15 @@ impl Streams {
             return;
         }
         if !self.incoming.contains_key(&source) {
-            let begun = if self.incoming.len() >= self.config.max_streams {
-                Err(ReceiveError::NoRoom)
-            } else {
+            let begun = if self.make_room(now, origin) {
                 Incoming::new(&self.config, now, &message)
+            } else {
+                Err(ReceiveError::NoRoom)
             };
             match begun {
                 Ok(stream) => {
-                    self.timers.insert((stream.deadline, Timer::Incoming(origin.clone(), id)));
+                    self.timers.insert((stream.timer, Timer::Incoming(origin.clone(), id)));
+                    self.held.add(origin, stream.cost());
                     self.incoming.insert(source.clone(), stream);
                 }
                 Err(error) => {
@@ -430,22 +550,22 @@ impl Streams {
         let Some(stream) = self.incoming.get_mut(&source) else { return };
         let chunk =
             Chunk { sequence, offset: message.headers.u64(key::OFFSET), is_final, bytes: message.body };
-        let before = stream.held();
-        stream.deadline = now + self.config.read_timeout;
+        let before = stream.cost();
         let taken = stream.take(&self.config, chunk);
-        self.held = self.held - before.min(self.held) + stream.held();
+        self.held.change(origin, before, stream.cost());
+        if taken != Ok(Taken::Again) {
+            stream.deadline = now + self.config.read_timeout;
+        }
         let (offset, last) = stream.progress();
         match taken {
             Ok(Taken::More { ack: wants_ack }) => {
                 if let Some(request_id) = stream.request_id.clone() {
-                    self.outputs.push_back(Output::Moved { request_id });
+                    self.outputs.push_back(Output::Moved { peer: origin.clone(), request_id });
                 }
                 if wants_ack && let Some(last) = last {
                     self.outputs.push_back(Output::Send(ack(origin.clone(), id, offset, last)));
                 }
-                if self.held > self.config.max_held {
-                    self.give_up(now, origin, id, &ReceiveError::NoRoom);
-                }
+                self.keep_within_bounds(now);
             }
             Ok(Taken::Again) => {
                 self.stats.repeated += 1;
@@ -461,8 +581,7 @@ impl Streams {
     }
 
     fn complete(&mut self, now: Instant, source: Source, offset: u64, sequence: u64) {
-        let Some(stream) = self.incoming.remove(&source) else { return };
-        self.held -= stream.held().min(self.held);
+        let Some(stream) = self.remove_incoming(&source) else { return };
         let reliable = stream.reliable;
         let context = Context {
             channel: stream.channel.clone(),
@@ -484,8 +603,7 @@ impl Streams {
 
     /// Ends a stream that cannot be received, and tells its sender.
     fn give_up(&mut self, now: Instant, origin: &Fqcn, id: u64, error: &ReceiveError) {
-        let Some(stream) = self.incoming.remove(&(origin.clone(), id)) else { return };
-        self.held -= stream.held().min(self.held);
+        let Some(stream) = self.remove_incoming(&(origin.clone(), id)) else { return };
         let Incoming { channel, topic, request_id, reliable, .. } = stream;
         self.end_broken(now, origin, id, Context { channel, topic, request_id, reliable }, error);
     }
@@ -504,7 +622,9 @@ impl Streams {
         self.outputs.push_back(Output::Send(notice(origin.clone(), ERROR, headers.clone())));
         let again = notice(origin.clone(), ACK, headers);
         self.outputs.push_back(Output::Send(again.clone()));
-        self.remember(now, (origin.clone(), id), Ended::Failed { notice: context.reliable.then_some(again) });
+        let is_short = again.headers.byte_len() <= MAX_REMEMBERED_LEN;
+        let notice = Some(again).filter(|_| context.reliable && is_short);
+        self.remember(now, (origin.clone(), id), Ended::Failed { notice });
         if let Some(request_id) = context.request_id {
             let error = StreamError::Rejected { code: None, reason: error.to_string() };
             self.outputs.push_back(Output::Broken { origin: origin.clone(), request_id, error });
@@ -514,8 +634,7 @@ impl Streams {
     /// The sender itself gave a stream up.
     fn receive_abandoned(&mut self, now: Instant, origin: &Fqcn, id: u64, message: &Message) {
         let source = (origin.clone(), id);
-        let Some(stream) = self.incoming.remove(&source) else { return };
-        self.held -= stream.held().min(self.held);
+        let Some(stream) = self.remove_incoming(&source) else { return };
         self.stats.failed += 1;
         self.remember(now, source, Ended::Failed { notice: None });
         if let Some(request_id) = stream.request_id {
@@ -532,7 +651,7 @@ impl Streams {
         let offset = message.headers.u64(key::OFFSET).unwrap_or_default();
         if stream.acknowledge(now, offset, message.headers.u64(key::SEQUENCE)) {
             if let Some(request_id) = stream.request_id.clone() {
-                self.outputs.push_back(Output::Moved { request_id });
+                self.outputs.push_back(Output::Moved { peer: origin.clone(), request_id });
             }
             self.stand_in_line(id);
             self.settle_if_done(id);

@@ -77,12 +77,14 @@ fn run(frames: &[Vec<u8>]) -> String {
                 begun.extend(streams.send(now, peer.clone(), blob));
             }
             9 => {
-                let way = [Way::Open { link: 1 }, Way::Full, Way::None][usize::from(word(14)) % 3];
+                let way =
+                    [Way::Open { link: 1 }, Way::Full { link: 2 }, Way::None][usize::from(word(14)) % 3];
                 for _ in 0..8 {
                     streams.poll_chunk(now, |_| way);
                 }
             }
             10 => streams.link_lost(1),
+            11 if word(14) % 2 == 0 => streams.has_room(2),
             11 => streams.resume(),
             12 => streams.cancel(StreamId(u64::from(word(14)) % 8)),
             kind => {
