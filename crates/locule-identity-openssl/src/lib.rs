@@ -1,4 +1,4 @@
-//! Implements the signer and verifier of `locule-identity` with OpenSSL, and issues certificates.
+//! Implements the signer, verifier and cipher of `locule-identity` with OpenSSL, and issues certificates.
 //!
 //! Federations sign with RSA-PSS and the longest possible salt, which `ring` and `aws-lc-rs` do not
 //! verify; OpenSSL does. This crate does no TLS and knows no messages: it turns PEM into
@@ -27,18 +27,22 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Start with [`OpensslSigner`] and [`OpensslVerifier`]; [`CertificateAuthority`] is for provisioning.
+//! Start with [`OpensslSigner`] and [`OpensslVerifier`]; [`OpensslCipher`] is for messages that only two cells
+//! may read, [`CertificateAuthority`] for provisioning.
 //!
 //! # Source
 //! nvflare 2.9.0, `nvflare.lighter.utils`, `nvflare.private.fed.utils.identity_utils`,
-//! `nvflare.lighter.impl.cert`; vectors in `tests/vectors/registration.json`.
+//! `nvflare.lighter.impl.cert`, `nvflare.fuel.f3.cellnet.cell_cipher`; vectors in
+//! `tests/vectors/registration.json` and `tests/vectors/cipher.json`.
 
 mod authority;
 mod certificate;
+mod cipher;
 mod pss;
 mod signer;
 mod verifier;
 
 pub use authority::{CertificateAuthority, IssueError, Issued, Subject, SubjectName, subject_names};
+pub use cipher::OpensslCipher;
 pub use signer::{LoadError, OpensslSigner};
 pub use verifier::OpensslVerifier;

@@ -45,6 +45,10 @@ impl OpensslSigner {
         let key_pem = Zeroizing::new(read(key)?);
         Self::from_pem(&read(certificate)?, &key_pem)
     }
+
+    pub(crate) fn key(&self) -> &PKey<Private> {
+        &self.key
+    }
 }
 
 impl Signer for OpensslSigner {
@@ -57,7 +61,7 @@ impl Signer for OpensslSigner {
     }
 
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, SignError> {
-        pss::sign(&self.key, message).map_err(|error| SignError::Key(Box::new(error)))
+        pss::sign(&self.key, &[message]).map_err(|error| SignError::Key(Box::new(error)))
     }
 }
 

@@ -113,7 +113,7 @@ impl Verifier for OpensslVerifier {
 
     fn verify(&self, by: &Identity, message: &[u8], signature: &[u8]) -> Result<(), SignatureError> {
         let key = PKey::public_key_from_der(&by.public_key).map_err(|_| SignatureError)?;
-        pss::verify(&key, message, signature)
+        pss::verify(&key, &[message], signature)
     }
 }
 

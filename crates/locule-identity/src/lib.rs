@@ -99,12 +99,19 @@
 //! }
 //! ```
 //!
+//! # Messages between two cells alone
+//!
+//! A [`Cipher`] seals a message for the holder of a certificate and opens what others sealed for us, so that no
+//! cell on the way reads it. It stands beside the conversation: both need a key and a certificate, neither needs
+//! the other.
+//!
 //! # Source
 //! nvflare 2.9.0, `nvflare.private.fed.authenticator`, `nvflare.private.fed.utils.identity_utils`,
 //! `nvflare.private.fed.server.cred_keeper`; vectors in `tests/vectors/registration.json`.
 
 mod admission;
 mod certificate;
+mod cipher;
 mod grant;
 mod name;
 mod pace;
@@ -114,6 +121,7 @@ mod statement;
 
 pub use admission::{Admission, AdmissionLimits, ChallengeRefused, Opening};
 pub use certificate::{ChainError, Identity, SignError, SignatureError, Signer, Usage, Verifier};
+pub use cipher::{Cipher, ENVELOPE_LEN, OpenError, SealError};
 pub use grant::{Grant, OpenChallenge, Party, Proven, RegistrationRefused};
 pub use name::{MAX_NAME_LEN, NameError, check_name, check_name_against_server};
 pub use secret::Secret;

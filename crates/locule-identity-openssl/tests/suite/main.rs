@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod chain;
 #[cfg(test)]
+mod cipher;
+#[cfg(test)]
 mod conversation;
 #[cfg(test)]
 mod support;
