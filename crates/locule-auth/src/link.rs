@@ -75,21 +75,22 @@ impl CertificateLinkPolicy {
             }
             return Ok(());
         };
-        if link.peer.root().starts_with("_admin_") {
-            if link.accepted && self.admits_admins && link.peer.generation() == 1 {
+        self.check_name(&link.peer, common_name, link.accepted)
+    }
+
+    fn check_name(&self, name: &Fqcn, common_name: &str, may_be_admin: bool) -> Result<(), Refusal> {
+        if name.root().starts_with("_admin_") {
+            if may_be_admin && self.admits_admins && name.generation() == 1 {
                 return Ok(());
             }
             return Err(refused("administrators are not admitted here".to_owned()));
         }
-        let required = self.required(&link.peer);
+        let required = self.required(name);
         if required == Some(common_name) {
             return Ok(());
         }
         let (shows, needs) = (shown(common_name), shown(required.unwrap_or("nobody")));
-        Err(refused(format!(
-            "its certificate is for {shows}, and the cell {} must show one for {needs}",
-            link.peer
-        )))
+        Err(refused(format!("its certificate is for {shows}, and the cell {name} must show one for {needs}")))
     }
 
     /// The common name that a cell's certificate must have.
@@ -114,6 +115,10 @@ impl LinkPolicy for CertificateLinkPolicy {
             return Ok(());
         }
         Err(refused(format!("{} is neither above nor below this cell", link.peer)))
+    }
+
+    fn admit_certificate(&self, name: &Fqcn, common_name: &str) -> Result<(), Refusal> {
+        self.check_name(name, common_name, true)
     }
 }
 

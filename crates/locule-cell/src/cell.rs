@@ -1,10 +1,12 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use locule_message::{Fqcn, Message};
+use futures_util::future::join_all;
+use locule_identity::Cipher;
+use locule_message::{Fqcn, Message, key};
 use locule_switch::{
     IncomingFilter, LinkPolicy, MessageFilter, Now, OutgoingFilter, Pass, Refusal, Reply, Request,
     RequestError, Switch,
@@ -19,6 +21,7 @@ use tokio_util::task::TaskTracker;
 use crate::CellConfig;
 use crate::connect::{Connection, Connections, Dialing};
 use crate::driver::{Command, Driver, Running, Waiting};
+use crate::envelope::Envelopes;
 use crate::exchange::Exchange;
 use crate::handler::{Handler, Handlers};
 use crate::link::LinkContext;
@@ -59,6 +62,7 @@ pub struct CellBuilder {
     gate: Option<Arc<dyn IncomingFilter>>,
     stamps: Vec<Arc<dyn OutgoingFilter>>,
     link_policy: Option<Arc<dyn LinkPolicy>>,
+    cipher: Option<Arc<dyn Cipher>>,
     filters: Vec<(Pass, String, String, Arc<dyn MessageFilter>)>,
 }
 
@@ -91,6 +95,14 @@ impl CellBuilder {
         self
     }
 
+    /// Seals and opens [secure](Request::secure) messages. Of whom a certificate is believed to be says the link
+    /// policy. Without a cipher the cell sends none, and refuses those that come.
+    #[must_use]
+    pub fn cipher(mut self, cipher: Arc<dyn Cipher>) -> Self {
+        self.cipher = Some(cipher);
+        self
+    }
+
     /// A filter at `pass` for a channel and topic, each of which may be `*`.
     #[must_use]
     pub fn filter(mut self, pass: Pass, channel: &str, topic: &str, filter: Arc<dyn MessageFilter>) -> Self {
@@ -113,6 +125,7 @@ impl CellBuilder {
         let (end, ended) = watch::channel(false);
         let stamps = Arc::new(Stamps(RwLock::new(self.stamps)));
 
+        let envelopes = Envelopes::new(self.cipher, self.link_policy.clone(), &self.config);
         let mut switch = Switch::new(self.config.switch.clone(), Box::new(ChaCha20Rng::from_os_rng()));
         switch.add_stamp(stamps.clone());
         if let Some(gate) = self.gate {
@@ -145,6 +158,8 @@ impl CellBuilder {
             running,
             leaving: None,
             refusals: Default::default(),
+            envelopes,
+            credit: None,
         };
         tokio::spawn(async move {
             driver.run().await;
@@ -185,6 +200,7 @@ impl Cell {
             gate: None,
             stamps: Vec::new(),
             link_policy: None,
+            cipher: None,
             filters: Vec::new(),
         }
     }
@@ -254,13 +270,21 @@ impl Cell {
         request: Request,
     ) -> Vec<(Fqcn, Result<Reply, RequestError>)> {
         let mut settled = BTreeMap::new();
-        if let Ok(mut outcomes) = self.send(targets.to_vec(), request).await {
+        if request.secure {
+            // for each of them it is another message
+            let targets: BTreeSet<Fqcn> = targets.iter().cloned().collect();
+            let asked = targets.into_iter().map(|target| {
+                let request = request.clone();
+                async move { (target.clone(), self.request(&target, request).await) }
+            });
+            settled.extend(join_all(asked).await);
+        } else if let Ok(mut outcomes) = self.send(targets.to_vec(), request).await {
             while let Some((target, outcome)) = outcomes.receiver.recv().await {
                 settled.insert(target, outcome);
             }
         }
         let closed = || Err(RequestError::Closed);
-        let mut seen = std::collections::BTreeSet::new();
+        let mut seen = BTreeSet::new();
         let once = targets.iter().filter(|target| seen.insert((*target).clone()));
         once.map(|target| (target.clone(), settled.remove(target).unwrap_or_else(closed))).collect()
     }
@@ -269,7 +293,8 @@ impl Cell {
     ///
     /// # Errors
     /// When it did not get as far as the queue of a link; later losses are silent.
-    pub async fn notify(&self, target: &Fqcn, notice: Request) -> Result<(), RequestError> {
+    pub async fn notify(&self, target: &Fqcn, mut notice: Request) -> Result<(), RequestError> {
+        notice.headers.remove(key::ENCRYPTED);
         let (outcome, done) = oneshot::channel();
         let command = Command::Notify { target: target.clone(), notice, outcome };
         self.shared.commands.send(command).await.map_err(|_| RequestError::Closed)?;
@@ -307,7 +332,9 @@ impl Cell {
         let _ = tokio::time::timeout(grace, self.shared.connections.tasks.wait()).await;
     }
 
-    async fn send(&self, targets: Vec<Fqcn>, request: Request) -> Result<OutcomesOf, RequestError> {
+    async fn send(&self, targets: Vec<Fqcn>, mut request: Request) -> Result<OutcomesOf, RequestError> {
+        // a message is an envelope only if this cell made one of it
+        request.headers.remove(key::ENCRYPTED);
         let token = self.shared.next_token.fetch_add(1, Ordering::Relaxed);
         let (outcomes, receiver) = mpsc::unbounded_channel();
         let command = Command::Request { token, targets, request, outcomes };

@@ -19,6 +19,9 @@ pub struct CellConfig {
     pub max_waiting: usize,
     /// Most bytes of bodies in these messages. One message is always taken, however large.
     pub max_waiting_bytes: usize,
+    /// Most messages that are sealed or opened at a time, each on a thread for blocking work. Those that wait
+    /// for it are bounded as those that wait for handlers are.
+    pub max_sealing: usize,
     /// Most accepted links that are still in their handshake.
     pub max_unestablished: usize,
     /// How long a handshake may take.
@@ -47,6 +50,7 @@ impl CellConfig {
             max_handlers: 256,
             max_waiting: 4096,
             max_waiting_bytes: 1 << 30,
+            max_sealing: 4,
             max_unestablished: 1024,
             handshake_deadline: Duration::from_secs(10),
             dial_timeout: Duration::from_secs(10),

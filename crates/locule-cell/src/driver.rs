@@ -4,18 +4,20 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use locule_message::{Fqcn, Message, ReturnCode};
+use bytes::Bytes;
+use locule_message::{Fqcn, Message, ReturnCode, key};
 use locule_stream::{Notice, Way};
 use locule_switch::{
-    Delivery, LinkFacts, LinkId, Output, Pass, Reply, ReplyTo, Request, RequestError, RequestId, Settled,
-    Switch,
+    Delivery, LinkFacts, LinkId, Output, Pass, Refusal, Reply, ReplyTo, Request, RequestError, RequestId,
+    Settled, Switch,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::task::{self, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::bulk;
-use crate::exchange::{Arrived, Exchange, StreamReplyTo, Todo};
+use crate::envelope::{self, Envelopes, Letter, Treated};
+use crate::exchange::{Arrived, Exchange, StreamReplyTo, Todo, as_asked};
 use crate::handler::{Handlers, Incoming};
 use crate::link::{Admitted, LinkContext, LinkEvent, Order, Up, sleep_until};
 use crate::stats::CellStats;
@@ -56,6 +58,9 @@ pub(crate) struct Driver {
     pub(crate) running: Running,
     pub(crate) leaving: Option<Leaving>,
     pub(crate) refusals: Refusals,
+    pub(crate) envelopes: Envelopes,
+    /// Credit for the message being looked at, which whoever takes it further may keep.
+    pub(crate) credit: Option<OwnedSemaphorePermit>,
 }
 
 /// Tells an operator of refused neighbours, but not so often that a peer can fill a disk.
@@ -99,6 +104,7 @@ pub(crate) struct Waiting {
 
 struct Waiter {
     token: u64,
+    secure: bool,
     outcomes: Outcomes,
 }
 
@@ -120,6 +126,8 @@ struct Handled {
 /// The way that a reply takes: that of its request.
 enum ReplyPath {
     Message(ReplyTo),
+    /// In an envelope, as the request.
+    Sealed(ReplyTo),
     Stream(StreamReplyTo),
 }
 
@@ -139,6 +147,7 @@ impl Driver {
             let deadline = [
                 self.switch.poll_timeout(),
                 self.exchange.poll_timeout(),
+                self.envelopes.poll_timeout(),
                 self.leaving.as_ref().map(|leaving| leaving.deadline),
             ];
             let deadline = deadline.into_iter().flatten().min();
@@ -158,9 +167,15 @@ impl Driver {
                     }
                 }
                 Some(done) = self.running.tasks.join_next_with_id() => self.finish(done),
+                Some(done) = self.envelopes.done() => {
+                    let treated = self.envelopes.finish(done);
+                    self.treat(treated);
+                }
                 () = sleep_until(deadline), if deadline.is_some() => {
                     self.switch.handle_timeout(now());
                     self.exchange.handle_timeout(now());
+                    let late = self.envelopes.expire(now().instant);
+                    self.treat(late);
                 }
             }
             self.handle_outputs();
@@ -176,11 +191,17 @@ impl Driver {
         match event {
             LinkEvent::Up(up) => self.link_up(*up),
             LinkEvent::Message { link, message, credit } => {
+                let sealed = message.is_sealed();
                 self.switch.handle_message(now(), link, message);
                 if self.switch.is_congested(link)
                     && let Some(state) = self.links.get_mut(&link)
                 {
                     state.kept.push(credit);
+                } else if sealed {
+                    // no more is read from the link than can be opened
+                    self.credit = Some(credit);
+                    self.handle_switch();
+                    self.credit = None;
                 }
             }
             LinkEvent::Written { link, bytes } => {
@@ -226,14 +247,34 @@ impl Driver {
             {
                 self.exchange.request(now(), &mut self.switch, token, &targets, &request, &outcomes);
             }
+            Command::Request { token, targets, request, outcomes } if self.is_sealed(&request, &targets) => {
+                let deadline = now().instant + request.timeout;
+                for target in targets {
+                    match self.switch.filter_request(now(), &target, request.clone()) {
+                        Ok(request) => {
+                            let outcomes = outcomes.clone();
+                            self.submit(Letter::Request { token, target, request, outcomes, deadline });
+                        }
+                        Err(error) => _ = outcomes.send((target, Err(error))),
+                    }
+                }
+            }
             Command::Request { token, targets, request, outcomes } => {
                 let id = self.switch.request(now(), &targets, request);
-                self.waiting.insert(id, token, outcomes);
+                self.waiting.insert(id, token, false, outcomes);
             }
             Command::Notify { target, notice, outcome }
                 if self.is_streamed(&notice, std::slice::from_ref(&target)) =>
             {
                 self.exchange.notify(now(), &mut self.switch, &target, &notice, outcome);
+            }
+            Command::Notify { target, notice, outcome }
+                if self.is_sealed(&notice, std::slice::from_ref(&target)) =>
+            {
+                match self.switch.filter_request(now(), &target, notice) {
+                    Ok(notice) => self.submit(Letter::Notice { target, notice, outcome }),
+                    Err(error) => _ = outcome.send(Err(error)),
+                }
             }
             Command::Notify { target, notice, outcome } => {
                 let _ = outcome.send(self.switch.notify(now(), &target, &notice));
@@ -250,6 +291,11 @@ impl Driver {
             && !targets.contains(self.switch.name())
     }
 
+    /// Whether a plain request is to be sealed. What is for this cell itself is not.
+    fn is_sealed(&self, request: &Request, targets: &[Fqcn]) -> bool {
+        request.secure && !targets.contains(self.switch.name())
+    }
+
     fn handle_outputs(&mut self) {
         loop {
             self.handle_switch();
@@ -264,24 +310,28 @@ impl Driver {
 
     /// Sends the next chunk of a stream; says whether there was one.
     fn send_chunk(&mut self) -> bool {
-        let Self { switch, exchange, .. } = self;
-        let way = |target: &Fqcn| match switch.way(target) {
+        let Self { switch, exchange, envelopes, .. } = self;
+        let way = |target: &Fqcn, secure: bool| match switch.way(target) {
+            Some((link, true)) if secure && !envelopes.has_room(target) => Way::Full { link: link.0 },
             Some((link, true)) => Way::Open { link: link.0 },
             Some((link, false)) => Way::Full { link: link.0 },
             None => Way::None,
         };
         let Some((stream, notice)) = exchange.streams.poll_chunk(now().instant, way) else { return false };
-        if let Err(error) = self.send_notice(notice) {
+        if notice.secure {
+            self.submit(Letter::Chunk { stream, notice });
+        } else if let Err(error) = self.send_notice(notice) {
             self.exchange.fail(stream, error);
         }
         true
     }
 
     fn send_notice(&mut self, notice: Notice) -> Result<(), RequestError> {
-        let Notice { target, topic, headers, payload, optional } = notice;
+        let Notice { target, topic, headers, payload, optional, secure } = notice;
         let mut request = Request::new(locule_stream::CHANNEL, topic, payload);
         request.headers = headers;
         request.optional = optional;
+        request.secure = secure;
         self.switch.send_stream(now(), &target, &request)
     }
 
@@ -323,13 +373,21 @@ impl Driver {
     fn handle_switch(&mut self) {
         while let Some(output) = self.switch.poll_output() {
             match output {
-                Output::Deliver(delivery) if delivery.message.channel() == locule_stream::CHANNEL => {
-                    let locule_switch::Delivery { link, origin, message, .. } = delivery;
-                    self.exchange.streams.handle(now().instant, &origin, message);
-                    self.handle_exchange(Some(&link));
+                Output::Deliver(delivery) if delivery.message.is_sealed() => {
+                    let credit = self.credit.take();
+                    self.submit_with(Letter::Delivery(delivery), credit);
                 }
-                Output::Deliver(delivery) if bulk::is_bulk(&delivery.message) => self.deliver_bulk(delivery),
-                Output::Deliver(delivery) => self.deliver(delivery),
+                Output::Deliver(delivery) if envelope::is_exchange(&delivery.message) => {
+                    let answered = self.envelopes.asked(&self.switch, delivery);
+                    self.treat(answered);
+                }
+                Output::Deliver(mut delivery) => {
+                    // only what came in an envelope, or never left, goes on saying that it is secure
+                    if delivery.link.link != LinkId::LOOPBACK && delivery.message.secure() {
+                        delivery.message.headers.set(key::SECURE, false);
+                    }
+                    self.take_in(delivery);
+                }
                 Output::Undelivered(message, refusal) => {
                     self.exchange.streams.undelivered(&message, refusal.code, &refusal.reason);
                 }
@@ -371,6 +429,116 @@ impl Driver {
         }
     }
 
+    fn take_in(&mut self, delivery: Delivery) {
+        if delivery.message.channel() == locule_stream::CHANNEL {
+            let Delivery { link, origin, message, .. } = delivery;
+            self.exchange.streams.handle(now().instant, &origin, message);
+            self.handle_exchange(Some(&link));
+        } else if bulk::is_bulk(&delivery.message) {
+            self.deliver_bulk(delivery);
+        } else {
+            self.deliver(delivery);
+        }
+    }
+
+    fn submit(&mut self, letter: Letter) {
+        self.submit_with(letter, None);
+    }
+
+    fn submit_with(&mut self, letter: Letter, credit: Option<OwnedSemaphorePermit>) {
+        let failed = self.envelopes.submit(now(), &mut self.switch, letter, credit).err();
+        self.treat(failed);
+    }
+
+    /// Acts upon what was sealed, opened, or neither.
+    fn treat(&mut self, treated: impl IntoIterator<Item = Treated>) {
+        for treated in treated {
+            match treated {
+                Treated::Answer(to, reply) => self.switch.reply(now(), to, reply),
+                Treated::Letter(letter, Ok(body)) => self.treat_letter(letter, body),
+                Treated::Letter(letter, Err(failure)) => self.fail_letter(letter, failure),
+            }
+        }
+        // there may be room for another chunk
+        self.exchange.streams.resume();
+    }
+
+    fn treat_letter(&mut self, letter: Letter, body: Bytes) {
+        match letter {
+            // nobody may wait any more
+            Letter::Request { outcomes, .. } if outcomes.is_closed() => {}
+            Letter::Request { token, target, mut request, outcomes, deadline } => {
+                envelope::enclose(&mut request.headers, &mut request.payload, body);
+                request.timeout = deadline.saturating_duration_since(now().instant);
+                let id = self.switch.request(now(), &[target], request);
+                self.waiting.insert(id, token, true, outcomes);
+            }
+            Letter::Notice { target, mut notice, outcome } => {
+                envelope::enclose(&mut notice.headers, &mut notice.payload, body);
+                let _ = outcome.send(self.switch.notify(now(), &target, &notice));
+            }
+            Letter::Reply { to, mut reply } => {
+                envelope::enclose(&mut reply.headers, &mut reply.payload, body);
+                self.switch.reply(now(), to, reply);
+            }
+            Letter::Chunk { stream, mut notice } => {
+                envelope::enclose(&mut notice.headers, &mut notice.payload, body);
+                if let Err(error) = self.send_notice(notice) {
+                    self.exchange.fail(stream, error);
+                }
+            }
+            Letter::Delivery(mut delivery) => {
+                envelope::disclose(&mut delivery.message.headers, &body);
+                delivery.message.body = body;
+                match self.switch.filter(Pass::IncomingRequest, now(), &mut delivery.message) {
+                    Ok(()) => self.take_in(delivery),
+                    Err(refusal) => self.refuse(delivery, refusal),
+                }
+            }
+            Letter::Settled(mut settled) => {
+                settled.outcome = settled.outcome.and_then(|mut reply| {
+                    envelope::disclose(&mut reply.headers, &body);
+                    reply.payload.bytes = body;
+                    self.switch.filter_sealed_reply(now(), reply)
+                });
+                self.waiting.settle(settled);
+            }
+        }
+    }
+
+    fn fail_letter(&mut self, letter: Letter, failure: envelope::Failure) {
+        tracing::debug!(error = %failure, "message neither sealed nor opened");
+        match letter {
+            // the ones who asked may have gone
+            Letter::Request { target, outcomes, .. } => {
+                let _ = outcomes.send((target, Err(failure.into())));
+            }
+            Letter::Notice { outcome, .. } => {
+                let _ = outcome.send(Err(failure.into()));
+            }
+            Letter::Reply { to, .. } => {
+                let reply = Reply::error(ReturnCode::CommError, "reply could not be encrypted");
+                self.switch.reply(now(), to, reply);
+            }
+            Letter::Chunk { stream, .. } => self.exchange.fail(stream, failure.into()),
+            Letter::Delivery(delivery) => self.refuse(delivery, failure.into()),
+            Letter::Settled(mut settled) => {
+                settled.outcome = Err(failure.into());
+                self.waiting.settle(settled);
+            }
+        }
+    }
+
+    /// Tells the origin of a message, if it waits to hear, that it was not taken.
+    fn refuse(&mut self, delivery: Delivery, refusal: Refusal) {
+        if let Some(to) = delivery.reply_to {
+            self.switch.reply(now(), to, Reply::error(refusal.code, refusal.reason));
+        } else if delivery.message.channel() == locule_stream::CHANNEL {
+            self.exchange.streams.undelivered(&delivery.message, refusal.code, &refusal.reason);
+            self.handle_exchange(None);
+        }
+    }
+
     fn deliver_bulk(&mut self, delivery: Delivery) {
         match bulk::unpack(self.switch.name(), delivery) {
             Ok(deliveries) => deliveries.into_iter().for_each(|delivery| self.deliver(delivery)),
@@ -380,7 +548,10 @@ impl Driver {
 
     fn deliver(&mut self, delivery: Delivery) {
         let (incoming, reply_to) = Incoming::from_delivery(delivery);
-        self.dispatch(incoming, reply_to.map(ReplyPath::Message));
+        // what never left has no envelope to go back in
+        let sealed = incoming.secure && incoming.link.link != LinkId::LOOPBACK;
+        let path = if sealed { ReplyPath::Sealed } else { ReplyPath::Message };
+        self.dispatch(incoming, reply_to.map(path));
     }
 
     fn dispatch(&mut self, incoming: Incoming, reply_to: Option<ReplyPath>) {
@@ -420,8 +591,13 @@ impl Driver {
         self.answer(handled.reply_to, reply);
     }
 
-    fn answer(&mut self, reply_to: Option<ReplyPath>, reply: Reply) {
+    fn answer(&mut self, reply_to: Option<ReplyPath>, mut reply: Reply) {
+        reply.headers.remove(key::ENCRYPTED);
         match reply_to {
+            Some(ReplyPath::Sealed(to)) => {
+                let reply = self.switch.filter_reply(now(), &to, reply);
+                self.submit(Letter::Reply { to, reply });
+            }
             Some(ReplyPath::Message(to)) => self.switch.reply(now(), to, reply),
             Some(ReplyPath::Stream(to)) => self.exchange.reply(now(), &mut self.switch, to, reply),
             None => {}
@@ -436,6 +612,26 @@ impl Driver {
                 leaving.goodbyes = None;
             }
             return;
+        }
+        let mut settled = match self.envelopes.settle(settled) {
+            Ok(treated) => return self.treat(treated),
+            Err(settled) => settled,
+        };
+        let secure = self.waiting.is_secure(settled.request);
+        if let Ok(reply) = &settled.outcome {
+            let headers = &reply.headers;
+            let sealed =
+                headers.bool(key::SECURE) == Some(true) && headers.bool(key::ENCRYPTED) == Some(true);
+            if sealed && secure {
+                return self.submit(Letter::Settled(settled));
+            }
+            settled.outcome = settled.outcome.and_then(|reply| {
+                if sealed {
+                    let reason = "the reply is sealed, the request was not".to_owned();
+                    return Err(RequestError::Insecure { reason });
+                }
+                as_asked(reply, false, secure)
+            });
         }
         self.waiting.settle(settled);
     }
@@ -463,6 +659,7 @@ impl Driver {
                 |(id, state): (&LinkId, &LinkState)| state.under_way == 0 && !self.switch.has_transmit(*id);
             let idle = self.running.of.is_empty()
                 && !self.exchange.streams.has_chunks()
+                && self.envelopes.is_idle()
                 && self.links.iter().all(sent);
             if leaving.goodbyes.is_some() || !idle {
                 return false;
@@ -483,6 +680,7 @@ impl Driver {
         self.links.clear();
         self.switch.close();
         self.exchange.close();
+        self.envelopes.close();
         self.handle_outputs();
         self.publish();
     }
@@ -505,16 +703,23 @@ impl Driver {
             pending: (self.switch.pending() + self.exchange.pending()) as u64,
             handling: self.running.of.len() as u64,
             turned_away: self.running.turned_away,
-            panics: self.running.panics,
+            panics: self.running.panics + self.envelopes.panics,
+            sealed: self.envelopes.sealed,
+            opened: self.envelopes.opened,
+            unopened: self.envelopes.unopened,
             ..CellStats::default()
         });
     }
 }
 
 impl Waiting {
-    fn insert(&mut self, id: RequestId, token: u64, outcomes: Outcomes) {
+    fn insert(&mut self, id: RequestId, token: u64, secure: bool, outcomes: Outcomes) {
         self.by_token.insert(token, id);
-        self.outcomes.insert(id, Waiter { token, outcomes });
+        self.outcomes.insert(id, Waiter { token, secure, outcomes });
+    }
+
+    fn is_secure(&self, id: RequestId) -> bool {
+        self.outcomes.get(&id).is_some_and(|waiter| waiter.secure)
     }
 
     fn settle(&mut self, settled: Settled) {

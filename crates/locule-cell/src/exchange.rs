@@ -36,6 +36,7 @@ struct Waiting {
     token: u64,
     stream: StreamId,
     target: Fqcn,
+    secure: bool,
     outcomes: Outcomes,
     timeout: Duration,
     deadline: Instant,
@@ -48,6 +49,7 @@ pub(crate) struct StreamReplyTo {
     request_id: String,
     channel: String,
     topic: String,
+    secure: bool,
 }
 
 /// A blob for a handler.
@@ -119,8 +121,8 @@ impl Exchange {
         let blob = blob_of(now, switch, target, request, Some(id.clone()))?;
         let stream = self.streams.send(now.instant, target.clone(), blob).ok_or(RequestError::Overloaded)?;
         let (timeout, deadline) = (request.timeout, now.instant + request.timeout);
-        let waiting =
-            Waiting { token, stream, target: target.clone(), outcomes: outcomes.clone(), timeout, deadline };
+        let (target, secure, outcomes) = (target.clone(), request.secure, outcomes.clone());
+        let waiting = Waiting { token, stream, target, secure, outcomes, timeout, deadline };
         self.requests.insert(id.clone(), waiting);
         self.by_stream.insert(stream, id.clone());
         self.by_token.entry(token).or_default().push(id.clone());
@@ -148,7 +150,7 @@ impl Exchange {
 
     /// Answers a request that came as a stream.
     pub(crate) fn reply(&mut self, now: Now, switch: &mut Switch, to: StreamReplyTo, reply: Reply) {
-        let StreamReplyTo { origin, request_id, channel, topic } = to;
+        let StreamReplyTo { origin, request_id, channel, topic, secure } = to;
         let mut message = Message::new(reply.headers, reply.payload);
         message.headers.set(key::CHANNEL, &channel);
         message.headers.set(key::TOPIC, &topic);
@@ -172,6 +174,7 @@ impl Exchange {
             request_id: Some(request_id),
             reliable: true,
             optional: true,
+            secure,
         };
         if self.streams.send(now.instant, origin, blob).is_none() {
             tracing::warn!("reply dropped: too many streams");
@@ -265,6 +268,7 @@ impl Exchange {
 
     fn accept_reply(&mut self, now: Now, switch: &mut Switch, arrival: Arrival) {
         let Arrival { origin, blob, .. } = arrival;
+        let sealed = blob.secure;
         let expected = |id: &String| self.requests.get(id).is_some_and(|waiting| waiting.target == origin);
         let Some(id) = blob.request_id.filter(expected) else {
             self.unmatched += 1;
@@ -281,7 +285,8 @@ impl Exchange {
                 error: message.error().map(str::to_owned),
                 payload: message.payload(),
                 headers: message.headers,
-            }),
+            })
+            .and_then(|reply| as_asked(reply, sealed, self.requests.get(&id).is_some_and(|w| w.secure))),
             Err(refusal) => Err(RequestError::Refused { code: refusal.code, reason: refusal.reason }),
         };
         self.settle(&id, outcome);
@@ -346,6 +351,7 @@ fn blob_of(
         request_id,
         reliable: false,
         optional: request.optional,
+        secure: request.secure,
     })
 }
 
@@ -367,7 +373,7 @@ fn application_headers(mut headers: Headers) -> Headers {
 
 fn arrived(arrival: Arrival) -> Arrived {
     let Arrival { origin, blob, .. } = arrival;
-    let Blob { channel, topic, mut headers, payload, request_id, .. } = blob;
+    let Blob { channel, topic, mut headers, payload, request_id, secure, .. } = blob;
     headers.set(key::CHANNEL, &channel);
     headers.set(key::TOPIC, &topic);
     headers.set(key::PAYLOAD_ENCODING, payload.encoding.as_str());
@@ -376,8 +382,18 @@ fn arrived(arrival: Arrival) -> Arrived {
         request_id,
         channel: channel.clone(),
         topic: topic.clone(),
+        secure,
     });
     Arrived { origin, channel, topic, headers, payload, reply_to }
+}
+
+/// A reply that came sealed or not, as its request was. Errors without a body are taken in clear too: some are
+/// of cells, or parts of them, that cannot seal.
+pub(crate) fn as_asked(reply: Reply, sealed: bool, secure: bool) -> Result<Reply, RequestError> {
+    if sealed || !secure || (!reply.code.is_ok() && reply.payload.bytes.is_empty()) {
+        return Ok(reply);
+    }
+    Err(RequestError::Insecure { reason: "the reply came in clear".to_owned() })
 }
 
 /// What a stream's end means for its request. What the target itself says is a reply.

@@ -53,6 +53,9 @@ pub struct Incoming {
     pub body: Body,
     /// Whether the origin waits for a reply.
     pub reply_expected: bool,
+    /// Whether it came encrypted end to end, so that no cell but its origin knows the body; the reply will
+    /// be too. The headers any cell on the way may have read, or changed.
+    pub secure: bool,
 }
 
 impl Incoming {
@@ -77,8 +80,9 @@ impl Incoming {
         reply_expected: bool,
     ) -> Self {
         let Payload { encoding, bytes } = message.payload();
+        let secure = message.secure();
         let (headers, body) = (message.headers, Body::Whole(bytes));
-        Self { origin, link, channel, topic, headers, encoding, body, reply_expected }
+        Self { origin, link, channel, topic, headers, encoding, body, reply_expected, secure }
     }
 
     pub(crate) fn from_delivery(delivery: Delivery) -> (Self, Option<locule_switch::ReplyTo>) {

@@ -3,8 +3,9 @@
 //! A [`Cell`] listens, dials, and exchanges requests and replies with other cells by name, directly or
 //! through relays. It runs a `locule-switch` over `locule-transport` links: one task owns the switch and
 //! the streams, one task per link shakes hands and moves frames, handlers run beside them. It knows no
-//! carrier, no certificate and no token: carriers come in as
-//! [`Transports`](locule_transport::Transports), proof of identity as a gate, stamps and a link policy.
+//! carrier, no cryptography and no token: carriers come in as
+//! [`Transports`](locule_transport::Transports), proof of identity as a gate, stamps and a link policy, and
+//! encryption end to end as a [`Cipher`](locule_identity::Cipher).
 //!
 //! ```
 //! use std::time::Duration;
@@ -38,6 +39,14 @@
 //! # }
 //! ```
 //!
+//! # Encryption end to end
+//!
+//! A link may be encrypted, and still every cell on the way reads what passes it. A [`Request`] that is
+//! [`secure`](Request::secure) is sealed for the certificate of its target, whole or, on a streamed channel, chunk
+//! by chunk, and so is its reply; both cells need a [`cipher`](CellBuilder::cipher). Certificates they ask of each
+//! other when they first need them. A handler sees by [`Incoming::secure`] how a message came. What cannot be
+//! opened is answered with `invalid_request`, and counted. Headers stay in clear.
+//!
 //! Start with [`Cell`], [`Request`] and [`Handler`].
 
 mod bulk;
@@ -45,6 +54,7 @@ mod cell;
 mod config;
 mod connect;
 mod driver;
+mod envelope;
 mod exchange;
 mod handler;
 mod link;

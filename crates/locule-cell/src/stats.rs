@@ -29,6 +29,12 @@ pub struct CellStats {
     pub turned_away: u64,
     /// Handlers that panicked.
     pub panics: u64,
+    /// Messages encrypted end to end here.
+    pub sealed: u64,
+    /// Messages decrypted here.
+    pub opened: u64,
+    /// Messages that came encrypted and could not be decrypted.
+    pub unopened: u64,
     /// Links that came while too many were still in their handshake.
     pub links_turned_away: u64,
     /// Links ended because the neighbour broke the protocol or went silent.

@@ -426,6 +426,10 @@ impl LinkPolicy for CertifiedNames {
         }
         Err(Refusal::new(ReturnCode::AuthenticationError, "name is not the certificate's"))
     }
+
+    fn admit_certificate(&self, _: &Fqcn, _: &str) -> Result<(), Refusal> {
+        Ok(())
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -45,10 +45,11 @@ pub struct OpensslCipher {
     /// Keys to seal with, by the receiver's certificate.
     sealing: Mutex<Keys<[u8; 32], Arc<SealKey>>>,
     /// Keys to open with, by the sender's certificate and the wrapped key.
-    opening: Mutex<Keys<([u8; 32], [u8; RSA_LEN]), Arc<Key>>>,
+    opening: Mutex<Keys<SenderKey, Arc<Key>>>,
 }
 
 type Key = Zeroizing<[u8; KEY_LEN]>;
+type SenderKey = ([u8; 32], [u8; RSA_LEN]);
 
 struct SealKey {
     key: Key,

@@ -105,6 +105,12 @@ impl Message {
         self.headers.bool(key::SECURE).unwrap_or_default()
     }
 
+    /// Whether the body is an encryption envelope: encryption was asked for, and done.
+    #[must_use]
+    pub fn is_sealed(&self) -> bool {
+        self.secure() && self.headers.bool(key::ENCRYPTED).unwrap_or_default()
+    }
+
     /// The cells that the message passed, with the unix time in seconds that each noted. Malformed
     /// entries are left out.
     #[must_use]

@@ -19,6 +19,8 @@ pub struct Blob {
     pub reliable: bool,
     /// Whether failure is nothing to make noise about.
     pub optional: bool,
+    /// Whether each chunk is encrypted end to end.
+    pub secure: bool,
 }
 
 /// A blob that has arrived whole.

@@ -27,6 +27,7 @@ pub(crate) struct Incoming {
     pub(crate) reliable: bool,
     encoding: Encoding,
     optional: bool,
+    pub(crate) secure: bool,
     /// Those of the chunk that came first.
     headers: Headers,
     headers_are_own: bool,
@@ -109,6 +110,7 @@ impl Incoming {
             // a payload of which nothing is said is handed over as it is
             encoding: headers.str(key::ENCODING).map_or(Encoding::Bytes, Encoding::from_wire),
             optional: headers.bool(key::OPTIONAL).unwrap_or_default(),
+            secure: message.secure(),
             headers: headers.clone(),
             headers_are_own: false,
             size,
@@ -214,6 +216,7 @@ impl Incoming {
             request_id: self.request_id,
             reliable: self.reliable,
             optional: self.optional,
+            secure: self.secure,
         })
     }
 }

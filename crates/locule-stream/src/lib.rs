@@ -25,9 +25,10 @@
 //!     request_id: None,
 //!     reliable: false,
 //!     optional: false,
+//!     secure: false,
 //! };
 //! sender.send(now, server, blob).expect("room for one stream");
-//! while let Some((_, chunk)) = sender.poll_chunk(now, |_| Way::Open { link: 1 }) {
+//! while let Some((_, chunk)) = sender.poll_chunk(now, |_, _| Way::Open { link: 1 }) {
 //!     let mut message = Message::new(chunk.headers, chunk.payload);
 //!     message.headers.set(key::CHANNEL, CHANNEL);
 //!     message.headers.set(key::TOPIC, chunk.topic);

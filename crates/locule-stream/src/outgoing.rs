@@ -20,6 +20,7 @@ pub(crate) struct Outgoing {
     pub(crate) request_id: Option<String>,
     pub(crate) reliable: bool,
     optional: bool,
+    pub(crate) secure: bool,
     /// What every chunk says.
     headers: Headers,
     body: Bytes,
@@ -65,7 +66,7 @@ pub(crate) enum Due {
 
 impl Outgoing {
     pub(crate) fn new(config: &StreamConfig, now: Instant, id: StreamId, target: Fqcn, blob: Blob) -> Self {
-        let Blob { channel, topic, mut headers, payload, request_id, reliable, optional } = blob;
+        let Blob { channel, topic, mut headers, payload, request_id, reliable, optional, secure } = blob;
         let len = payload.bytes.len() as u64;
         let chunk_size = config.chunk_size.max(1) as u64;
         headers.set(key::ENCODING, payload.encoding.as_str());
@@ -83,6 +84,7 @@ impl Outgoing {
             request_id,
             reliable,
             optional,
+            secure,
             headers,
             body: payload.bytes,
             len,
@@ -151,7 +153,8 @@ impl Outgoing {
         }
         headers.set(cell_key::PAYLOAD_LEN, bytes.len() as u64);
         let payload = Payload { encoding: Encoding::Bytes, bytes };
-        Some(Notice { target: self.target.clone(), topic: DATA, headers, payload, optional: self.optional })
+        let (target, optional, secure) = (self.target.clone(), self.optional, self.secure);
+        Some(Notice { target, topic: DATA, headers, payload, optional, secure })
     }
 
     /// Whether nothing is left to do: all has left, and has arrived if that is asked for.

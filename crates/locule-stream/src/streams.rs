@@ -74,7 +74,7 @@ pub enum Output {
     },
     /// Something moved: a chunk of this request left, was acknowledged, or one of its reply arrived.
     Moved {
-        /// Who acknowledged it, or sends it.
+        /// To whom it goes, or from whom it comes.
         peer: Fqcn,
         /// The request.
         request_id: String,
@@ -229,12 +229,12 @@ impl Streams {
         }
     }
 
-    /// The next chunk to send. `way` says how it would leave for a target; streams take turns, and one
-    /// that cannot leave waits until [`resume`](Self::resume).
+    /// The next chunk to send. `way` says how it would leave for a target, and whether it is to be sealed
+    /// before; streams take turns, and one that cannot leave waits until [`resume`](Self::resume).
     pub fn poll_chunk(
         &mut self,
         now: Instant,
-        mut way: impl FnMut(&Fqcn) -> Way,
+        mut way: impl FnMut(&Fqcn, bool) -> Way,
     ) -> Option<(StreamId, Notice)> {
         while let Some(id) = self.line.pop_front() {
             let Some(stream) = self.outgoing.get_mut(&id) else { continue };
@@ -242,7 +242,7 @@ impl Streams {
             if !stream.has_chunk() {
                 continue;
             }
-            match way(&stream.target) {
+            match way(&stream.target, stream.secure) {
                 Way::Open { link } => stream.via(link),
                 Way::Full { link } => {
                     self.hold_up(id, Some(link));
@@ -260,7 +260,7 @@ impl Streams {
             }
             let chunk = stream.poll_chunk(now);
             if let Some(request_id) = stream.request_id.clone().filter(|_| !stream.reliable) {
-                self.outputs.push_back(Output::Moved { request_id });
+                self.outputs.push_back(Output::Moved { peer: stream.target.clone(), request_id });
             }
             self.stand_in_line(id);
             self.settle_if_done(id);
@@ -297,7 +297,9 @@ impl Streams {
         }
     }
 
-    /// Takes a message on [`CHANNEL`](crate::CHANNEL) that `origin` made and that is for this cell.
+    /// Takes a message on [`CHANNEL`](crate::CHANNEL) that `origin` made and that is for this cell. A chunk
+    /// that was sealed has been opened, and one that was not does not say that it is secure: of a stream, all
+    /// are or none.
     pub fn handle(&mut self, now: Instant, origin: &Fqcn, message: Message) {
         let (id, kind) = (message.headers.u64(key::ID), message.headers.u64(key::KIND));
         let (Some(id), Some(kind)) = (id, kind) else { return self.drop_malformed() };
@@ -548,6 +550,9 @@ impl Streams {
             }
         }
         let Some(stream) = self.incoming.get_mut(&source) else { return };
+        if stream.secure != message.secure() {
+            return self.drop_malformed();
+        }
         let chunk =
             Chunk { sequence, offset: message.headers.u64(key::OFFSET), is_final, bytes: message.body };
         let before = stream.cost();
@@ -738,5 +743,5 @@ fn error_headers(id: u64, reason: &str, fault: &str) -> Headers {
 
 fn notice(target: Fqcn, topic: &'static str, mut headers: Headers) -> Notice {
     headers.set(cell_key::PAYLOAD_LEN, 0u64);
-    Notice { target, topic, headers, payload: Payload::none(), optional: true }
+    Notice { target, topic, headers, payload: Payload::none(), optional: true, secure: false }
 }

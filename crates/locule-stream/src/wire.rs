@@ -91,4 +91,6 @@ pub struct Notice {
     pub payload: Payload,
     /// Whether its loss is nothing to make noise about.
     pub optional: bool,
+    /// Whether the payload must be sealed for the target. Only chunks ever are.
+    pub secure: bool,
 }

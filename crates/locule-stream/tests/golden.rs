@@ -107,9 +107,10 @@ fn a_chunk_says_what_a_real_one_says() {
         request_id: real.headers.str("sm__ri").map(str::to_owned),
         reliable: false,
         optional: false,
+        secure: false,
     };
     site.send(now, Fqcn::server(), blob).unwrap();
-    let (_, chunk) = site.poll_chunk(now, |_| Way::Open { link: 1 }).unwrap();
+    let (_, chunk) = site.poll_chunk(now, |_, _| Way::Open { link: 1 }).unwrap();
     assert_eq!(of_stream(&arrive(chunk)), of_stream(&real));
 }
 
@@ -134,9 +135,10 @@ fn the_errors_of_a_real_receiver_end_the_stream() {
             request_id: error.headers.str("sm__ri").map(str::to_owned),
             reliable: false,
             optional: true,
+            secure: false,
         };
         let id = site.send(now, target, blob).unwrap();
-        while site.poll_chunk(now, |_| Way::Open { link: 1 }).is_some() {}
+        while site.poll_chunk(now, |_, _| Way::Open { link: 1 }).is_some() {}
         let origin = error.origin().unwrap();
         site.handle(now, &origin, error);
         let failed = std::iter::from_fn(|| site.poll_output())

@@ -38,6 +38,7 @@ fn reply(len: usize) -> Blob {
         payload: Payload::bytes(vec![7; len].into()),
         request_id: Some("request".into()),
         reliable: true,
+        secure: false,
         optional: true,
     }
 }
@@ -164,12 +165,12 @@ fn streams_that_were_given_up_do_not_wait_for_room() {
     let (now, mut streams) = (Instant::now(), Streams::new(small(), 1));
     for _ in 0..1000 {
         let id = streams.send(now, name("site-1"), reply(10)).unwrap();
-        assert!(streams.poll_chunk(now, |_| Way::Full { link: 1 }).is_none());
+        assert!(streams.poll_chunk(now, |_, _| Way::Full { link: 1 }).is_none());
         streams.cancel(id);
     }
     streams.has_room(1);
     let mut asked = 0;
-    let none = streams.poll_chunk(now, |_| {
+    let none = streams.poll_chunk(now, |_, _| {
         asked += 1;
         Way::Open { link: 1 }
     });
@@ -188,7 +189,7 @@ fn who_moves_a_request_is_told() {
     assert_eq!(moved, Some((name("site-2"), "request".to_owned())));
     // what another says of this cell's own stream moves nothing
     let id = streams.send(now, name("site-1"), reply(5000)).unwrap();
-    assert!(streams.poll_chunk(now, |_| Way::Open { link: 1 }).is_some());
+    assert!(streams.poll_chunk(now, |_, _| Way::Open { link: 1 }).is_some());
     let mut ack = chunk(id.0, 0, false, b"");
     ack.headers.set(key::TOPIC, ACK);
     ack.headers.set("sm__dt", 3);

@@ -36,6 +36,7 @@ fn blob(len: usize, reliable: bool) -> Blob {
         request_id: Some("request".into()),
         reliable,
         optional: true,
+        secure: false,
     }
 }
 
@@ -94,7 +95,8 @@ impl Pair {
             let mut moved = false;
             for from in 0..2 {
                 let to = 1 - from;
-                while let Some((_, chunk)) = self.ends[from].1.poll_chunk(self.now, |_| Way::Open { link: 1 })
+                while let Some((_, chunk)) =
+                    self.ends[from].1.poll_chunk(self.now, |_, _| Way::Open { link: 1 })
                 {
                     self.carry(to, message(chunk));
                     moved = true;
@@ -162,7 +164,7 @@ proptest! {
         let (now, site) = (Instant::now(), "site-1".parse::<Fqcn>().unwrap());
         let mut streams = Streams::new(small(), 0);
         streams.send(now, site.clone(), blob(500, true)).unwrap();
-        while streams.poll_chunk(now, |_| Way::Open { link: 1 }).is_some() {}
+        while streams.poll_chunk(now, |_, _| Way::Open { link: 1 }).is_some() {}
         for topic in [DATA, locule_stream::ACK, locule_stream::ERROR] {
             for _ in 0..times {
                 let mut headers = Headers::new();
@@ -189,7 +191,7 @@ fn a_lost_link_repeats_what_is_reliable_and_fails_the_rest() {
     let reliable = streams.send(now, target.clone(), blob(250, true)).unwrap();
     let other = streams.send(now, target, blob(250, false)).unwrap();
     let chunks = |streams: &mut Streams, link| {
-        std::iter::from_fn(|| streams.poll_chunk(now, |_| Way::Open { link }))
+        std::iter::from_fn(|| streams.poll_chunk(now, |_, _| Way::Open { link }))
             .map(|(id, _)| id)
             .collect::<Vec<_>>()
     };
@@ -216,12 +218,12 @@ fn a_stream_waits_for_room_and_for_its_window() {
     let (now, site, target) = (Instant::now(), "site-1".parse::<Fqcn>().unwrap(), Fqcn::server());
     let mut sender = Streams::new(small(), 0);
     sender.send(now, target.clone(), blob(5000, false)).unwrap();
-    assert!(sender.poll_chunk(now, |_| Way::Full { link: 1 }).is_none());
-    assert!(sender.poll_chunk(now, |_| Way::Open { link: 1 }).is_none(), "held up until told otherwise");
+    assert!(sender.poll_chunk(now, |_, _| Way::Full { link: 1 }).is_none());
+    assert!(sender.poll_chunk(now, |_, _| Way::Open { link: 1 }).is_none(), "held up until told otherwise");
     sender.has_room(2);
-    assert!(sender.poll_chunk(now, |_| Way::Open { link: 1 }).is_none(), "that is another link");
+    assert!(sender.poll_chunk(now, |_, _| Way::Open { link: 1 }).is_none(), "that is another link");
     sender.has_room(1);
-    let sent: Vec<_> = std::iter::from_fn(|| sender.poll_chunk(now, |_| Way::Open { link: 1 })).collect();
+    let sent: Vec<_> = std::iter::from_fn(|| sender.poll_chunk(now, |_, _| Way::Open { link: 1 })).collect();
     assert_eq!(sent.len(), 11, "a window of ten chunks, and the one that closes it");
     let mut receiver = Streams::new(small(), 0);
     for (_, chunk) in sent {
@@ -232,7 +234,7 @@ fn a_stream_waits_for_room_and_for_its_window() {
             sender.handle(now, &target, message(notice));
         }
     }
-    assert!(sender.poll_chunk(now, |_| Way::Open { link: 1 }).is_some());
+    assert!(sender.poll_chunk(now, |_, _| Way::Open { link: 1 }).is_some());
 }
 
 #[test]
@@ -241,7 +243,7 @@ fn a_blob_that_is_too_big_is_refused_before_it_is_held() {
     let mut sender = Streams::new(small(), 0);
     let mut receiver = Streams::new(StreamConfig { max_blob: 1000, ..small() }, 0);
     let id = sender.send(now, target.clone(), blob(1001, false)).unwrap();
-    let (_, chunk) = sender.poll_chunk(now, |_| Way::Open { link: 1 }).unwrap();
+    let (_, chunk) = sender.poll_chunk(now, |_, _| Way::Open { link: 1 }).unwrap();
     receiver.handle(now, &site, message(chunk));
     assert_eq!(receiver.held(), 0);
     while let Some(output) = receiver.poll_output() {
@@ -275,7 +277,7 @@ fn a_stream_that_its_sender_gives_up_is_let_go() {
     let mut sender = Streams::new(small(), 0);
     let mut receiver = Streams::new(small(), 0);
     let id = sender.send(now, target, blob(250, false)).unwrap();
-    let (_, chunk) = sender.poll_chunk(now, |_| Way::Open { link: 1 }).unwrap();
+    let (_, chunk) = sender.poll_chunk(now, |_, _| Way::Open { link: 1 }).unwrap();
     receiver.handle(now, &site, message(chunk));
     assert!((100..4096).contains(&receiver.held()), "{}", receiver.held());
     sender.cancel(id);
@@ -295,8 +297,8 @@ fn each_chunk_of_a_request_that_leaves_is_progress() {
     let (now, target) = (Instant::now(), Fqcn::server());
     let mut streams = Streams::new(small(), 0);
     streams.send(now, target, blob(250, false)).unwrap();
-    while streams.poll_chunk(now, |_| Way::Open { link: 1 }).is_some() {}
+    while streams.poll_chunk(now, |_, _| Way::Open { link: 1 }).is_some() {}
     let moved = std::iter::from_fn(|| streams.poll_output())
-        .filter(|output| matches!(output, Output::Moved { request_id } if request_id == "request"));
+        .filter(|output| matches!(output, Output::Moved { request_id, .. } if request_id == "request"));
     assert_eq!(moved.count(), 3);
 }

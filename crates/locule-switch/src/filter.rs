@@ -68,10 +68,20 @@ pub trait LinkPolicy: Send + Sync {
     /// # Errors
     /// The [`Refusal`] closes the link.
     fn admit(&self, link: &LinkFacts) -> Result<(), Refusal>;
+
+    /// Says whether the cell `name`, a neighbour or not, may have a certificate for `common_name`. The
+    /// switch does not ask: whoever seals messages for that cell does.
+    ///
+    /// # Errors
+    /// The [`Refusal`] keeps the certificate from being used.
+    fn admit_certificate(&self, name: &Fqcn, common_name: &str) -> Result<(), Refusal>;
 }
 
 /// Looks at, changes or refuses the messages of chosen channels and topics at one of the four
 /// [`Pass`]es. Must not block.
+///
+/// What is encrypted end to end crosses a pass in clear: before it is sealed, after it was opened. See
+/// [`Switch::filter_request`](crate::Switch::filter_request).
 pub trait MessageFilter: Send + Sync {
     /// Judges `message` and may change its headers and body.
     ///

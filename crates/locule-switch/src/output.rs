@@ -58,6 +58,14 @@ pub struct ReplyTo {
     pub(crate) optional: bool,
 }
 
+impl ReplyTo {
+    /// The cell that waits.
+    #[must_use]
+    pub fn origin(&self) -> &Fqcn {
+        &self.origin
+    }
+}
+
 impl fmt::Debug for ReplyTo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ReplyTo")

@@ -175,7 +175,7 @@ impl Switch {
 
     pub(crate) fn deliver(&mut self, now: Now, from: &Arc<LinkFacts>, origin: Fqcn, mut message: Message) {
         let reply_to = message.reply_expected().then(|| reply_to(from, origin.clone(), &message));
-        if let Err(refusal) = self.filters.apply(Pass::IncomingRequest, now, &mut message) {
+        if let Err(refusal) = self.filter_unsealed(Pass::IncomingRequest, now, &mut message) {
             let Some(to) = reply_to else { return self.drop_message(from.link, DropReason::Filtered) };
             self.stats.filtered += 1;
             return self.send_reply(now, &to, Reply::error(refusal.code, refusal.reason));
@@ -196,7 +196,7 @@ impl Switch {
         let asked = if returned { original_destination(&message) } else { Some(origin.clone()) };
         let Some(asked) = asked else { return self.drop_message(from.link, DropReason::Malformed) };
         let filtered =
-            if returned { Ok(()) } else { self.filters.apply(Pass::IncomingReply, now, &mut message) };
+            if returned { Ok(()) } else { self.filter_unsealed(Pass::IncomingReply, now, &mut message) };
         let ids = message.req_ids();
         let outcome = match filtered {
             Err(refusal) => {

@@ -20,6 +20,9 @@ pub struct Request {
     pub timeout: Duration,
     /// Whether failure is nothing to make noise about.
     pub optional: bool,
+    /// Whether it and its reply are to be encrypted end to end. The switch only says so in the headers:
+    /// sealing is done by whoever drives it.
+    pub secure: bool,
 }
 
 impl Request {
@@ -36,6 +39,7 @@ impl Request {
             payload,
             timeout: Self::DEFAULT_TIMEOUT,
             optional: false,
+            secure: false,
         }
     }
 
@@ -57,6 +61,14 @@ impl Request {
     #[must_use]
     pub fn optional(mut self) -> Self {
         self.optional = true;
+        self
+    }
+
+    /// Asks for encryption end to end: no cell but the target reads the request, none but this one the
+    /// reply. Headers stay readable.
+    #[must_use]
+    pub fn secure(mut self) -> Self {
+        self.secure = true;
         self
     }
 }
@@ -164,6 +176,12 @@ pub enum RequestError {
         /// The reason given. A peer controls it.
         reason: String,
     },
+    /// It was to be encrypted end to end, and was not, or its reply was not. Nothing left in clear.
+    #[error("not encrypted end to end: {}", excerpt(.reason))]
+    Insecure {
+        /// Why. A peer may control it.
+        reason: String,
+    },
     /// The link that the request left by is gone. The target may or may not have handled it.
     #[error("link lost")]
     LinkLost,
@@ -188,7 +206,7 @@ impl RequestError {
             Self::InvalidTarget => ReturnCode::InvalidTarget,
             Self::TooBig => ReturnCode::MsgTooBig,
             Self::Refused { code, .. } | Self::Returned { code, .. } => *code,
-            Self::LinkLost | Self::Congested => ReturnCode::CommError,
+            Self::LinkLost | Self::Congested | Self::Insecure { .. } => ReturnCode::CommError,
             Self::Overloaded | Self::Closed => ReturnCode::ServiceUnavailable,
         }
     }
@@ -201,7 +219,7 @@ impl RequestError {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Timeout | Self::Unreachable | Self::LinkLost | Self::Congested | Self::Overloaded => true,
-            Self::InvalidTarget | Self::TooBig | Self::Closed => false,
+            Self::InvalidTarget | Self::TooBig | Self::Closed | Self::Insecure { .. } => false,
             Self::Refused { code, .. } | Self::Returned { code, .. } => {
                 matches!(
                     code,

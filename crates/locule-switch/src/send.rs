@@ -60,8 +60,7 @@ impl Switch {
         awaited: Option<(RequestId, Instant)>,
     ) -> Result<(), RequestError> {
         let mut message = self.compose_request(now, target, request, awaited.map(|(id, _)| id));
-        self.filters
-            .apply(Pass::OutgoingRequest, now, &mut message)
+        self.filter_unsealed(Pass::OutgoingRequest, now, &mut message)
             .map_err(|refusal| self.filtered(refusal))?;
         if message.body.len() > self.config.max_message_size {
             self.stats.too_big += 1;
@@ -94,7 +93,7 @@ impl Switch {
 
     pub(crate) fn send_reply(&mut self, now: Now, to: &ReplyTo, reply: Reply) {
         let mut message = self.compose_reply(now, to, reply);
-        if let Err(refusal) = self.filters.apply(Pass::OutgoingReply, now, &mut message) {
+        if let Err(refusal) = self.filter_unsealed(Pass::OutgoingReply, now, &mut message) {
             self.stats.filtered += 1;
             message = self.compose_reply(now, to, Reply::error(refusal.code, refusal.reason));
         }
@@ -338,7 +337,7 @@ impl Switch {
         self.outputs.push_back(Output::Dropped(link, why));
     }
 
-    fn compose_request(
+    pub(crate) fn compose_request(
         &self,
         now: Now,
         target: &Fqcn,
@@ -360,12 +359,12 @@ impl Switch {
             None => _ = headers.remove(key::REQ_ID),
         }
         headers.set(key::REPLY_EXPECTED, awaited.is_some());
-        headers.set(key::SECURE, false);
+        headers.set(key::SECURE, request.secure);
         headers.set(key::OPTIONAL, request.optional);
         Message::new(headers, request.payload.clone())
     }
 
-    fn compose_reply(&self, now: Now, to: &ReplyTo, reply: Reply) -> Message {
+    pub(crate) fn compose_reply(&self, now: Now, to: &ReplyTo, reply: Reply) -> Message {
         let me = &self.config.name;
         let mut headers = reply.headers;
         set_code(&mut headers, reply.code, reply.error.as_deref());
@@ -408,11 +407,16 @@ impl Switch {
         }
     }
 
+    /// Applies filters to what they can read.
+    pub(crate) fn filter_unsealed(&self, pass: Pass, now: Now, message: &mut Message) -> Result<(), Refusal> {
+        if message.is_sealed() { Ok(()) } else { self.filters.apply(pass, now, message) }
+    }
+
     fn stamp(&self, now: Now, message: &mut Message, next_hop: &Fqcn) -> Result<(), Refusal> {
         self.stamps.iter().try_for_each(|stamp| stamp.stamp(now, message, next_hop))
     }
 
-    fn filtered(&mut self, refusal: Refusal) -> RequestError {
+    pub(crate) fn filtered(&mut self, refusal: Refusal) -> RequestError {
         self.stats.filtered += 1;
         RequestError::Refused { code: refusal.code, reason: refusal.reason }
     }

@@ -294,6 +294,45 @@ impl Switch {
         filtered
     }
 
+    /// Applies the filters to a request that is to be sealed, which they could not read afterwards. With
+    /// its body sealed, and its headers saying so, it passes them by.
+    ///
+    /// # Errors
+    /// What a filter says.
+    pub fn filter_request(
+        &mut self,
+        now: Now,
+        target: &Fqcn,
+        mut request: Request,
+    ) -> Result<Request, RequestError> {
+        let mut message = self.compose_request(now, target, &request, None);
+        let filtered = self.filters.apply(Pass::OutgoingRequest, now, &mut message);
+        filtered.map_err(|refusal| self.filtered(refusal))?;
+        request.payload = message.payload();
+        request.headers = message.headers;
+        Ok(request)
+    }
+
+    /// The same for a reply. What a filter says takes its place.
+    pub fn filter_reply(&mut self, now: Now, to: &ReplyTo, reply: Reply) -> Reply {
+        let mut message = self.compose_reply(now, to, reply);
+        match self.filter(Pass::OutgoingReply, now, &mut message) {
+            Ok(()) => Reply::from_message(message),
+            Err(refusal) => Reply::error(refusal.code, refusal.reason),
+        }
+    }
+
+    /// Applies the filters to a reply that came sealed and has been opened.
+    ///
+    /// # Errors
+    /// What a filter says.
+    pub fn filter_sealed_reply(&mut self, now: Now, reply: Reply) -> Result<Reply, RequestError> {
+        let mut message = Message::new(reply.headers, reply.payload);
+        let filtered = self.filters.apply(Pass::IncomingReply, now, &mut message);
+        filtered.map_err(|refusal| self.filtered(refusal))?;
+        Ok(Reply::from_message(message))
+    }
+
     /// Answers a delivered request, by the neighbour that delivered it. If that neighbour is gone the
     /// reply is dropped and counted.
     pub fn reply(&mut self, now: Now, to: ReplyTo, reply: Reply) {

@@ -72,6 +72,7 @@ fn run(frames: &[Vec<u8>]) -> String {
                     payload: Payload::bytes(vec![7; usize::from(word(14)) % 20_000].into()),
                     request_id: (word(14) % 2 == 0).then(|| "r".to_owned()),
                     reliable: word(14) % 3 == 0,
+                    secure: false,
                     optional: true,
                 };
                 begun.extend(streams.send(now, peer.clone(), blob));
@@ -80,7 +81,7 @@ fn run(frames: &[Vec<u8>]) -> String {
                 let way =
                     [Way::Open { link: 1 }, Way::Full { link: 2 }, Way::None][usize::from(word(14)) % 3];
                 for _ in 0..8 {
-                    streams.poll_chunk(now, |_| way);
+                    streams.poll_chunk(now, |_, _| way);
                 }
             }
             10 => streams.link_lost(1),

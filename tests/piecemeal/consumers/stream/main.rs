@@ -17,9 +17,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         request_id: None,
         reliable: true,
         optional: false,
+        secure: false,
     };
     streams.send(now, Fqcn::server(), blob).ok_or("no room for one stream")?;
-    let chunks = std::iter::from_fn(|| streams.poll_chunk(now, |_| Way::Open { link: 1 })).count();
+    let chunks = std::iter::from_fn(|| streams.poll_chunk(now, |_, _| Way::Open { link: 1 })).count();
     assert_eq!(chunks, 5);
     Ok(())
 }
