@@ -12,7 +12,7 @@ pub(crate) fn root() -> PathBuf {
 
 /// Shows and runs `cargo` with these arguments; fails when it fails.
 pub(crate) fn cargo(arguments: &[&str]) -> anyhow::Result<()> {
-    show(&format!("cargo {}", arguments.join(" ")));
+    show(&format!("+ cargo {}", arguments.join(" ")));
     let status = Command::new(program()).args(arguments).current_dir(root()).status().context("run cargo")?;
     if !status.success() {
         bail!("`cargo {}` ended with {status}", arguments.join(" "));
@@ -29,9 +29,16 @@ pub(crate) fn cargo_output(arguments: &[&str]) -> anyhow::Result<String> {
     Ok(String::from_utf8(output.stdout)?)
 }
 
+/// Whether there is such a program, and it ends well.
+pub(crate) fn runs(program: &str, arguments: &[&str]) -> bool {
+    let output = Command::new(program).args(arguments).output();
+    output.is_ok_and(|output| output.status.success())
+}
+
+/// Tells a person what happens.
 #[expect(clippy::print_stderr, reason = "a habit shows the plain command that it runs")]
-fn show(command: &str) {
-    eprintln!("+ {command}");
+pub(crate) fn show(text: &str) {
+    eprintln!("{text}");
 }
 
 fn program() -> String {
