@@ -125,7 +125,7 @@ impl CellBuilder {
         let (end, ended) = watch::channel(false);
         let stamps = Arc::new(Stamps(RwLock::new(self.stamps)));
 
-        let envelopes = Envelopes::new(self.cipher, self.link_policy.clone(), &self.config);
+        let policy = self.link_policy.clone();
         let mut switch = Switch::new(self.config.switch.clone(), Box::new(ChaCha20Rng::from_os_rng()));
         switch.add_stamp(stamps.clone());
         if let Some(gate) = self.gate {
@@ -158,7 +158,7 @@ impl CellBuilder {
             running,
             leaving: None,
             refusals: Default::default(),
-            envelopes,
+            envelopes: Envelopes::new(self.cipher, policy, context.clone()),
             credit: None,
         };
         tokio::spawn(async move {

@@ -446,7 +446,7 @@ impl Driver {
     }
 
     fn submit_with(&mut self, letter: Letter, credit: Option<OwnedSemaphorePermit>) {
-        let failed = self.envelopes.submit(now(), &mut self.switch, letter, credit).err();
+        let failed = self.envelopes.submit(now(), &mut self.switch, letter, credit);
         self.treat(failed);
     }
 
@@ -604,7 +604,7 @@ impl Driver {
         }
     }
 
-    fn settle(&mut self, settled: Settled) {
+    fn settle(&mut self, mut settled: Settled) {
         if let Some(leaving) = &mut self.leaving
             && leaving.goodbyes == Some(settled.request)
         {
@@ -613,10 +613,10 @@ impl Driver {
             }
             return;
         }
-        let mut settled = match self.envelopes.settle(settled) {
-            Ok(treated) => return self.treat(treated),
-            Err(settled) => settled,
-        };
+        if self.envelopes.has_asked(settled.request) {
+            let treated = self.envelopes.settle(settled);
+            return self.treat(treated);
+        }
         let secure = self.waiting.is_secure(settled.request);
         if let Ok(reply) = &settled.outcome {
             let headers = &reply.headers;
@@ -704,9 +704,6 @@ impl Driver {
             handling: self.running.of.len() as u64,
             turned_away: self.running.turned_away,
             panics: self.running.panics + self.envelopes.panics,
-            sealed: self.envelopes.sealed,
-            opened: self.envelopes.opened,
-            unopened: self.envelopes.unopened,
             ..CellStats::default()
         });
     }

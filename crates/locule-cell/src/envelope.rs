@@ -15,8 +15,9 @@ use locule_switch::{
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::task::{JoinError, JoinSet};
 
-use crate::CellConfig;
 use crate::driver::Outcomes;
+use crate::link::LinkContext;
+use crate::stats::Counters;
 
 /// Channel and topic by which cells give each other their certificates, always as plain messages in clear.
 ///
@@ -78,9 +79,7 @@ pub(crate) enum Failure {
 pub(crate) struct Envelopes {
     cipher: Option<Arc<dyn Cipher>>,
     policy: Option<Arc<dyn LinkPolicy>>,
-    max_at_work: usize,
-    max_letters: usize,
-    max_bytes: usize,
+    context: Arc<LinkContext>,
     known: HashMap<Fqcn, Arc<Identity>>,
     known_in_order: VecDeque<Fqcn>,
     /// Exchanges under way, and what waits for them.
@@ -91,9 +90,6 @@ pub(crate) struct Envelopes {
     /// How much is in any of these, and its bytes.
     letters: usize,
     bytes: usize,
-    pub(crate) sealed: u64,
-    pub(crate) opened: u64,
-    pub(crate) unopened: u64,
     pub(crate) panics: u64,
 }
 
@@ -117,14 +113,12 @@ impl Envelopes {
     pub(crate) fn new(
         cipher: Option<Arc<dyn Cipher>>,
         policy: Option<Arc<dyn LinkPolicy>>,
-        config: &CellConfig,
+        context: Arc<LinkContext>,
     ) -> Self {
         Self {
             cipher,
             policy,
-            max_at_work: config.max_sealing.max(1),
-            max_letters: config.max_waiting,
-            max_bytes: config.max_waiting_bytes,
+            context,
             known: HashMap::new(),
             known_in_order: VecDeque::new(),
             asked: HashMap::new(),
@@ -133,9 +127,6 @@ impl Envelopes {
             at_work: JoinSet::new(),
             letters: 0,
             bytes: 0,
-            sealed: 0,
-            opened: 0,
-            unopened: 0,
             panics: 0,
         }
     }
@@ -148,11 +139,11 @@ impl Envelopes {
         switch: &mut Switch,
         letter: Letter,
         credit: Option<OwnedSemaphorePermit>,
-    ) -> Result<(), Treated> {
-        let Some(cipher) = &self.cipher else { return Err(self.fail(letter, Failure::NoCipher)) };
+    ) -> Option<Treated> {
+        let Some(cipher) = &self.cipher else { return Some(self.fail(letter, Failure::NoCipher)) };
         let (cipher, bytes) = (cipher.clone(), letter.body().len());
         if !self.has_place(bytes) {
-            return Err(self.fail(letter, Failure::Overloaded));
+            return Some(self.fail(letter, Failure::Overloaded));
         }
         self.letters += 1;
         self.bytes += bytes;
@@ -160,7 +151,7 @@ impl Envelopes {
         if let Some(identity) = self.identity(&peer, now.wall) {
             self.ready.push_back(Job::Treat(letter, identity, credit));
             self.work();
-            return Ok(());
+            return None;
         }
         if !self.wanting.contains_key(&peer) {
             let request = Request::new(EXCHANGE.0, EXCHANGE.1, ours(&*cipher)).timeout(EXCHANGE_TIMEOUT);
@@ -169,13 +160,13 @@ impl Envelopes {
         }
         // its link's credit goes: the certificate may come by that very link
         self.wanting.entry(peer).or_default().push(letter);
-        Ok(())
+        None
     }
 
     /// Whether another chunk for `target` may be taken up; no more of a stream waits here than it takes to
     /// keep busy.
     pub(crate) fn has_room(&self, target: &Fqcn) -> bool {
-        !self.wanting.contains_key(target) && self.ready.len() + self.at_work.len() < 2 * self.max_at_work
+        !self.wanting.contains_key(target) && self.ready.len() + self.at_work.len() < 2 * self.max_at_work()
     }
 
     pub(crate) fn is_idle(&self) -> bool {
@@ -213,14 +204,19 @@ impl Envelopes {
         treated
     }
 
-    /// Whether this is the end of a request of our own for a certificate; if so, what came of it.
-    pub(crate) fn settle(&mut self, settled: Settled) -> Result<Vec<Treated>, Settled> {
-        let Some(peer) = self.asked.remove(&settled.request) else { return Err(settled) };
+    /// Whether a request is one of our own for a certificate.
+    pub(crate) fn has_asked(&self, request: RequestId) -> bool {
+        self.asked.contains_key(&request)
+    }
+
+    /// Such a request has ended.
+    pub(crate) fn settle(&mut self, settled: Settled) -> Vec<Treated> {
+        let Some(peer) = self.asked.remove(&settled.request) else { return Vec::new() };
         let failure = match settled.outcome {
             Ok(reply) => match certificate_of(&reply.payload) {
                 Ok(chain) => {
                     self.identify(peer, chain, None);
-                    return Ok(Vec::new());
+                    return Vec::new();
                 }
                 Err(reason) => {
                     let said = reply.error.map_or(reason, |error| excerpt(&error));
@@ -229,7 +225,7 @@ impl Envelopes {
             },
             Err(error) => Failure::Unanswered(error),
         };
-        Ok(self.give_up(&peer, &failure))
+        self.give_up(&peer, &failure)
     }
 
     /// A peer asks for our certificate, and gives its own.
@@ -316,7 +312,8 @@ impl Envelopes {
         }
         match result {
             Ok(body) => {
-                *(if letter.is_incoming() { &mut self.opened } else { &mut self.sealed }) += 1;
+                let Counters { sealed, opened, .. } = &self.context.counters;
+                Counters::add(if letter.is_incoming() { opened } else { sealed }, 1);
                 Treated::Letter(letter, Ok(body))
             }
             Err(failure) => self.fail(letter, failure),
@@ -324,7 +321,9 @@ impl Envelopes {
     }
 
     fn fail(&mut self, letter: Letter, failure: Failure) -> Treated {
-        self.unopened += u64::from(letter.is_incoming());
+        if letter.is_incoming() {
+            Counters::add(&self.context.counters.unopened, 1);
+        }
         Treated::Letter(letter, Err(failure))
     }
 
@@ -354,7 +353,13 @@ impl Envelopes {
 
     /// Whether something more may be held. One message is always taken, however large.
     fn has_place(&self, bytes: usize) -> bool {
-        self.letters < self.max_letters && (self.letters == 0 || self.bytes + bytes <= self.max_bytes)
+        let config = &self.context.config;
+        self.letters < config.max_waiting
+            && (self.letters == 0 || self.bytes + bytes <= config.max_waiting_bytes)
+    }
+
+    fn max_at_work(&self) -> usize {
+        self.context.config.max_sealing.max(1)
     }
 
     fn release(&mut self, bytes: usize) {
@@ -365,7 +370,7 @@ impl Envelopes {
     /// Puts jobs to work as far as there is room.
     fn work(&mut self) {
         let Some(cipher) = &self.cipher else { return };
-        while self.at_work.len() < self.max_at_work
+        while self.at_work.len() < self.max_at_work()
             && let Some(job) = self.ready.pop_front()
         {
             let cipher = cipher.clone();

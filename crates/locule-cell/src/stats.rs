@@ -49,6 +49,9 @@ pub(crate) struct Counters {
     pub(crate) internal_bytes: AtomicU64,
     pub(crate) frames_in: AtomicU64,
     pub(crate) frames_out: AtomicU64,
+    pub(crate) sealed: AtomicU64,
+    pub(crate) opened: AtomicU64,
+    pub(crate) unopened: AtomicU64,
     pub(crate) links_turned_away: AtomicU64,
     pub(crate) links_broken: AtomicU64,
     /// The driver's part.
@@ -73,6 +76,9 @@ impl Counters {
             internal_bytes: read(&self.internal_bytes),
             frames_in: read(&self.frames_in),
             frames_out: read(&self.frames_out),
+            sealed: read(&self.sealed),
+            opened: read(&self.opened),
+            unopened: read(&self.unopened),
             links_turned_away: read(&self.links_turned_away),
             links_broken: read(&self.links_broken),
             ..driver

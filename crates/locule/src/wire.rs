@@ -16,13 +16,13 @@ use locule_assembly::{AssemblyError, Deployed};
 use locule_auth::{
     CertificateLinkPolicy, LedgerLimits, RelayGate, ServerGate, ServerStamp, SessionStamp, TokenLedger,
 };
-use locule_cell::{Cell, CellConfig, Dialing};
+use locule_cell::{Cell, CellBuilder, CellConfig, Dialing};
 use locule_communicator::{Communicator, Credentials, RegisterError, Settings};
 use locule_component::{EventBus, Registry, RunContext, Side};
 use locule_config::{Diagnostic, Node};
 use locule_fobs::{Map, Value};
 use locule_identity::{Identity, Signer, Usage, Verifier};
-use locule_identity_openssl::{OpensslSigner, OpensslVerifier};
+use locule_identity_openssl::{OpensslCipher, OpensslSigner, OpensslVerifier};
 use locule_job::JobFolder;
 use locule_kit::{Address, ConnectionSecurity, KitFiles, RelayKit, ServerKit, SiteKit, Workspace};
 use locule_launcher::{JobStart, TaskLauncher};
@@ -86,7 +86,7 @@ pub(crate) async fn server(kit: &ServerKit, network: &Network) -> Result<Running
     let below = kit.auth_identity_map.keys().filter_map(|cell| Some(cell.rsplit_once('.')?.0));
     let relays: BTreeSet<String> = below.flat_map(|above| above.split('.')).map(str::to_owned).collect();
 
-    let cell = Cell::builder(CellConfig::new(Fqcn::server()))
+    let cell = cell_with_cipher(Fqcn::server(), &kit.files)?
         .transports(all)
         .gate(Arc::new(ServerGate::new(Fqcn::server(), Arc::clone(&ledger)).relays(relays.clone())))
         .stamp(stamp.clone())
@@ -205,7 +205,7 @@ pub(crate) async fn site(
     };
     let stamp = Arc::new(SessionStamp::new());
 
-    let cell = Cell::builder(CellConfig::new(own))
+    let cell = cell_with_cipher(own, &kit.files)?
         .transports(all)
         .stamp(stamp.clone())
         .link_policy(Arc::new(policy))
@@ -269,7 +269,7 @@ pub(crate) async fn relay(kit: &RelayKit, network: &Network) -> Result<RunningRe
     let gate = Arc::new(RelayGate::new(own.clone(), parent, Arc::clone(&verifier)));
     let stamp = Arc::new(SessionStamp::new());
 
-    let cell = Cell::builder(CellConfig::new(own))
+    let cell = cell_with_cipher(own, &kit.files)?
         .transports(all)
         .gate(gate.clone())
         .stamp(stamp.clone())
@@ -361,6 +361,20 @@ pub(crate) fn credentials(files: &KitFiles, usage: Usage) -> Result<Means, Failu
         format!("the key {key} cannot be used with {cert}; take both from the same kit")
     });
     Ok((Arc::new(signer.or_exit(Code::Config)?), Arc::new(verifier)))
+}
+
+/// Begins a cell that understands messages encrypted end to end, if the kit's key is one for them.
+fn cell_with_cipher(own: Fqcn, files: &KitFiles) -> Result<CellBuilder, Failure> {
+    let cell = Cell::builder(CellConfig::new(own));
+    let signer = OpensslSigner::from_files(&files.cert, &files.key);
+    let signer = signer.with_context(|| format!("the key {} cannot be used", files.key.display()));
+    match OpensslCipher::new(signer.or_exit(Code::Config)?, &files.read_ca()?) {
+        Ok(cipher) => Ok(cell.cipher(Arc::new(cipher))),
+        Err(error) => {
+            tracing::info!(%error, "messages encrypted end to end are not understood");
+            Ok(cell)
+        }
+    }
 }
 
 fn endpoint(address: &Address) -> Result<Endpoint, Failure> {

@@ -181,7 +181,7 @@ def wait_linked(name, peer, linked=True, timeout=20):
         time.sleep(0.01)
 
 
-def request(name, channel, topic, target, payload=None, headers={}, timeout=20, times=1):
+def request(name, channel, topic, target, payload=None, headers={}, timeout=20, times=1, secure=False):
     """Sends one request, or several at the same time; the replies."""
     replies = [None] * times
 
@@ -193,6 +193,7 @@ def request(name, channel, topic, target, payload=None, headers={}, timeout=20, 
                 target=target,
                 request=message(payload, headers),
                 timeout=timeout,
+                secure=secure,
             )
         )
 
@@ -211,9 +212,9 @@ def broadcast(name, channel, topic, targets, payload=None, headers={}, timeout=2
     return {target: reply_out(reply) for target, reply in replies.items()}
 
 
-def notify(name, channel, topic, targets, payload=None, headers={}):
+def notify(name, channel, topic, targets, payload=None, headers={}, secure=False):
     return cells[name].fire_and_forget(
-        channel=channel, topic=topic, targets=targets, message=message(payload, headers)
+        channel=channel, topic=topic, targets=targets, message=message(payload, headers), secure=secure
     )
 
 

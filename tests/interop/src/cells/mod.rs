@@ -6,6 +6,7 @@
 mod carrier;
 mod lasting;
 mod messages;
+mod secure;
 mod streams;
 mod values;
 
@@ -18,6 +19,7 @@ use anyhow::{Context as _, bail, ensure};
 use futures_util::future::try_join_all;
 use locule_auth::CertificateLinkPolicy;
 use locule_cell::{Cell, CellConfig, Reply, Request, RequestError};
+use locule_identity_openssl::{OpensslCipher, OpensslSigner};
 use locule_message::{Fqcn, Payload};
 use locule_transport::{Endpoint, Transports};
 use serde_json::{Value, json};
@@ -51,6 +53,7 @@ pub(crate) async fn run(run: &mut Run) -> anyhow::Result<()> {
                 let setting = Setting { carrier, secure, listener, channel: PLAIN, subject: Side::Locule };
                 let mut checks = messages::checks(&setting);
                 if secure {
+                    checks.extend(secure::checks(&setting));
                     checks.extend(values::checks(&setting));
                 }
                 checks.extend(lasting::checks(&setting));
@@ -60,6 +63,7 @@ pub(crate) async fn run(run: &mut Run) -> anyhow::Result<()> {
                 Setting { carrier, secure: true, listener, channel: STREAMED, subject: Side::Locule };
             let mut checks = messages::checks(&setting);
             checks.extend(streams::checks(&setting));
+            checks.extend(secure::checks(&setting));
             run_setting(run, setting, checks, &python, &project).await?;
         }
         // What the cases of streams expect is what nvflare does with itself.
@@ -243,8 +247,13 @@ impl Bench {
         let policy = if secure { policy } else { policy.admit_without_certificate() };
         let mut transports = Transports::new();
         transports.insert(carrier.transport(files.as_ref())?);
-        let cell =
-            Cell::builder(CellConfig::new(own)).transports(transports).link_policy(Arc::new(policy)).start();
+        let mut cell =
+            Cell::builder(CellConfig::new(own)).transports(transports).link_policy(Arc::new(policy));
+        if let Some(files) = &files {
+            let signer = OpensslSigner::from_files(&files.cert, &files.key)?;
+            cell = cell.cipher(Arc::new(OpensslCipher::new(signer, &std::fs::read(&files.ca)?)?));
+        }
+        let cell = cell.start();
         ours::answer(&cell, channel, streams::BLOBS, &self.note);
         Ok(cell)
     }
