@@ -314,6 +314,33 @@ async fn a_certificate_of_another_name_or_project_is_not_taken() {
     }
 }
 
+/// Says in clear what its cell would have sealed, as somebody on the way may.
+struct Unseals;
+
+impl locule_cell::OutgoingFilter for Unseals {
+    fn stamp(&self, _: Now, message: &mut Message, _: &Fqcn) -> Result<(), Refusal> {
+        if message.headers.remove(key::ENCRYPTED) {
+            let len = message.headers.u64(key::CLEAR_PAYLOAD_LEN).unwrap();
+            message.body = vec![b'x'; usize::try_from(len).unwrap()].into();
+        }
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reply_in_clear_to_a_secure_request_is_not_taken() {
+    let (server, site) = pair().await;
+    server.add_stamp(Arc::new(Unseals));
+    for channel in [PLAIN, STREAMED] {
+        let refused = site.request(&name("server"), ask(channel, BODY)).await.unwrap_err();
+        assert!(matches!(refused, RequestError::Insecure { .. }), "{refused}");
+        // that it has no handler any cell may say, without a body
+        let request = Request { topic: "nothing".to_owned(), ..ask(channel, BODY) };
+        let said = site.request(&name("server"), request).await;
+        assert!(said.and_then(Reply::into_ok).is_err());
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_request_that_waits_for_a_certificate_ends_in_time() {
     let network = self::network();

@@ -261,6 +261,44 @@ fn a_blob_that_is_too_big_is_refused_before_it_is_held() {
 }
 
 #[test]
+fn of_a_secure_stream_no_chunk_is_taken_that_came_in_clear() {
+    let (now, site, target) = (Instant::now(), "site-1".parse::<Fqcn>().unwrap(), Fqcn::server());
+    let mut sender = Streams::new(small(), 0);
+    let mut receiver = Streams::new(small(), 0);
+    sender.send(now, target, Blob { secure: true, ..blob(150, false) }).unwrap();
+    for (at, secure) in [(0, true), (1, false), (1, true)] {
+        let (_, notice) = if at == 0 || !secure {
+            sender
+                .poll_chunk(now, |_, secure| if secure { Way::Open { link: 1 } } else { Way::None })
+                .unwrap()
+        } else {
+            // the last chunk again, as it should have come
+            let mut again = Streams::new(small(), 0);
+            again.send(now, Fqcn::server(), Blob { secure: true, ..blob(150, false) }).unwrap();
+            again.poll_chunk(now, |_, _| Way::Open { link: 1 }).unwrap();
+            again.poll_chunk(now, |_, _| Way::Open { link: 1 }).unwrap()
+        };
+        assert!(notice.secure);
+        let mut chunk = message(notice);
+        chunk.headers.set(key::SECURE, secure);
+        receiver.handle(now, &site, chunk);
+        assert_eq!(receiver.stats().malformed, u64::from(at == 1), "chunk {at}, secure: {secure}");
+    }
+    let arrived = std::iter::from_fn(|| receiver.poll_output());
+    let secure: Vec<_> = arrived
+        .filter_map(|output| match output {
+            Output::Arrived(arrival) => Some(arrival.blob.secure),
+            Output::Send(_)
+            | Output::Broken { .. }
+            | Output::Moved { .. }
+            | Output::Sent(_)
+            | Output::Failed(..) => None,
+        })
+        .collect();
+    assert_eq!(secure, [true]);
+}
+
+#[test]
 fn a_stream_without_progress_is_given_up() {
     for reliable in [true, false] {
         let mut pair = Pair::new(small(), vec![Fate::Lose; 10_000]);

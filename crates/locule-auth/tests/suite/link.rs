@@ -96,6 +96,27 @@ fn administrators_come_to_their_own_listeners_only() {
 }
 
 #[test]
+fn a_cell_that_is_no_neighbour_has_the_certificate_of_its_name_as_well() {
+    let takes = |policy: &CertificateLinkPolicy, name: &str, common_name: &str| {
+        policy.admit_certificate(&fqcn(name), common_name).is_ok()
+    };
+    let site = site().admit_without_certificate();
+    for (name, common_name, expected) in [
+        ("site-2", "site-2", true),
+        ("site-2.job", "site-2", true),
+        ("site-2", "site-3", false),
+        ("server", "hub.example", true),
+        ("server.job", "hub.example", true),
+        ("server", "server", false),
+        ("server", "site-2", false),
+        (ADMIN, "bob", false),
+    ] {
+        assert_eq!(takes(&site, name, common_name), expected, "{name} by {common_name}");
+    }
+    assert!(takes(&server().admit_admins(), ADMIN, "bob"));
+}
+
+#[test]
 fn a_link_without_certificate_is_admitted_only_where_the_kit_says_so() {
     for security in [LinkSecurity::Clear, LinkSecurity::ServerOnly] {
         let facts = LinkFacts { security, common_name: None, ..link("site-1", "") };
