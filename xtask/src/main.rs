@@ -35,9 +35,6 @@ enum Habit {
         /// Also run the cases that are too long for every day.
         #[arg(long)]
         slow: bool,
-        /// Also run the cases that are known to fail.
-        #[arg(long)]
-        pending: bool,
         /// `text` for a table, `json` for one line for each case.
         #[arg(long, default_value = "text")]
         output: String,
@@ -93,9 +90,7 @@ enum Habit {
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().habit {
         Habit::Test { slow, filter } => test(slow, filter.as_deref()),
-        Habit::Interop { filter, slow, pending, output } => {
-            interop(filter.as_deref(), slow, pending, &output)
-        }
+        Habit::Interop { filter, slow, output } => interop(filter.as_deref(), slow, &output),
         Habit::Fuzz { target, minutes, seed } => {
             let options =
                 ["run", "--quiet", "--package", "fuzz", "--", "--minutes", &minutes, "--seed", &seed];
@@ -125,14 +120,13 @@ fn test(slow: bool, filter: Option<&str>) -> anyhow::Result<()> {
             shell::show("interop: skipped, there is no `python3`");
             Ok(())
         }
-        None => interop(None, slow, false, "text"),
+        None => interop(None, slow, "text"),
     }
 }
 
-fn interop(filter: Option<&str>, slow: bool, pending: bool, output: &str) -> anyhow::Result<()> {
+fn interop(filter: Option<&str>, slow: bool, output: &str) -> anyhow::Result<()> {
     let mut arguments = vec!["run", "--quiet", "--package", "interop", "--", "--output", output];
     arguments.extend(slow.then_some("--slow"));
-    arguments.extend(pending.then_some("--pending"));
     arguments.extend(filter);
     shell::cargo(&arguments)
 }

@@ -181,6 +181,11 @@ def wait_linked(name, peer, linked=True, timeout=20):
         time.sleep(0.01)
 
 
+def handshake(name, peer):
+    """What `peer` said of itself when it linked."""
+    return cells[name].core_cell.agents[peer].endpoint.properties
+
+
 def request(name, channel, topic, target, payload=None, headers={}, timeout=20, times=1, secure=False):
     """Sends one request, or several at the same time; the replies."""
     replies = [None] * times
@@ -245,6 +250,7 @@ lines.serve(
         "start": start_cell,
         "stop": stop_cell,
         "wait_linked": wait_linked,
+        "handshake": handshake,
         "request": request,
         "broadcast": broadcast,
         "notify": notify,

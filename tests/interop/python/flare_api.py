@@ -1,7 +1,10 @@
 """The FLARE API of nvflare, driven by JSON lines."""
 
+import os
+import tempfile
 import time
 
+from nvflare.fuel.flare_api.api_spec import NoConnection
 from nvflare.fuel.flare_api.flare_api import new_secure_session
 
 import lines
@@ -9,10 +12,18 @@ import lines
 session = None
 
 
-def connect(user, kit, timeout=30):
+def connect(user, kit, timeout=60):
     """Opens the session that the other commands use; `kit` is the administrator's."""
     global session
-    session = new_secure_session(user, kit, timeout=timeout)
+    session = new_secure_session(user, str(kit), timeout=timeout)
+
+
+def wait_until(condition, describe, timeout):
+    deadline = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(describe())
+        time.sleep(0.1)
 
 
 def sites():
@@ -22,22 +33,62 @@ def sites():
 
 def wait_sites(names, timeout=60):
     """Waits until the server knows exactly these sites."""
-    deadline = time.monotonic() + timeout
-    while (known := sites()) != sorted(names):
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"the server knows {known}")
-        time.sleep(0.1)
+    wait_until(lambda: sites() == sorted(names), lambda: f"the server knows {sites()}", timeout)
+
+
+def answers():
+    """Names of the sites that answer the server."""
+    try:
+        told = session.report_version("client")
+    except NoConnection:  # the server waited for them longer than the session for the server
+        return []
+    return sorted(name for name in told if "version" in told[name])
+
+
+def wait_answers(names, timeout=60):
+    """Waits until all these sites answer the server."""
+    wait_until(lambda: answers() == sorted(names), lambda: f"only {answers()} answer", timeout)
+
+
+def wait_running(job, timeout=60):
+    """Waits until the job runs at the server, as far as the server tells."""
+
+    def runs():
+        status = session.get_job_status(job)
+        if status.startswith("FINISHED"):
+            raise RuntimeError(f"the job is over: {status}")
+        return status == "RUNNING"
+
+    wait_until(runs, lambda: f"the job is {session.get_job_status(job)}", timeout)
 
 
 def wait_job(job, timeout=120):
-    """Waits for the end of a job; its meta data."""
+    """Watches a job until its end; its meta data."""
     session.monitor_job(job, timeout=timeout, poll_interval=0.2)
     return session.get_job_meta(job)
 
 
-def shutdown(target):
-    """Stops `client`s, `server` or `all`."""
-    session.shutdown(target)
+def system_info():
+    info = session.get_system_info()
+    return {
+        "server": info.server_info.status,
+        "sites": sorted(site.name for site in info.client_info),
+        "jobs": [job.job_id for job in info.job_info],
+    }
+
+
+def download(job, to):
+    os.makedirs(to, exist_ok=True)
+    return session.download_job_result(job, to)
+
+
+def close():
+    """Logs out; what a command then says."""
+    session.close()
+    try:
+        session.list_jobs()
+    except Exception as error:
+        return type(error).__name__
 
 
 lines.serve(
@@ -45,10 +96,14 @@ lines.serve(
         "connect": connect,
         "sites": sites,
         "wait_sites": wait_sites,
+        "wait_answers": wait_answers,
+        "system_info": system_info,
         "submit": lambda folder: session.submit_job(folder),
+        "submit_nothing": lambda: session.submit_job(tempfile.mkdtemp()),
+        "wait_running": wait_running,
         "wait_job": wait_job,
         "meta": lambda job: session.get_job_meta(job),
-        "jobs": lambda: session.list_jobs(),
+        "jobs": lambda **options: session.list_jobs(**options),
         "status": lambda target: session.check_status(target),
         "abort": lambda job: session.abort_job(job),
         "clone": lambda job: session.clone_job(job),
@@ -57,8 +112,8 @@ lines.serve(
         "errors": lambda job: session.show_errors(job, "all"),
         "version": lambda: session.report_version("all"),
         "resources": lambda: session.report_resources("client"),
-        "download": lambda job: session.download_job_result(job),
-        "shutdown": shutdown,
-        "close": lambda: session.close(),
+        "download": download,
+        "shutdown": lambda target: session.shutdown(target),
+        "close": close,
     }
 )

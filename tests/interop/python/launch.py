@@ -1,9 +1,9 @@
 """Runs a stock program that must not outlive whoever started this.
 
-    launch.py PROGRAM ARGUMENT...
+    launch.py [--stay] PROGRAM ARGUMENT...
 
 When standard input ends, or the program does, everything that the program started is killed: a job's process
-too, though it has a session of its own.
+too, though it has a session of its own. With --stay, what the program left behind may end by itself first.
 """
 
 import ctypes
@@ -34,20 +34,30 @@ def kill_descendants():
         psutil.wait_procs(children, timeout=5)
 
 
-def end_with_standard_input(program):
+def wait_for_descendants(ended):
+    while not ended.wait(0.1) and (children := psutil.Process().children()):
+        psutil.wait_procs(children, timeout=0)
+
+
+def end_with_standard_input(program, ended):
     while os.read(0, 4096):
         pass
+    ended.set()
     program.kill()
 
 
 prctl(PR_SET_CHILD_SUBREAPER, 1)  # what the program leaves behind becomes ours
+stays = sys.argv[1] == "--stay"
 program = subprocess.Popen(
-    sys.argv[1:],
+    sys.argv[1 + stays :],
     stdin=subprocess.DEVNULL,
     start_new_session=True,
     preexec_fn=lambda: prctl(PR_SET_PDEATHSIG, signal.SIGKILL),
 )
-threading.Thread(target=end_with_standard_input, args=(program,), daemon=True).start()
+ended = threading.Event()
+threading.Thread(target=end_with_standard_input, args=(program, ended), daemon=True).start()
 code = program.wait()
+if stays:
+    wait_for_descendants(ended)
 kill_descendants()
 os._exit(code if code >= 0 else 128 - code)  # whatever the other thread waits for

@@ -5,10 +5,20 @@
 //! cases: each group sets something up once and runs many checks in it, since a Python process takes a
 //! second to start. What was started ends with the run, whatever happens.
 //!
-//! A new case is a line in the list of its group; a new carrier is a line in `CARRIERS` in `cells`.
+//! | group | what runs |
+//! |---|---|
+//! | `cells`, `streams` | single cells, linked: messages, blobs, arrays by reference |
+//! | `federation` | servers and sites of either side, the same job in each fleet |
+//! | `relays` | the same with a relay between, which is killed and comes back |
+//! | `admin` | every call of the FLARE API at a server of ours |
+//! | `kits` | kits of either provisioner, started as a person starts them |
+//! | `marks` | what we say beyond the stock protocol |
+//!
+//! A new case is a line in the list of its group; a new carrier is a line in `CARRIERS` in `cells`, and lines in
+//! the lists of crews in `fleets`.
 
 mod cells;
-mod federation;
+mod fleets;
 mod ours;
 mod payload;
 mod process;
@@ -23,7 +33,7 @@ pub use run::{Options, Outcome, Row, Run};
 ///
 /// # Errors
 /// When there is nothing to run them with, like no Python; a case that fails is a row of the run instead.
-pub async fn all(run: &mut Run) -> anyhow::Result<()> {
+pub async fn all(run: &Run) -> anyhow::Result<()> {
     cells::run(run).await?;
-    federation::run(run).await
+    fleets::run(run).await
 }

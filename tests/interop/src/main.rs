@@ -14,9 +14,6 @@ struct Arguments {
     /// Also run the cases that are too long for every day.
     #[arg(long)]
     slow: bool,
-    /// Also run the cases that are known to fail.
-    #[arg(long)]
-    pending: bool,
     /// A table for people, or one line of JSON for each case.
     #[arg(long, value_enum, default_value_t)]
     output: Output,
@@ -31,8 +28,8 @@ enum Output {
 
 #[tokio::main]
 async fn main() -> anyhow::Result<ExitCode> {
-    let Arguments { filter, slow, pending, output } = Arguments::parse();
-    let mut run = Run::new(Options { filter, slow, pending, json: matches!(output, Output::Json) })?;
-    interop::all(&mut run).await?;
+    let Arguments { filter, slow, output } = Arguments::parse();
+    let run = Run::new(Options { filter, slow, json: matches!(output, Output::Json) })?;
+    interop::all(&run).await?;
     Ok(if run.finish() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

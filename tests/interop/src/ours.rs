@@ -1,5 +1,6 @@
 //! Cells of ours that answer as the Python side's do.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,7 +23,9 @@ pub(crate) struct Note {
 }
 
 /// Has `cell` answer the topics of `cell_peer.py` on `channel`, and note the blobs of another.
-pub(crate) fn answer(cell: &Cell, channel: &str, blobs: [&str; 2], notes: &UnboundedSender<Note>) {
+///
+/// No handler keeps the cell alive.
+pub(crate) fn answer(cell: &Arc<Cell>, channel: &str, blobs: [&str; 2], notes: &UnboundedSender<Note>) {
     cell.handle(channel, "echo", |incoming: Incoming| async move {
         let reply = Reply::ok(incoming.payload());
         let mark = incoming.headers.str("mark");
@@ -31,10 +34,11 @@ pub(crate) fn answer(cell: &Cell, channel: &str, blobs: [&str; 2], notes: &Unbou
             None => reply,
         })
     });
-    let own = cell.clone();
+    let own = Arc::downgrade(cell);
     cell.handle(channel, "dumps", move |incoming: Incoming| {
         let own = own.clone();
         async move {
+            let own = own.upgrade().ok_or_else(|| HandlerError::failed("the cell is gone"))?;
             let holder = incoming.origin.clone();
             let again = again(&own, &holder, incoming.into_payload()).await;
             Ok(Reply::ok(Payload::bytes(again.map_err(HandlerError::invalid_request)?)))

@@ -1,5 +1,6 @@
 //! What is run, and what came of it.
 
+use std::cell::{Cell, RefCell};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -9,14 +10,14 @@ use anyhow::{Context as _, bail};
 use comfy_table::{Table, presets};
 use serde::Serialize;
 
-use crate::project::Project;
+use crate::project::{Plan, Project};
 use crate::python::Python;
 use crate::venv;
 
 /// Lines of each log that are shown for a case that failed.
 const TAIL: usize = 20;
 /// How long a set-up may take.
-const SET_UP: Duration = Duration::from_secs(120);
+const SET_UP: Duration = Duration::from_secs(180);
 
 /// What to run, and how to tell of it.
 #[derive(Clone, Debug, Default)]
@@ -25,8 +26,6 @@ pub struct Options {
     pub filter: Option<String>,
     /// Also cases that are too long for every day.
     pub slow: bool,
-    /// Also cases that are known to fail.
-    pub pending: bool,
     /// One line of JSON for each case, instead of a table.
     pub json: bool,
 }
@@ -49,6 +48,9 @@ pub struct Row {
 /// What came of a case.
 #[derive(Debug, Serialize)]
 pub struct Outcome {
+    /// Its place among the suites.
+    #[serde(skip)]
+    suite: usize,
     #[serde(flatten)]
     row: Row,
     passed: bool,
@@ -65,7 +67,6 @@ pub struct Outcome {
 pub(crate) struct Check<B> {
     name: String,
     limit: Duration,
-    pending: Option<&'static str>,
     run: CheckFn<B>,
 }
 
@@ -78,18 +79,12 @@ impl<B> Check<B> {
         name: impl Into<String>,
         run: impl for<'b> Fn(&'b mut B) -> Checking<'b> + 'static,
     ) -> Self {
-        Self { name: name.into(), limit: Duration::from_secs(30), pending: None, run: Box::new(run) }
+        Self { name: name.into(), limit: Duration::from_secs(30), run: Box::new(run) }
     }
 
     /// The same, which may take up to `seconds`.
     pub(crate) fn within(mut self, seconds: u64) -> Self {
         self.limit = Duration::from_secs(seconds);
-        self
-    }
-
-    /// The same, which cannot pass yet because of `missing`.
-    pub(crate) fn pending(mut self, missing: &'static str) -> Self {
-        self.pending = Some(missing);
         self
     }
 }
@@ -113,9 +108,8 @@ pub struct Run {
     kept: PathBuf,
     /// Where this run writes.
     work: PathBuf,
-    suites: usize,
-    outcomes: Vec<Outcome>,
-    pending: usize,
+    folders: Cell<usize>,
+    outcomes: RefCell<Vec<Outcome>>,
 }
 
 impl Run {
@@ -129,7 +123,7 @@ impl Run {
         let kept = target.join("interop");
         let work = kept.join(format!("run-{}", std::process::id()));
         std::fs::create_dir_all(&work).with_context(|| format!("make {}", work.display()))?;
-        Ok(Self { options, kept, work, suites: 0, outcomes: Vec::new(), pending: 0 })
+        Ok(Self { options, kept, work, folders: Cell::new(0), outcomes: RefCell::default() })
     }
 
     /// Python with this version of nvflare.
@@ -138,22 +132,24 @@ impl Run {
     }
 
     /// A new folder of this run.
-    pub(crate) fn folder(&mut self) -> anyhow::Result<PathBuf> {
-        self.suites += 1;
-        let folder = self.work.join(self.suites.to_string());
+    pub(crate) fn folder(&self) -> anyhow::Result<PathBuf> {
+        self.folders.update(|folders| folders + 1);
+        let folder = self.work.join(self.folders.get().to_string());
         std::fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
         Ok(folder)
     }
 
     /// Kits for clear and secure cells, which name no port that counts.
-    pub(crate) fn project(&mut self, python: &Python) -> anyhow::Result<Project> {
+    pub(crate) async fn project(&self, python: &Python) -> anyhow::Result<Project> {
         let folder = self.folder()?;
-        Project::provision(python, &folder, "grpc", 8002)
+        Project::provision(python, &folder, &Plan { port: 8002, ..Plan::default() }).await
     }
 
     /// Runs those checks that the options let through, all in one set-up; each becomes a row.
+    ///
+    /// Several suites can run at the same time.
     pub(crate) async fn suite<B>(
-        &mut self,
+        &self,
         suite: &Suite,
         checks: Vec<Check<B>>,
         set_up: impl AsyncFnOnce(&Path) -> anyhow::Result<B>,
@@ -163,6 +159,7 @@ impl Run {
             return Ok(());
         }
         let folder = self.folder()?;
+        let number = self.folders.get();
         let set_up = tokio::time::timeout(SET_UP, set_up(&folder)).await;
         let mut bench = match set_up.unwrap_or_else(|_| bail!("not set up within {SET_UP:?}")) {
             Ok(bench) => bench,
@@ -170,7 +167,9 @@ impl Run {
                 let error = format!("cannot be set up: {error:#}");
                 let failed = |(row, _)| (row, Duration::ZERO, Err(error.clone()));
                 let failed: Vec<_> = checks.into_iter().map(failed).collect();
-                failed.into_iter().for_each(|(row, took, result)| self.note(row, took, result, &folder));
+                failed
+                    .into_iter()
+                    .for_each(|(row, took, result)| self.note(number, row, took, result, &folder));
                 return Ok(());
             }
         };
@@ -178,12 +177,13 @@ impl Run {
             let started = Instant::now();
             let result = tokio::time::timeout(check.limit, (check.run)(&mut bench)).await;
             let result = result.unwrap_or_else(|_| bail!("took longer than {:?}", check.limit));
-            self.note(row, started.elapsed(), result.map_err(|error| format!("{error:#}")), &folder);
+            let result = result.map_err(|error| format!("{error:#}"));
+            self.note(number, row, started.elapsed(), result, &folder);
         }
         Ok(())
     }
 
-    fn wanted<B>(&mut self, suite: &Suite, checks: Vec<Check<B>>) -> Vec<(Row, Check<B>)> {
+    fn wanted<B>(&self, suite: &Suite, checks: Vec<Check<B>>) -> Vec<(Row, Check<B>)> {
         let Suite { group, carrier, role, version, slow } = suite;
         let mut wanted = Vec::new();
         for check in checks {
@@ -200,21 +200,16 @@ impl Run {
             if !named || (*slow && !self.options.slow) {
                 continue;
             }
-            match check.pending {
-                Some(missing) if !self.options.pending => {
-                    self.pending += 1;
-                    progress(&format!("pending  {text}: {missing}"));
-                }
-                Some(_) | None => wanted.push((row, check)),
-            }
+            wanted.push((row, check));
         }
         wanted
     }
 
-    fn note(&mut self, row: Row, took: Duration, result: Result<(), String>, folder: &Path) {
+    fn note(&self, suite: usize, row: Row, took: Duration, result: Result<(), String>, folder: &Path) {
         let passed = result.is_ok();
         let logs = (!passed).then(|| tails(folder));
-        let outcome = Outcome { row, passed, seconds: took.as_secs_f64(), error: result.err(), logs };
+        let seconds = took.as_secs_f64();
+        let outcome = Outcome { suite, row, passed, seconds, error: result.err(), logs };
         if self.options.json {
             say(&serde_json::to_string(&outcome).unwrap_or_default());
         } else {
@@ -222,7 +217,7 @@ impl Run {
             let word = if passed { "passed" } else { "FAILED" };
             progress(&format!("{word}  {group}: {case}, {carrier}, {role} ({:.1} s)", outcome.seconds));
         }
-        self.outcomes.push(outcome);
+        self.outcomes.borrow_mut().push(outcome);
     }
 
     /// Tells what came of the cases; whether all passed.
@@ -230,21 +225,21 @@ impl Run {
     /// What they wrote is kept only if not.
     #[must_use]
     pub fn finish(self) -> bool {
-        let failed: Vec<_> = self.outcomes.iter().filter(|outcome| !outcome.passed).collect();
+        let mut outcomes = self.outcomes.into_inner();
+        // Those of a suite came in order; suites may have run side by side.
+        outcomes.sort_by_key(|outcome| outcome.suite);
+        let failed: Vec<_> = outcomes.iter().filter(|outcome| !outcome.passed).collect();
         if !self.options.json {
-            say(&table(&self.outcomes));
+            say(&table(&outcomes));
             for Outcome { row, error, logs, .. } in &failed {
                 say(&format!("\n{}: {}, {}, {}", row.group, row.case, row.carrier, row.role));
                 say(error.as_deref().unwrap_or_default());
                 say(logs.as_deref().unwrap_or_default());
             }
-            if self.pending > 0 {
-                say(&format!("{} pending: known to fail, run with --pending", self.pending));
-            }
             if !failed.is_empty() {
                 say(&format!("what they wrote is in {}", self.work.display()));
             }
-            say(&format!("{} passed, {} failed", self.outcomes.len() - failed.len(), failed.len()));
+            say(&format!("{} passed, {} failed", outcomes.len() - failed.len(), failed.len()));
         }
         if failed.is_empty() {
             // What is left behind costs space only.

@@ -7,7 +7,7 @@ use locule_cell::{Cell, Request};
 use locule_message::{Fqcn, Payload};
 use serde_json::json;
 
-use super::{Bench, PATIENCE, Setting, Side, start_peer};
+use super::{Bench, CAPABILITY, PATIENCE, Setting, Side, start_peer};
 use crate::payload::pattern;
 use crate::run::Check;
 
@@ -19,11 +19,14 @@ const BULK: usize = 250;
 pub(super) fn checks(setting: &Setting) -> Vec<Check<Bench>> {
     if !setting.secure {
         let bulk = Check::new("their messages in bulk arrive", |bench| Box::pin(bulk(bench)));
-        return vec![bulk.pending("cells of ours open no bulk parcels")];
+        return vec![bulk];
     }
-    let mut checks = vec![Check::new("a cell with another's certificate is kept out", |bench| {
-        Box::pin(foreign_certificate(bench))
-    })];
+    let mut checks = vec![
+        Check::new("our handshake's marks arrive", |bench| Box::pin(marks(bench))),
+        Check::new("a cell with another's certificate is kept out", |bench| {
+            Box::pin(foreign_certificate(bench))
+        }),
+    ];
     if setting.listener == Side::Python {
         checks
             .push(Check::new("what follows the handshake at once arrives", |bench| Box::pin(at_once(bench))));
@@ -36,6 +39,15 @@ pub(super) fn checks(setting: &Setting) -> Vec<Check<Bench>> {
             .within(60),
     ]);
     checks
+}
+
+/// Marks that nvflare's own cells do not make; all other cases show that they change nothing.
+async fn marks(bench: &mut Bench) -> anyhow::Result<()> {
+    let (ours, theirs) = (bench.name(Side::Locule), bench.name(Side::Python));
+    let told = bench.peer.ask("handshake", json!({ "name": theirs, "peer": ours })).await?;
+    let software = told["software"].as_str().unwrap_or_default();
+    ensure!(software.starts_with("locule/") && told["capabilities"] == json!([CAPABILITY]), "{told}");
+    Ok(())
 }
 
 /// A link may not bear a name for which another's certificate speaks.

@@ -38,15 +38,17 @@ pub(crate) const VERSION: &str = "2.9.0";
 const PLAIN: &str = "task";
 /// A channel on which requests and replies are streams of chunks, and arrays go by reference.
 const STREAMED: &str = "aux_communication";
+/// What our cells say that they can do.
+const CAPABILITY: &str = "interop-test";
 /// Room for the headers of a frame, in bytes.
 const HEADERS: usize = 4096;
 /// How long anything may take that is not meant to take long.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Every case of single cells.
-pub(crate) async fn run(run: &mut Run) -> anyhow::Result<()> {
+pub(crate) async fn run(run: &Run) -> anyhow::Result<()> {
     let python = run.python(VERSION)?;
-    let project = run.project(&python)?;
+    let project = run.project(&python).await?;
     for carrier in CARRIERS {
         for listener in [Side::Python, Side::Locule] {
             for secure in [true, false] {
@@ -81,7 +83,7 @@ pub(crate) async fn run(run: &mut Run) -> anyhow::Result<()> {
 }
 
 async fn run_setting(
-    run: &mut Run,
+    run: &Run,
     setting: Setting,
     checks: Vec<Check<Bench>>,
     python: &Python,
@@ -151,7 +153,7 @@ struct Bench {
     /// Where `server` listens.
     endpoint: Endpoint,
     peer: Peer,
-    ours: BTreeMap<&'static str, Cell>,
+    ours: BTreeMap<&'static str, Arc<Cell>>,
     /// Runs the cells that stand for ours, where nvflare is checked with itself.
     reference: Option<Peer>,
     note: UnboundedSender<Note>,
@@ -239,7 +241,7 @@ impl Bench {
     }
 
     /// A cell of ours called `name` with the certificate of `bearer`, not linked to anything.
-    fn our_cell(&self, name: &str, bearer: &str) -> anyhow::Result<Cell> {
+    fn our_cell(&self, name: &str, bearer: &str) -> anyhow::Result<Arc<Cell>> {
         let Setting { carrier, secure, channel, .. } = self.setting;
         let files = secure.then(|| self.project.files(bearer));
         let own = Fqcn::parse(name)?;
@@ -247,13 +249,14 @@ impl Bench {
         let policy = if secure { policy } else { policy.admit_without_certificate() };
         let mut transports = Transports::new();
         transports.insert(carrier.transport(files.as_ref())?);
-        let mut cell =
-            Cell::builder(CellConfig::new(own)).transports(transports).link_policy(Arc::new(policy));
+        let mut config = CellConfig::new(own);
+        config.capabilities = vec![CAPABILITY.to_owned()];
+        let mut cell = Cell::builder(config).transports(transports).link_policy(Arc::new(policy));
         if let Some(files) = &files {
             let signer = OpensslSigner::from_files(&files.cert, &files.key)?;
             cell = cell.cipher(Arc::new(OpensslCipher::new(signer, &std::fs::read(&files.ca)?)?));
         }
-        let cell = cell.start();
+        let cell = Arc::new(cell.start());
         ours::answer(&cell, channel, streams::BLOBS, &self.note);
         Ok(cell)
     }
@@ -280,7 +283,8 @@ impl Bench {
     }
 
     fn our(&self, name: &str) -> anyhow::Result<&Cell> {
-        self.ours.get(name).with_context(|| format!("{name} is no cell of ours"))
+        let cell = self.ours.get(name);
+        cell.map(AsRef::as_ref).with_context(|| format!("{name} is no cell of ours"))
     }
 
     /// The first name of a side's cells, where one is as good as another.

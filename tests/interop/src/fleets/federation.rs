@@ -1,0 +1,56 @@
+//! The same jobs in every fleet: nvflare's server or ours, nvflare's sites or ours.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, ensure};
+
+use serde_json::json;
+
+use super::{Crew, Fleet, Locule, Running, Stock, job, job_completes, sites_leave, sites_register};
+use crate::python::Python;
+use crate::run::{Check, Run};
+
+pub(super) fn suites<'r>(run: &'r Run, python: &'r Python) -> Vec<Running<'r>> {
+    let begin = |(crew, slow): (Crew, bool)| {
+        let mut checks = vec![sites_register(), job_completes(), sites_leave()];
+        if crew.sites == [Stock, Stock] && crew.scheme == "grpc" {
+            let script =
+                Check::new("a script job of the recipe API completes, with the same model", |fleet| {
+                    Box::pin(recipe_completes(fleet))
+                });
+            checks.insert(2, script.within(120));
+        }
+        crew.run(run, python, crew.suite("federation", slow), checks)
+    };
+    let ours_at_theirs = Crew::new(Stock, [Locule, Locule]);
+    let theirs_at_ours = Crew::new(Locule, [Stock, Stock]);
+    let crews = [
+        (Crew::new(Stock, [Stock, Stock]), false),
+        (ours_at_theirs, false),
+        (Crew::new(Stock, [Locule, Stock]), false),
+        (theirs_at_ours, false),
+        (Crew::new(Locule, [Locule, Stock]), false),
+        (ours_at_theirs.over("tcp"), false),
+        (theirs_at_ours.over("tcp"), true),
+        (ours_at_theirs.over("http"), true),
+        (theirs_at_ours.over("http"), false),
+    ];
+    crews.into_iter().map(begin).collect()
+}
+
+/// A job as a data scientist writes it today: a recipe, and a training script that knows of no controller.
+async fn recipe_completes(fleet: &mut Fleet) -> anyhow::Result<()> {
+    let folder = fleet.folder.join("recipe");
+    let mut export = fleet.python.script("export_recipe.py");
+    let output = export
+        .arg(&folder)
+        .arg(json!(job::start(job::SMALL)).to_string())
+        .kill_on_drop(true)
+        .output()
+        .await
+        .context("export a recipe")?;
+    ensure!(output.status.success(), "no recipe: {}", String::from_utf8_lossy(&output.stderr));
+    let job = PathBuf::from(String::from_utf8(output.stdout)?.trim());
+    fleet.complete(&job).await?;
+    fleet.check_result(job::SMALL).await
+}
