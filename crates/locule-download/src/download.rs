@@ -6,6 +6,9 @@ use locule_message::{Encoding, Payload};
 
 use crate::wire::{key, status};
 
+/// What holding a piece costs besides its bytes, in bytes.
+const PIECE_COST: u64 = 64;
+
 /// One download, from its first request to its confirmation.
 ///
 /// The owner sends [`request`](Self::request) to the source and gives what comes back to
@@ -53,7 +56,7 @@ pub enum DownloadError {
 }
 
 impl Download {
-    /// A download of what `ref_id` names, of at most `limit` bytes.
+    /// A download of what `ref_id` names, of at most `limit` bytes; each piece counts for 64 more.
     #[must_use]
     pub fn new(ref_id: impl Into<String>, limit: u64) -> Self {
         Self { ref_id: ref_id.into(), state: None, received: 0, limit }
@@ -98,7 +101,12 @@ impl Download {
             }
             _ => return Err(DownloadError::Malformed("data")),
         };
-        self.received += pieces.iter().map(|piece| piece.len() as u64).sum::<u64>();
+        // a source that gives nothing, or next to nothing, would never come to an end
+        let bytes = pieces.iter().map(|piece| piece.len() as u64).sum::<u64>();
+        if bytes == 0 {
+            return Err(DownloadError::Malformed("data"));
+        }
+        self.received += bytes + PIECE_COST * pieces.len() as u64;
         if self.received > self.limit {
             return Err(DownloadError::TooBig { limit: self.limit });
         }

@@ -28,6 +28,8 @@ const MAX_RECEIVERS: usize = 65_536;
 #[derive(Debug, Default)]
 pub struct Offers {
     open: HashMap<String, Offer>,
+    /// When each of them ends if nobody asks.
+    deadlines: BTreeSet<(Instant, String)>,
     over: HashMap<String, bool>,
     over_in_order: VecDeque<(Instant, String)>,
     ended: VecDeque<(String, Outcome)>,
@@ -78,6 +80,7 @@ impl Offers {
         receivers: usize,
         idle: Duration,
     ) -> Option<String> {
+        self.handle_timeout(now);
         if self.open.len() >= MAX_OFFERS {
             return None;
         }
@@ -92,13 +95,14 @@ impl Offers {
             idle,
             until: now + idle,
         };
+        self.deadlines.insert((offer.until, ref_id.clone()));
         self.open.insert(ref_id.clone(), offer);
         Some(ref_id)
     }
 
     /// Takes an offer back.
     pub fn withdraw(&mut self, now: Instant, ref_id: &str) {
-        if self.open.remove(ref_id).is_some() {
+        if self.close(ref_id) {
             self.remember(now, ref_id.to_owned(), false);
         }
     }
@@ -123,7 +127,9 @@ impl Offers {
                 None => invalid(),
             };
         };
+        self.deadlines.remove(&(offer.until, ref_id.to_owned()));
         offer.until = now + offer.idle;
+        self.deadlines.insert((offer.until, ref_id.to_owned()));
         let answer = if request.bool(key::CANCEL) == Some(true) {
             offer.settle(receiver, false);
             say(status::EOF)
@@ -144,7 +150,7 @@ impl Offers {
                 .map(|(name, _)| name.clone())
                 .collect();
             let ref_id = ref_id.to_owned();
-            self.open.remove(&ref_id);
+            self.close(&ref_id);
             self.remember(now, ref_id.clone(), true);
             self.ended.push_back((ref_id, Outcome::Settled { failed }));
         }
@@ -153,9 +159,8 @@ impl Offers {
 
     /// Ends offers that nobody asks for.
     pub fn handle_timeout(&mut self, now: Instant) {
-        let late = self.open.iter().filter(|(_, offer)| offer.until <= now).map(|(ref_id, _)| ref_id.clone());
-        for ref_id in late.collect::<Vec<_>>() {
-            self.open.remove(&ref_id);
+        while let Some((_, ref_id)) = self.deadlines.first().filter(|(until, _)| *until <= now).cloned() {
+            self.close(&ref_id);
             self.remember(now, ref_id.clone(), false);
             self.ended.push_back((ref_id, Outcome::Expired));
         }
@@ -167,12 +172,17 @@ impl Offers {
     /// When to call [`handle_timeout`](Self::handle_timeout).
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.open.values().map(|offer| offer.until).min()
+        self.deadlines.first().map(|(until, _)| *until)
     }
 
     /// An offer that has ended, and how.
     pub fn poll_ended(&mut self) -> Option<(String, Outcome)> {
         self.ended.pop_front()
+    }
+
+    fn close(&mut self, ref_id: &str) -> bool {
+        let Some(offer) = self.open.remove(ref_id) else { return false };
+        self.deadlines.remove(&(offer.until, ref_id.to_owned()))
     }
 
     fn remember(&mut self, now: Instant, ref_id: String, whole: bool) {

@@ -5,16 +5,18 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use locule_download::{DOWNLOADS, Download, NpzError, Offers, Outcome, Piece, read_npz, write_npz};
-use locule_fobs::{Array, decode};
+use locule_download::{
+    DOWNLOADS, Download, DownloadError, NpzError, Offers, Outcome, Piece, read_npz, write_npz,
+};
+use locule_fobs::{Array, Map, Value, decode, encode};
 use locule_message::{Fqcn, Headers, Message, Payload, ReturnCode, key};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng as _;
-use serde_json::Value;
+use serde_json::Value as Json;
 
 /// The payloads that belong to downloads, in order: requests of the server, and what site-1 replied.
 fn download_of_two_arrays() -> Vec<Payload> {
-    let file: Value = serde_json::from_str(include_str!("../../../tests/vectors/download.json")).unwrap();
+    let file: Json = serde_json::from_str(include_str!("../../../tests/vectors/download.json")).unwrap();
     let frames = file["sequences"][0]["frames"].as_array().unwrap();
     let payloads = frames.iter().filter_map(|frame| {
         let bytes = unhex(frame["hex"].as_str()?);
@@ -143,4 +145,35 @@ fn more_than_the_limit_is_not_taken() {
     let mut download = Download::new(ref_id, 99);
     let piece = offers.answer(now, &mut rng, &Fqcn::server(), download.request());
     assert!(download.accept(piece.payload).is_err());
+}
+
+#[test]
+fn an_offer_that_nobody_fetched_makes_room_for_the_next() {
+    let (now, mut rng) = (Instant::now(), ChaCha20Rng::seed_from_u64(1));
+    let mut offers = Offers::default();
+    let idle = Duration::from_secs(60);
+    while offers.offer(now, &mut rng, vec![], 1, idle).is_some() {}
+    assert!(offers.offer(now + idle, &mut rng, vec![], 1, idle).is_some());
+}
+
+#[test]
+fn a_source_that_gives_nothing_is_given_up() {
+    let reply = |data: Vec<Value>| {
+        let mut reply = Map::from_iter([("status", "ok")]);
+        reply.insert("state", Map::new());
+        reply.insert("data", Value::List(data));
+        Payload::fobs(encode(&Value::Map(reply)).unwrap())
+    };
+    let of = |byte: &'static [u8]| Value::Bytes(Bytes::from_static(byte));
+    for nothing in [vec![], vec![of(b""); 3]] {
+        let error = Download::new("r", 1 << 20).accept(reply(nothing)).unwrap_err();
+        assert!(matches!(error, DownloadError::Malformed("data")), "{error}");
+    }
+    // many pieces cost more than their bytes
+    let mut download = Download::new("r", 1 << 20);
+    let mut taken = 0;
+    while download.accept(reply(vec![of(b"x"); 100])).is_ok() {
+        taken += 100;
+    }
+    assert!(taken < 20_000, "{taken}");
 }
