@@ -11,6 +11,10 @@ use locule_switch::Delivery;
 const BULK: (&str, &str) = ("cellnet.channel", "bulk");
 /// Most messages in one; a stock cell sends up to 100.
 const MAX_MESSAGES: usize = 1000;
+/// Most headers of the whole, and of each message in it; a stock cell sends some 20.
+const MAX_HEADERS: usize = 128;
+/// Most bytes of the whole: it is taken apart where everything else waits meanwhile.
+const MAX_LEN: usize = 16 << 20;
 
 pub(crate) fn is_bulk(message: &Message) -> bool {
     (message.channel(), message.topic()) == BULK
@@ -23,6 +27,8 @@ pub(crate) enum BulkError {
     Decode(#[from] locule_fobs::DecodeError),
     #[error("not a list of at most {MAX_MESSAGES} messages")]
     Shape,
+    #[error("more than {MAX_LEN} bytes or {MAX_HEADERS} headers")]
+    TooBig,
     #[error("message {0} is malformed")]
     Message(usize),
 }
@@ -34,6 +40,9 @@ pub(crate) enum BulkError {
 /// nvflare 2.9.0, `nvflare.fuel.f3.cellnet.core_cell`.
 pub(crate) fn unpack(me: &Fqcn, bulk: Delivery) -> Result<Vec<Delivery>, BulkError> {
     let Delivery { link, origin, message, .. } = bulk;
+    if message.body.len() > MAX_LEN || message.headers.len() > MAX_HEADERS {
+        return Err(BulkError::TooBig);
+    }
     let list = decode(message.body.clone())?;
     let list = list.as_list().filter(|list| list.len() <= MAX_MESSAGES).ok_or(BulkError::Shape)?;
     let unpacked = list.iter().enumerate().map(|(at, item)| {
@@ -49,7 +58,8 @@ pub(crate) fn unpack(me: &Fqcn, bulk: Delivery) -> Result<Vec<Delivery>, BulkErr
 fn unpack_one(outer: &Headers, item: &Map) -> Option<Message> {
     let inner = item.map("message")?;
     let mut headers = Headers::new();
-    for (name, value) in inner.map("headers")?.iter_str() {
+    let own = inner.map("headers").filter(|own| own.len() <= MAX_HEADERS)?;
+    for (name, value) in own.iter_str() {
         headers.set(name, header(value)?);
     }
     // what says who sends it is said by the whole, which the gate has seen
@@ -63,7 +73,7 @@ fn unpack_one(outer: &Headers, item: &Map) -> Option<Message> {
     headers.set(key::DESTINATION, item.str("target")?);
     headers.set(key::CHANNEL, item.str("channel")?);
     headers.set(key::TOPIC, item.str("topic")?);
-    let encoding = inner.map("headers")?.str(key::PAYLOAD_ENCODING).unwrap_or_default();
+    let encoding = own.str(key::PAYLOAD_ENCODING).unwrap_or_default();
     headers.set(key::PAYLOAD_ENCODING, encoding);
     let body = body(inner.get("payload"))?;
     headers.set(key::PAYLOAD_LEN, body.len() as u64);
@@ -115,4 +125,50 @@ fn header(value: &Value) -> Option<HeaderValue<'static>> {
         | Value::Datum(_)
         | Value::Object(_) => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use locule_switch::{LinkFacts, LinkId, LinkSecurity};
+
+    use super::*;
+
+    fn site() -> Fqcn {
+        "site-1".parse().expect("a name")
+    }
+
+    /// A bulk message of `count` messages with `inner` headers each, which itself has `outer` headers.
+    fn unpacked(count: usize, inner: usize, outer: usize) -> Result<Vec<Delivery>, BulkError> {
+        let headers = Map::from_iter((0..inner).map(|number| (format!("i{number}"), number as i64)));
+        let message = Map::from_iter([("headers", headers)]);
+        let item = Map::from_iter([
+            ("target", Value::from("server")),
+            ("channel", "task".into()),
+            ("topic", "echo".into()),
+            ("message", message.into()),
+        ]);
+        let list = Value::List(vec![Value::Map(item); count]);
+        let mut message =
+            Message { headers: Headers::new(), body: locule_fobs::encode(&list).expect("plain") };
+        (0..outer).for_each(|number| message.headers.set(&format!("o{number}"), 1));
+        let facts = LinkFacts {
+            link: LinkId(1),
+            peer: site(),
+            common_name: None,
+            security: LinkSecurity::Clear,
+            accepted: true,
+            ours: false,
+        };
+        unpack(&Fqcn::server(), Delivery { link: Arc::new(facts), origin: site(), message, reply_to: None })
+    }
+
+    #[test]
+    fn headers_that_would_multiply_are_refused() {
+        assert_eq!(unpacked(100, 20, 25).expect("as a stock cell sends it").len(), 100);
+        assert!(matches!(unpacked(1000, 1, 500), Err(BulkError::TooBig)));
+        assert!(matches!(unpacked(2, 500, 1), Err(BulkError::Message(0))));
+        assert!(matches!(unpacked(1001, 1, 1), Err(BulkError::Shape)));
+    }
 }
