@@ -113,6 +113,9 @@ pub(crate) struct Running {
     tasks: JoinSet<Result<Reply, HandlerError>>,
     of: HashMap<task::Id, Handled>,
     turns: Arc<Semaphore>,
+    /// The parts of those who have any, by the first segments of their names.
+    parts: HashMap<String, Part>,
+    max_turns: usize,
     bytes: usize,
     panics: u64,
     turned_away: u64,
@@ -120,7 +123,20 @@ pub(crate) struct Running {
 
 struct Handled {
     reply_to: Option<ReplyPath>,
+    root: String,
     bytes: usize,
+}
+
+/// What one site, with all cells below it, has of the handlers.
+struct Part {
+    messages: usize,
+    bytes: usize,
+    turns: Arc<Semaphore>,
+}
+
+/// What one site may have of so many messages, bytes or handlers: a quarter is for the others.
+fn part(of: usize) -> usize {
+    of - of / 4
 }
 
 /// The way that a reply takes: that of its request.
@@ -561,19 +577,23 @@ impl Driver {
         };
         let config = &self.context.config;
         let bytes = incoming.body.len();
+        let root = incoming.origin.as_str().split('.').next().unwrap_or_default().to_owned();
+        let (messages, held) = self.running.part_of(&root);
         let full = self.running.of.len() >= config.max_waiting
-            || !self.running.of.is_empty() && self.running.bytes + bytes > config.max_waiting_bytes;
+            || messages >= part(config.max_waiting)
+            || !self.running.of.is_empty() && self.running.bytes + bytes > config.max_waiting_bytes
+            || messages > 0 && held + bytes > part(config.max_waiting_bytes);
         if full {
             self.running.turned_away += 1;
             return self.answer(reply_to, Reply::error(ReturnCode::ServiceUnavailable, "too many requests"));
         }
-        let turns = self.running.turns.clone();
+        let (own, turns) = (self.running.take_part(&root, bytes), self.running.turns.clone());
         let task = self.running.tasks.spawn(async move {
+            let _own = own.acquire_owned().await;
             let _turn = turns.acquire_owned().await;
             handler.handle(incoming).await
         });
-        self.running.bytes += bytes;
-        self.running.of.insert(task.id(), Handled { reply_to, bytes });
+        self.running.of.insert(task.id(), Handled { reply_to, root, bytes });
     }
 
     fn finish(&mut self, done: Result<(task::Id, Result<Reply, HandlerError>), task::JoinError>) {
@@ -587,7 +607,7 @@ impl Driver {
             }
         };
         let Some(handled) = self.running.of.remove(&id) else { return };
-        self.running.bytes -= handled.bytes;
+        self.running.leave_part(&handled.root, handled.bytes);
         self.answer(handled.reply_to, reply);
     }
 
@@ -742,9 +762,37 @@ impl Running {
             tasks: JoinSet::new(),
             of: HashMap::new(),
             turns: Arc::new(Semaphore::new(max_handlers)),
+            parts: HashMap::new(),
+            max_turns: part(max_handlers),
             bytes: 0,
             panics: 0,
             turned_away: 0,
+        }
+    }
+
+    /// Messages and bytes that a site has here.
+    fn part_of(&self, root: &str) -> (usize, usize) {
+        self.parts.get(root).map_or((0, 0), |part| (part.messages, part.bytes))
+    }
+
+    /// A message more of a site; gives the turns that it may have.
+    fn take_part(&mut self, root: &str, bytes: usize) -> Arc<Semaphore> {
+        let new = || Part { messages: 0, bytes: 0, turns: Arc::new(Semaphore::new(self.max_turns)) };
+        let part = self.parts.entry(root.to_owned()).or_insert_with(new);
+        part.messages += 1;
+        part.bytes += bytes;
+        self.bytes += bytes;
+        part.turns.clone()
+    }
+
+    fn leave_part(&mut self, root: &str, bytes: usize) {
+        self.bytes -= bytes;
+        if let Some(part) = self.parts.get_mut(root) {
+            part.messages -= 1;
+            part.bytes -= bytes;
+            if part.messages == 0 {
+                self.parts.remove(root);
+            }
         }
     }
 }

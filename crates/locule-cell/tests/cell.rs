@@ -377,6 +377,40 @@ async fn too_many_requests_are_turned_away() {
     assert_eq!(codes, [ReturnCode::Ok, ReturnCode::Ok, ReturnCode::ServiceUnavailable]);
 }
 
+#[tokio::test(start_paused = true)]
+async fn one_site_cannot_take_every_handler() {
+    let network = MemTransport::new();
+    let mut config = CellConfig::new(name("server"));
+    (config.max_handlers, config.max_waiting) = (4, 8);
+    let server = Cell::builder(config).transports(Transports::new().with(network.clone())).start();
+    server.listen(&at("mem://server")).await.unwrap();
+    let turns = Arc::new(Semaphore::new(0));
+    let handler_turns = turns.clone();
+    server.handle("test", "wait", move |incoming: Incoming| {
+        let turns = handler_turns.clone();
+        async move {
+            turns.acquire().await.unwrap().forget();
+            echo(incoming).await
+        }
+    });
+    server.handle("test", "echo", echo);
+    let (greedy, other) = (cell(&network, "site-1"), cell(&network, "site-2"));
+    for site in [&greedy, &other] {
+        site.connect(at("mem://server"));
+        assert!(site.wait_linked(&name("server"), SECOND).await);
+    }
+    let to_server = name("server");
+    let asked: Vec<_> = (0..10).map(|_| greedy.request(&to_server, ask("wait"))).collect();
+    let (outcomes, ()) = tokio::join!(futures_util::future::join_all(asked), async {
+        until(|| server.stats().turned_away == 4).await;
+        assert!(other.request(&to_server, ask("echo")).await.unwrap().code.is_ok());
+        turns.add_permits(6);
+    });
+    let handled = outcomes.into_iter().filter(|outcome| outcome.as_ref().unwrap().code.is_ok()).count();
+    assert_eq!(handled, 6);
+    assert_eq!(server.stats().handling, 0);
+}
+
 struct Doorkeeper;
 
 impl IncomingFilter for Doorkeeper {
