@@ -304,7 +304,10 @@ impl<'a> Pump<'a> {
         Counters::add(&self.context.counters.bytes_in, frame.len());
         Counters::add(&self.context.counters.frames_in, 1);
         self.count_internal(frame.len());
-        Ok(self.protocol.handle_frame(now().instant, SystemTime::now(), frame)?)
+        let ignored = self.protocol.ignored();
+        let event = self.protocol.handle_frame(now().instant, SystemTime::now(), frame)?;
+        Counters::add(&self.context.counters.frames_ignored, (self.protocol.ignored() - ignored) as usize);
+        Ok(event)
     }
 
     /// HELLO, READY, PING and PONG go before messages.
@@ -414,7 +417,7 @@ fn message(headers: Bytes, body: Bytes) -> Result<Message, LinkEnd> {
 }
 
 fn units(message: &Message) -> u32 {
-    message.body.len().div_ceil(CREDIT_UNIT).clamp(1, CREDIT_UNITS) as u32
+    (message.headers.byte_len() + message.body.len()).div_ceil(CREDIT_UNIT).clamp(1, CREDIT_UNITS) as u32
 }
 
 /// Waits until the carrier can take a frame, or without one until it has sent what it took.

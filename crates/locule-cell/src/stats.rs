@@ -17,6 +17,8 @@ pub struct CellStats {
     pub internal_bytes: u64,
     /// Frames received.
     pub frames_in: u64,
+    /// Frames received that mean nothing: of an unknown kind or application, or a ping too early.
+    pub frames_ignored: u64,
     /// Frames sent.
     pub frames_out: u64,
     /// Links that are up.
@@ -48,6 +50,7 @@ pub(crate) struct Counters {
     pub(crate) bytes_out: AtomicU64,
     pub(crate) internal_bytes: AtomicU64,
     pub(crate) frames_in: AtomicU64,
+    pub(crate) frames_ignored: AtomicU64,
     pub(crate) frames_out: AtomicU64,
     pub(crate) sealed: AtomicU64,
     pub(crate) opened: AtomicU64,
@@ -75,6 +78,7 @@ impl Counters {
             bytes_out: read(&self.bytes_out),
             internal_bytes: read(&self.internal_bytes),
             frames_in: read(&self.frames_in),
+            frames_ignored: read(&self.frames_ignored),
             frames_out: read(&self.frames_out),
             sealed: read(&self.sealed),
             opened: read(&self.opened),
