@@ -577,7 +577,7 @@ impl Driver {
         };
         let config = &self.context.config;
         let bytes = incoming.body.len();
-        let root = incoming.origin.as_str().split('.').next().unwrap_or_default().to_owned();
+        let root = incoming.origin.root().to_owned();
         let (messages, held) = self.running.part_of(&root);
         let full = self.running.of.len() >= config.max_waiting
             || messages >= part(config.max_waiting)

@@ -21,7 +21,7 @@ struct Share {
 
 /// Whose share a cell's streams belong to.
 pub(crate) fn root(name: &Fqcn) -> &str {
-    name.as_str().split('.').next().unwrap_or_default()
+    name.root()
 }
 
 impl Shares {
