@@ -55,8 +55,12 @@ fn arrived(streams: &mut Streams) -> usize {
 fn refused(streams: &mut Streams) -> Vec<String> {
     let outputs = outputs(streams).into_iter();
     let notices = outputs.filter_map(|output| match output {
-        Output::Send(notice) if notice.topic == "sm__ERROR" => Some(notice.target.to_string()),
-        _ => None,
+        Output::Send(notice) => (notice.topic == "sm__ERROR").then(|| notice.target.to_string()),
+        Output::Arrived(_)
+        | Output::Broken { .. }
+        | Output::Moved { .. }
+        | Output::Sent(_)
+        | Output::Failed(..) => None,
     });
     notices.collect()
 }
@@ -184,7 +188,11 @@ fn who_moves_a_request_is_told() {
     streams.handle(now, &name("site-2"), chunk(1, 0, false, b"a"));
     let moved = outputs(&mut streams).into_iter().find_map(|output| match output {
         Output::Moved { peer, request_id } => Some((peer, request_id)),
-        _ => None,
+        Output::Send(_)
+        | Output::Arrived(_)
+        | Output::Broken { .. }
+        | Output::Sent(_)
+        | Output::Failed(..) => None,
     });
     assert_eq!(moved, Some((name("site-2"), "request".to_owned())));
     // what another says of this cell's own stream moves nothing
