@@ -40,6 +40,8 @@ struct Waiting {
     outcomes: Outcomes,
     timeout: Duration,
     deadline: Instant,
+    /// Where it stands among the deadlines; at `deadline` or before.
+    noted: Instant,
 }
 
 /// What a reply needs to find its requester.
@@ -122,7 +124,8 @@ impl Exchange {
         let stream = self.streams.send(now.instant, target.clone(), blob).ok_or(RequestError::Overloaded)?;
         let (timeout, deadline) = (request.timeout, now.instant + request.timeout);
         let (target, secure, outcomes) = (target.clone(), request.secure, outcomes.clone());
-        let waiting = Waiting { token, stream, target, secure, outcomes, timeout, deadline };
+        let noted = deadline;
+        let waiting = Waiting { token, stream, target, secure, outcomes, timeout, deadline, noted };
         self.requests.insert(id.clone(), waiting);
         self.by_stream.insert(stream, id.clone());
         self.by_token.entry(token).or_default().push(id.clone());
@@ -200,8 +203,9 @@ impl Exchange {
         self.streams.handle_timeout(now.instant);
         while let Some((at, id)) = self.deadlines.first().filter(|(at, _)| *at <= now.instant).cloned() {
             self.deadlines.pop_first();
-            match self.requests.get(&id) {
+            match self.requests.get_mut(&id) {
                 Some(waiting) if waiting.deadline > at => {
+                    waiting.noted = waiting.deadline;
                     self.deadlines.insert((waiting.deadline, id));
                 }
                 Some(_) => {
@@ -318,7 +322,7 @@ impl Exchange {
     fn end(&mut self, id: &str, waiting: &Waiting) {
         self.by_stream.remove(&waiting.stream);
         self.streams.cancel(waiting.stream);
-        self.deadlines.remove(&(waiting.deadline, id.to_owned()));
+        self.deadlines.remove(&(waiting.noted, id.to_owned()));
     }
 
     fn random(&mut self) -> [u8; 16] {

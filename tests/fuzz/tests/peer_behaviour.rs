@@ -172,6 +172,11 @@ const MORE: &[Case] = &[
     ("a request of the listener itself", false, || {
         vec![hello("site-1"), (with(&[(key::ORIGIN, "server")], b""), Silence)]
     }),
+    ("unroutable, with headers that leave no room for a return", false, || {
+        let long = "x".repeat(64_000);
+        let asked = with(&[(key::DESTINATION, "site-9"), ("padding", &long)], b"");
+        vec![hello("site-1"), (asked, Says("comm_error", Some("cannot forward")))]
+    }),
     ("a name with a newline", false, || vec![(hello("site\n1").0, Closed)]),
     ("a streamed request shorter than announced", false, || {
         let chunk = frame_of(|headers| {
