@@ -20,7 +20,7 @@ use crate::connection::leave;
 /// their own that is read into.
 const CHUNK: usize = 16 << 10;
 /// What the first reservation for a frame may be, in bytes, whatever length is announced.
-const FIRST_RESERVATION: usize = 64 << 10;
+const FIRST_RESERVATION: usize = 4 << 10;
 /// Parts up to this are copied together, in bytes; longer ones are written from where they are.
 const COPY_LEN: usize = 8 << 10;
 /// Inside a frame, a peer sends at least this in each window, or it is given up.

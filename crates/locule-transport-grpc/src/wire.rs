@@ -17,7 +17,7 @@ const PREFIX: usize = 5;
 /// Tag of `Frame.data`: field 2, bytes.
 const DATA: u8 = 2 << 3 | 2;
 /// What the first reservation for a frame may be, in bytes, whatever length is announced.
-const FIRST_RESERVATION: usize = 64 << 10;
+const FIRST_RESERVATION: usize = 4 << 10;
 
 /// Writes what goes in front of a frame of `len` bytes: the message up to the bytes of `data`, its last field.
 ///
