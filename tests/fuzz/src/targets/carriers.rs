@@ -46,7 +46,7 @@ pub(crate) const STREAMED: Target = Target {
         )
     },
     // what is read at a time, and what is reserved for a frame of which nothing has come, three times
-    allowance: Allowance { memory: (3 * ((64 + 16 + 16) << 10), 8), work: (300, 8) },
+    allowance: Allowance { memory: (3 * ((16 + 16 + 4) << 10), 8), work: (300, 8) },
 };
 
 thread_local! {
@@ -150,5 +150,5 @@ pub(crate) const GRPC: Target = Target {
         assert!(bytes <= input.len(), "{bytes} bytes out of {}", input.len());
         format!("{} {}", some(frames), deframer.is_inside())
     },
-    allowance: Allowance { memory: (80 << 10, 8), work: (100, 8) },
+    allowance: Allowance { memory: (12 << 10, 8), work: (100, 8) },
 };
