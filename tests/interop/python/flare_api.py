@@ -4,7 +4,7 @@ import os
 import tempfile
 import time
 
-from nvflare.fuel.flare_api.api_spec import NoConnection
+from nvflare.fuel.flare_api.api_spec import JobNotFound, NoConnection
 from nvflare.fuel.flare_api.flare_api import new_secure_session
 
 import lines
@@ -62,6 +62,21 @@ def wait_running(job, timeout=60):
     wait_until(runs, lambda: f"the job is {session.get_job_status(job)}", timeout)
 
 
+def stats(job, timeout=30):
+    """Statistics of a running job; nvflare's server finds no such job while the job's process starts."""
+    told = []
+
+    def finds():
+        try:
+            told.append(session.show_stats(job, "all"))
+        except JobNotFound:
+            pass
+        return told
+
+    wait_until(finds, lambda: "no such job, while it runs", timeout)
+    return told[0]
+
+
 def wait_job(job, timeout=120):
     """Watches a job until its end; its meta data."""
     session.monitor_job(job, timeout=timeout, poll_interval=0.2)
@@ -108,7 +123,7 @@ lines.serve(
         "abort": lambda job: session.abort_job(job),
         "clone": lambda job: session.clone_job(job),
         "delete": lambda job: session.delete_job(job),
-        "stats": lambda job: session.show_stats(job, "all"),
+        "stats": stats,
         "errors": lambda job: session.show_errors(job, "all"),
         "version": lambda: session.report_version("all"),
         "resources": lambda: session.report_resources("client"),
