@@ -16,7 +16,7 @@ static ALONE: Mutex<()> = Mutex::new(());
 fn whatever_is_damaged_is_read_or_refused_at_a_bounded_cost() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     for target in targets() {
-        let report = Campaign::new(target, 1).inputs(2000).run(&mut |_| {});
+        let report = Campaign::new(target, 1).inputs(800).run(&mut |_| {});
         for finding in &report.findings {
             let hex: String = finding.input.iter().take(2000).map(|byte| format!("{byte:02x}")).collect();
             eprintln!("{}: {}\n  {hex}", target.name, finding.what);
