@@ -7,7 +7,7 @@ use locule_job::{pack_job, sign_folder};
 use locule_server::{DeleteError, JobStatus, Package, SubmitError, Submitter};
 use serde_json::json;
 
-use crate::scene::{Disk, Kit, Scene, signer};
+use crate::scene::{Scene, signer};
 use crate::site::Site;
 
 fn ann() -> Submitter {
@@ -53,19 +53,16 @@ async fn a_packed_job_runs_and_is_kept_until_it_is_deleted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_packed_job_that_waits_for_its_sites_does_so_across_a_restart() {
+async fn a_packed_job_that_waits_for_its_sites_does_so_across_a_restart_and_a_crash() {
     let scene = Scene::start().await;
     let job = scene.server.submit_package(package(&scene, json!({}))).await.unwrap();
     assert!(matches!(scene.server.delete(&job).await, Err(DeleteError::NotOver)));
     scene.server.shutdown().await;
 
-    let restart = |scene: Scene| {
-        let Scene { kit: Kit { dir, jobs, ledger }, .. } = scene;
-        let copy = |disk: &Disk| disk.snapshot();
-        Scene::with(Kit { jobs: copy(&jobs), ledger: copy(&ledger), dir }, |_| {})
-    };
-    let mut scene = restart(scene).await;
+    let scene = Scene::with(scene.kit.snapshot(), |_| {}).await;
     assert_eq!(scene.server.record(&job).unwrap().status(), JobStatus::Submitted);
+    // this time nobody stopped it first
+    let mut scene = Scene::with(scene.kit.snapshot(), |_| {}).await;
     let mut site = Site::join(&scene, "site-1").await;
     site.work(&scene, 7).await;
     assert_eq!(scene.finished(&job).await.status(), JobStatus::Completed);

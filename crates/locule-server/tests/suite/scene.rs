@@ -144,12 +144,31 @@ impl Kit {
         kit
     }
 
+    /// What a server that dies now leaves behind; whoever has it open goes on with the original.
+    pub(crate) fn snapshot(&self) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        copy_folder(self.dir.path(), dir.path());
+        Self { dir, jobs: self.jobs.snapshot(), ledger: self.ledger.snapshot() }
+    }
+
     pub(crate) fn write(&self, file: &str, content: &serde_json::Value) {
         fs::write(self.root().join(file), content.to_string()).unwrap();
     }
 
     pub(crate) fn root(&self) -> PathBuf {
         self.dir.path().join("kit")
+    }
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let to = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            fs::create_dir_all(&to).unwrap();
+            copy_folder(&entry.path(), &to);
+        } else {
+            fs::copy(entry.path(), &to).unwrap();
+        }
     }
 }
 
