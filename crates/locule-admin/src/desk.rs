@@ -81,7 +81,7 @@ pub(crate) fn open(desk: &Arc<Desk>) {
     on(desk, CHANNEL, COMMAND_TOPIC, command);
     on(desk, AuxRequest::CHANNEL, REQUEST, chunk);
     on(desk, AuxRequest::CHANNEL, ABORT, abort);
-    on(desk, download::CHANNEL, download::TOPIC, fetch);
+    on(desk, locule_download::DOWNLOADS, locule_download::DOWNLOAD, fetch);
 }
 
 fn on<F, R>(desk: &Arc<Desk>, channel: &str, topic: &str, handler: F)

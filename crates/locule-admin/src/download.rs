@@ -5,16 +5,10 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use locule_download::wire::{key, status};
 use locule_fobs::{Map, Value};
 use locule_message::Fqcn;
 
-/// The channel of downloads.
-pub(crate) const CHANNEL: &str = "download_service__";
-/// Their topic.
-pub(crate) const TOPIC: &str = "download_service__download";
-
-const REF_ID: &str = "ref_id";
-const STATE: &str = "state";
 const RECEIVED: &str = "received_bytes";
 
 /// Bounds of a [`FileSource`].
@@ -127,10 +121,10 @@ pub fn chunk(offset: u64, bytes: Bytes) -> Map {
     let received = offset.saturating_add(bytes.len() as u64);
     let state = Map::from_iter([(RECEIVED, i64::try_from(received).unwrap_or(i64::MAX))]);
     Map::from_iter([
-        ("status", Value::from("ok")),
-        (STATE, state.into()),
-        ("data", Value::Bytes(bytes)),
-        ("cancel_capable", true.into()),
+        (key::STATUS, Value::from(status::OK)),
+        (key::STATE, state.into()),
+        (key::DATA, Value::Bytes(bytes)),
+        (key::CANCEL_CAPABLE, true.into()),
     ])
 }
 
@@ -164,7 +158,7 @@ impl FileSource {
 
     /// What to do with a request that came from `origin`. `nonce` is fresh.
     pub fn ask(&mut self, origin: &Fqcn, request: &Map, nonce: &str, now: Instant) -> Answer {
-        let Some(reference) = request.str(REF_ID) else { return Answer::Unknown };
+        let Some(reference) = request.str(key::REF_ID) else { return Answer::Unknown };
         let id = self.refs.get(reference).cloned().unwrap_or_default();
         let folder = self.folders.get_mut(&id).filter(|folder| folder.receiver == *origin);
         let Some(folder) = folder else { return Answer::Unknown };
@@ -215,35 +209,35 @@ impl FileSource {
 
 impl File {
     fn ask(&mut self, request: &Map, nonce: &str, chunk: usize) -> Answer {
-        if let Some(confirmed) = request.str("confirm") {
-            if self.nonce.is_some() && request.str("confirm_nonce") == self.nonce.as_deref() {
-                self.state = if confirmed == "success" { Fate::Received } else { Fate::Failed };
+        if let Some(confirmed) = request.str(key::CONFIRM) {
+            if self.nonce.is_some() && request.str(key::CONFIRM_NONCE) == self.nonce.as_deref() {
+                self.state = if confirmed == status::SUCCESS { Fate::Received } else { Fate::Failed };
             }
             return Answer::Noted;
         }
-        if request.bool("cancel") == Some(true) {
+        if request.bool(key::CANCEL) == Some(true) {
             self.state = Fate::Failed;
             return Answer::Noted;
         }
         match self.state {
-            Fate::Received => return Answer::Reply(status("eof")),
-            Fate::Failed => return Answer::Reply(status("error")),
+            Fate::Received => return Answer::Reply(reply_of(status::EOF)),
+            Fate::Failed => return Answer::Reply(reply_of(status::ERROR)),
             Fate::Open => {}
         }
-        let received = match request.map(STATE).and_then(|state| state.get(RECEIVED)) {
+        let received = match request.map(key::STATE).and_then(|state| state.get(RECEIVED)) {
             None => Some(0),
             Some(received) => received.as_i64().and_then(|received| u64::try_from(received).ok()),
         };
-        let Some(offset) = received else { return Answer::Reply(status("error")) };
+        let Some(offset) = received else { return Answer::Reply(reply_of(status::ERROR)) };
         if offset < self.size {
             let left = usize::try_from(self.size - offset).unwrap_or(usize::MAX);
             let (file, len) = (self.path.clone(), left.min(chunk));
             return Answer::Read { file, offset, len, session: String::new() };
         }
-        let mut reply = status("eof");
-        if request.bool("confirm_capable") == Some(true) {
-            reply.insert("confirm_expected", true);
-            reply.insert("confirm_nonce", nonce);
+        let mut reply = reply_of(status::EOF);
+        if request.bool(key::CONFIRM_CAPABLE) == Some(true) {
+            reply.insert(key::CONFIRM_EXPECTED, true);
+            reply.insert(key::CONFIRM_NONCE, nonce);
             self.nonce = Some(nonce.to_owned());
         } else {
             self.state = Fate::Received;
@@ -252,8 +246,8 @@ impl File {
     }
 }
 
-fn status(status: &str) -> Map {
-    Map::from_iter([("status", status)])
+fn reply_of(status: &str) -> Map {
+    Map::from_iter([(key::STATUS, status)])
 }
 
 #[cfg(test)]
@@ -346,10 +340,10 @@ mod tests {
             let state = Map::from_iter([("received_bytes", received)]);
             Map::from_iter([("ref_id", Value::from(reference)), ("state", state.into())])
         };
-        assert_eq!(source.ask(&a, &plain("t-0", 0), "n", now), Answer::Reply(status("eof")));
-        assert_eq!(source.ask(&a, &plain("t-0", 0), "n", now), Answer::Reply(status("eof")), "asked again");
-        assert_eq!(source.ask(&a, &plain("t-1", -1), "n", now), Answer::Reply(status("error")));
-        assert_eq!(source.ask(&a, &plain("t-1", 3), "n", now), Answer::Reply(status("eof")));
+        assert_eq!(source.ask(&a, &plain("t-0", 0), "n", now), Answer::Reply(reply_of("eof")));
+        assert_eq!(source.ask(&a, &plain("t-0", 0), "n", now), Answer::Reply(reply_of("eof")), "asked again");
+        assert_eq!(source.ask(&a, &plain("t-1", -1), "n", now), Answer::Reply(reply_of("error")));
+        assert_eq!(source.ask(&a, &plain("t-1", 3), "n", now), Answer::Reply(reply_of("eof")));
         assert_eq!(source.done().len(), 1);
     }
 

@@ -48,7 +48,7 @@ mod fetch;
 mod npz;
 mod offer;
 mod source;
-mod wire;
+pub mod wire;
 
 pub use download::{Download, DownloadError, Piece};
 pub use fetch::{FetchError, FetchLimits, download, fetch};

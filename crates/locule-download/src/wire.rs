@@ -8,25 +8,29 @@ pub const DOWNLOADS: &str = "download_service__";
 /// Topic of requests to a source, and of what is said of them.
 pub const DOWNLOAD: &str = "download_service__download";
 
-pub(crate) mod key {
-    pub(crate) const REF_ID: &str = "ref_id";
-    pub(crate) const STATE: &str = "state";
-    pub(crate) const STATUS: &str = "status";
-    pub(crate) const DATA: &str = "data";
-    pub(crate) const CONFIRM: &str = "confirm";
-    pub(crate) const CONFIRM_NONCE: &str = "confirm_nonce";
-    pub(crate) const CONFIRM_CAPABLE: &str = "confirm_capable";
-    pub(crate) const CONFIRM_EXPECTED: &str = "confirm_expected";
-    pub(crate) const CANCEL: &str = "cancel";
-    pub(crate) const CANCEL_CAPABLE: &str = "cancel_capable";
-    pub(crate) const START: &str = "start";
-    pub(crate) const COUNT: &str = "count";
+/// Names in requests and replies.
+#[expect(missing_docs, reason = "the names are the wire's own")]
+pub mod key {
+    pub const REF_ID: &str = "ref_id";
+    pub const STATE: &str = "state";
+    pub const STATUS: &str = "status";
+    pub const DATA: &str = "data";
+    pub const CONFIRM: &str = "confirm";
+    pub const CONFIRM_NONCE: &str = "confirm_nonce";
+    pub const CONFIRM_CAPABLE: &str = "confirm_capable";
+    pub const CONFIRM_EXPECTED: &str = "confirm_expected";
+    pub const CANCEL: &str = "cancel";
+    pub const CANCEL_CAPABLE: &str = "cancel_capable";
+    pub const START: &str = "start";
+    pub const COUNT: &str = "count";
 }
 
-pub(crate) mod status {
-    pub(crate) const OK: &str = "ok";
-    pub(crate) const EOF: &str = "eof";
-    pub(crate) const ERROR: &str = "error";
-    pub(crate) const SUCCESS: &str = "success";
-    pub(crate) const FAILED: &str = "failed";
+/// How a download stands, and how it ended.
+#[expect(missing_docs, reason = "the texts are the wire's own")]
+pub mod status {
+    pub const OK: &str = "ok";
+    pub const EOF: &str = "eof";
+    pub const ERROR: &str = "error";
+    pub const SUCCESS: &str = "success";
+    pub const FAILED: &str = "failed";
 }
