@@ -3,7 +3,8 @@
 A payload in a command is null, {"size": n} for n bytes of a pattern, {"bytes": base64}, {"fobs": base64} for the
 value that these bytes of FOBS hold, or {"arrays": {name: [dtype, shape]}} for a map of counting arrays. A payload
 in an answer is null, {"bytes": digest} or {"fobs": digest} with the bytes that FOBS makes of the value outside of
-any cell; a digest is {"size", "sha256", "pattern", "base64"}: whether it is the pattern, and small contents.
+any cell; a digest is {"size", "sha256", "pattern", "base64"}: whether it is the pattern, and small
+contents; that of a map of arrays also has {name: sha256 of the data} as "sums".
 
 Each cell answers these topics on the channels CHANNELS:
 
@@ -84,6 +85,9 @@ def payload_out(payload):
         "sha256": hashlib.sha256(content).hexdigest(),
         "pattern": content == pattern(len(content)),
     }
+    if isinstance(payload, dict):
+        arrays = {name: array for name, array in payload.items() if isinstance(array, numpy.ndarray)}
+        digest["sums"] = {name: hashlib.sha256(array.tobytes()).hexdigest() for name, array in arrays.items()}
     if len(content) <= SHOWN:
         digest["base64"] = base64.b64encode(content).decode()
     return {kind: digest}

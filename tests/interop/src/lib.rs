@@ -17,6 +17,7 @@
 //! A new case is a line in the list of its group; a new carrier is a line in `CARRIERS` in `cells`, and lines in
 //! the lists of crews in `fleets`.
 
+mod arrays;
 mod cells;
 mod fleets;
 mod ours;

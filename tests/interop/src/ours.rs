@@ -6,10 +6,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use locule_cell::{Cell, HandlerError, Incoming, Reply};
 use locule_download::{FetchLimits, Source, fetch};
-use locule_fobs::{Array, Map, Shareable, Value};
+use locule_fobs::{Map, Shareable, Value};
 use locule_message::{Encoding, Fqcn, Payload, ReturnCode};
 use tokio::sync::mpsc::UnboundedSender;
 
+use crate::arrays;
 use crate::payload::pattern;
 
 /// How long arrays are held for a receiver that does not ask.
@@ -44,6 +45,19 @@ pub(crate) fn answer(cell: &Arc<Cell>, channel: &str, blobs: [&str; 2], notes: &
             Ok(Reply::ok(Payload::bytes(again.map_err(HandlerError::invalid_request)?)))
         }
     });
+    let own = Arc::downgrade(cell);
+    cell.handle(channel, "sums", move |incoming: Incoming| {
+        let own = own.clone();
+        async move {
+            let own = own.upgrade().ok_or_else(|| HandlerError::failed("the cell is gone"))?;
+            let holder = incoming.origin.clone();
+            let whole = whole(&own, &holder, incoming.into_payload()).await;
+            let Value::Map(map) = whole.map_err(HandlerError::invalid_request)? else {
+                return Err(HandlerError::invalid_request("no arrays"));
+            };
+            Ok(Reply::ok(Payload::bytes(arrays::sums(&map).to_string().into())))
+        }
+    });
     let source = Source::serve(cell);
     cell.handle(channel, "arrays", move |incoming: Incoming| {
         let offered = offered(&source, incoming.headers.str("arrays").unwrap_or_default());
@@ -71,6 +85,12 @@ pub(crate) fn answer(cell: &Arc<Cell>, channel: &str, blobs: [&str; 2], notes: &
 
 /// What our own FOBS makes of a payload, there and back, with the arrays that `holder` keeps.
 pub(crate) async fn again(cell: &Cell, holder: &Fqcn, payload: Payload) -> Result<Bytes, String> {
+    let value = whole(cell, holder, payload).await?;
+    locule_fobs::encode(&value).map_err(|error| error.to_string())
+}
+
+/// What a payload holds, with the arrays that `holder` keeps.
+pub(crate) async fn whole(cell: &Cell, holder: &Fqcn, payload: Payload) -> Result<Value, String> {
     if payload.encoding != Encoding::Fobs {
         return Err(format!("the payload is {:?}", payload.encoding));
     }
@@ -78,22 +98,14 @@ pub(crate) async fn again(cell: &Cell, holder: &Fqcn, payload: Payload) -> Resul
     let mut whole = Shareable::new();
     whole.fields.insert("value", value);
     fetch(cell, &mut whole, holder, &FetchLimits::default()).await.map_err(|error| error.to_string())?;
-    let value = whole.fields.remove("value").unwrap_or_default();
-    locule_fobs::encode(&value).map_err(|error| error.to_string())
+    Ok(whole.fields.remove("value").unwrap_or_default())
 }
 
-/// References to arrays of the described shapes, which count up from 0, by their description.
+/// References to the described arrays.
 fn offered(source: &Source, described: &str) -> Result<Bytes, String> {
-    let described: serde_json::Map<String, serde_json::Value> =
-        serde_json::from_str(described).map_err(|error| error.to_string())?;
-    let arrays = described.values().map(|array| {
-        let shape = array[1].as_array().into_iter().flatten().filter_map(serde_json::Value::as_u64);
-        let shape: Vec<_> = shape.map(|extent| extent as usize).collect();
-        let counting: Vec<f32> = (0..shape.iter().product()).map(|element: usize| element as f32).collect();
-        Array::from_f32(&shape, &counting).map_err(|error| error.to_string())
-    });
-    let arrays = arrays.collect::<Result<_, _>>()?;
+    let described = serde_json::from_str(described).map_err(|error| error.to_string())?;
+    let (names, arrays): (Vec<_>, Vec<_>) = arrays::all(&described)?.into_iter().unzip();
     let references = source.offer(arrays, 1, HELD).map_err(|error| error.to_string())?;
-    let map: Map = described.into_iter().map(|(name, _)| name).zip(references).collect();
+    let map: Map = names.into_iter().zip(references).collect();
     locule_fobs::encode(&Value::from(map)).map_err(|error| error.to_string())
 }

@@ -67,6 +67,7 @@ pub struct Outcome {
 pub(crate) struct Check<B> {
     name: String,
     limit: Duration,
+    slow: bool,
     run: CheckFn<B>,
 }
 
@@ -79,12 +80,18 @@ impl<B> Check<B> {
         name: impl Into<String>,
         run: impl for<'b> Fn(&'b mut B) -> Checking<'b> + 'static,
     ) -> Self {
-        Self { name: name.into(), limit: Duration::from_secs(30), run: Box::new(run) }
+        Self { name: name.into(), limit: Duration::from_secs(30), slow: false, run: Box::new(run) }
     }
 
     /// The same, which may take up to `seconds`.
     pub(crate) fn within(mut self, seconds: u64) -> Self {
         self.limit = Duration::from_secs(seconds);
+        self
+    }
+
+    /// The same, which is too long for every day if `slow`.
+    pub(crate) fn slow_if(mut self, slow: bool) -> Self {
+        self.slow = slow;
         self
     }
 }
@@ -197,7 +204,7 @@ impl Run {
             let Row { group, case, carrier, role, version } = &row;
             let text = format!("{group} {case} {carrier} {role} {version}");
             let named = self.options.filter.as_ref().is_none_or(|filter| text.contains(filter));
-            if !named || (*slow && !self.options.slow) {
+            if !named || ((*slow || check.slow) && !self.options.slow) {
                 continue;
             }
             wanted.push((row, check));

@@ -3,11 +3,12 @@
 use anyhow::ensure;
 use bytes::Bytes;
 use locule_cell::Request;
-use locule_fobs::{Array, Map, Value, encode};
+use locule_fobs::{Map, Value, encode};
 use locule_message::{Fqcn, Payload};
 use serde_json::json;
 
 use super::{Bench, Setting, Side, expect_code};
+use crate::arrays;
 use crate::ours;
 use crate::payload::{self, pattern};
 use crate::run::Check;
@@ -15,9 +16,24 @@ use crate::run::Check;
 /// The channel and topic of blobs that are no requests.
 pub(crate) const BLOBS: [&str; 2] = ["interop_blobs", "note"];
 
-/// Shapes of `float32` arrays: no element, few, as many as one reply of a download carries, and more; but not
-/// so many that the array would lie beside the object, under a random identifier.
-const SHAPES: [[usize; 2]; 5] = [[0, 4], [1, 3], [512, 1024], [2600, 1000], [2601, 1000]];
+/// Arrays with no element, one, few, as many as one reply of a download carries, and more; but none so large that
+/// it would lie beside the object, under a random identifier.
+const ARRAYS: [(&str, &[usize]); 11] = [
+    ("float32", &[0, 4]),
+    ("float32", &[]),
+    ("float32", &[1, 3]),
+    ("float32", &[16, 16]),
+    ("float32", &[512, 1024]),
+    ("float32", &[2600, 1000]),
+    ("float32", &[2601, 1000]),
+    ("float64", &[]),
+    ("float64", &[2, 3, 4]),
+    ("int64", &[1000]),
+    ("int64", &[7, 11, 13]),
+];
+
+/// 256 MiB, compared by sums.
+const LARGE: [(&str, &[usize]); 1] = [("float64", &[8192, 4096])];
 
 pub(super) fn checks(setting: &Setting) -> Vec<Check<Bench>> {
     let mut checks = vec![
@@ -26,10 +42,15 @@ pub(super) fn checks(setting: &Setting) -> Vec<Check<Bench>> {
         Check::new("they fetch the arrays of our reply", |bench| Box::pin(arrays_for_them(bench))),
     ];
     if setting.subject == Side::Locule {
+        let slow = setting.carrier.scheme != "grpc";
         checks.extend([
             Check::new("our blob arrives", |bench| Box::pin(our_blob(bench))),
             Check::new("they take our arrays", |bench| Box::pin(our_arrays(bench))),
             Check::new("we fetch the arrays of their reply", |bench| Box::pin(arrays_for_us(bench))),
+            Check::new("we fetch 256 MiB", |bench| Box::pin(large_for_us(bench))).within(120).slow_if(slow),
+            Check::new("they fetch 256 MiB", |bench| Box::pin(large_for_them(bench)))
+                .within(120)
+                .slow_if(slow),
         ]);
     }
     checks
@@ -55,30 +76,30 @@ async fn our_blob(bench: &mut Bench) -> anyhow::Result<()> {
     payload::expect(&bench.they_noted(1).await?[0]["payload"], &Payload::bytes(pattern(size)))
 }
 
-/// The command's form of the arrays.
-fn described() -> serde_json::Value {
-    SHAPES.iter().map(|shape| (format!("{shape:?}"), json!(["float32", shape]))).collect()
+/// The command's form of arrays.
+fn described(arrays: &[(&str, &[usize])]) -> serde_json::Value {
+    arrays.iter().map(|(dtype, shape)| (format!("{dtype} {shape:?}"), json!([dtype, shape]))).collect()
 }
 
-/// The same arrays in FOBS, inline.
+/// The same arrays.
+fn map(arrays: &[(&str, &[usize])]) -> anyhow::Result<Map> {
+    let all = arrays::all(&described(arrays)).map_err(anyhow::Error::msg)?;
+    Ok(all.into_iter().collect())
+}
+
+/// The same in FOBS, inline.
 fn inline() -> anyhow::Result<Bytes> {
-    let mut map = Map::new();
-    for shape in SHAPES {
-        let elements = shape[0] * shape[1];
-        let counting: Vec<f32> = (0..elements).map(|element| element as f32).collect();
-        map.insert(format!("{shape:?}"), Array::from_f32(&shape, &counting)?);
-    }
-    Ok(encode(&Value::from(map))?)
+    Ok(encode(&Value::from(map(&ARRAYS)?))?)
 }
 
 async fn their_arrays(bench: &mut Bench) -> anyhow::Result<()> {
-    let reply = bench.they_ask("dumps", json!({ "arrays": described() })).await?;
+    let reply = bench.they_ask("dumps", json!({ "arrays": described(&ARRAYS) })).await?;
     expect_code(&reply, "ok")?;
     payload::expect(&reply["payload"], &Payload::bytes(inline()?))
 }
 
 async fn arrays_for_them(bench: &mut Bench) -> anyhow::Result<()> {
-    let request = json!({ "topic": "arrays", "headers": { "arrays": described().to_string() } });
+    let request = json!({ "topic": "arrays", "headers": { "arrays": described(&ARRAYS).to_string() } });
     let reply = bench.they_send(request).await?;
     expect_code(&reply, "ok")?;
     payload::expect(&reply["payload"], &Payload::fobs(inline()?))
@@ -92,9 +113,27 @@ async fn our_arrays(bench: &mut Bench) -> anyhow::Result<()> {
 
 async fn arrays_for_us(bench: &mut Bench) -> anyhow::Result<()> {
     let request = Request::new(bench.setting.channel, "arrays", Payload::none());
-    let reply = bench.we_send(request.header("arrays", described().to_string().as_str())).await?.into_ok()?;
+    let reply =
+        bench.we_send(request.header("arrays", described(&ARRAYS).to_string().as_str())).await?.into_ok()?;
     let cell = bench.our(bench.name(Side::Locule))?;
     let fetched = ours::again(cell, &Fqcn::parse(bench.name(Side::Python))?, reply.payload).await;
     ensure!(fetched.map_err(anyhow::Error::msg)? == inline()?, "other arrays arrived");
+    Ok(())
+}
+
+async fn large_for_us(bench: &mut Bench) -> anyhow::Result<()> {
+    let request = json!({ "topic": "sums", "payload": { "arrays": described(&LARGE) }, "timeout": 100 });
+    let reply = bench.they_send(request).await?;
+    expect_code(&reply, "ok")?;
+    payload::expect(&reply["payload"], &Payload::bytes(arrays::sums(&map(&LARGE)?).to_string().into()))
+}
+
+async fn large_for_them(bench: &mut Bench) -> anyhow::Result<()> {
+    let request =
+        json!({ "topic": "arrays", "headers": { "arrays": described(&LARGE).to_string() }, "timeout": 100 });
+    let reply = bench.they_send(request).await?;
+    expect_code(&reply, "ok")?;
+    let (told, sums) = (&reply["payload"]["fobs"]["sums"], arrays::sums(&map(&LARGE)?));
+    ensure!(*told == sums, "the arrays have the sums {told} and not {sums}");
     Ok(())
 }
