@@ -33,7 +33,7 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 //!
-//! Start with [`assemble`], [`Deployed`] and [`AssemblyError`].
+//! Start with [`assemble`], [`Deployed`], [`Program`] and [`AssemblyError`].
 
 use std::fs;
 use std::io::{self, Read};
@@ -46,6 +46,27 @@ use locule_component::{
 use locule_config::{Diagnostics, Document, Variables};
 use locule_kit::{KitError, Workspace, job_resources};
 use locule_policy::{DEADLINE, Occasion, gates_from_site_config, review};
+
+mod app_files;
+
+pub use app_files::{MAX_APP_BYTES, MAX_APP_FILES, app_files};
+pub use locule_policy::{CheckerFiles, NoCheckerFiles};
+
+/// What the program brings along: the components that it knows, and what opens checkers that are files of the
+/// site. Of a registry alone it is a program in which every checker is registered.
+#[derive(Debug, Clone, Copy)]
+pub struct Program<'a> {
+    /// Components that jobs and sites may name.
+    pub registry: &'a Registry,
+    /// Opens the checkers in a kit's `local/custom`.
+    pub checkers: &'a dyn CheckerFiles,
+}
+
+impl<'a> From<&'a Registry> for Program<'a> {
+    fn from(registry: &'a Registry) -> Self {
+        Program { registry, checkers: &NoCheckerFiles }
+    }
+}
 
 /// An app as it lies in a workspace, and whose it is.
 #[derive(Debug, Clone)]
@@ -81,7 +102,7 @@ impl Deployed {
         }
     }
 
-    fn occasion(&self) -> Occasion {
+    fn occasion(&self) -> Result<Occasion, AssemblyError> {
         let text =
             |key: &str| self.meta.get(key).and_then(|value| value.as_str()).unwrap_or_default().to_owned();
         let job = JobFacts {
@@ -92,6 +113,7 @@ impl Deployed {
             submitter_role: text("submitter_role"),
             byoc: self.app_dir.join("custom").symlink_metadata().is_ok(),
             meta: self.meta.clone(),
+            files: app_files(&self.app_dir)?,
         };
         let site = SiteFacts {
             name: self.participant.clone(),
@@ -99,7 +121,7 @@ impl Deployed {
             side: self.side,
             workspace: self.kit.root().to_owned(),
         };
-        Occasion { job, site, phase: Phase::Launch }
+        Ok(Occasion { job, site, phase: Phase::Launch })
     }
 
     /// The system variables of nvflare 2.9.0, `nvflare.private.json_configer`, as far as they exist here.
@@ -122,33 +144,37 @@ impl Deployed {
 ///
 /// # Errors
 /// [`AssemblyError`]. After [`AssemblyError::Refused`] not a single constructor has run.
-pub fn assemble(deployed: &Deployed, registry: &Registry) -> Result<Assembled, AssemblyError> {
+pub fn assemble<'a>(
+    deployed: &Deployed,
+    program: impl Into<Program<'a>>,
+) -> Result<Assembled, AssemblyError> {
     let constructed = ConstructionCount::new();
-    assemble_counted(deployed, registry, &constructed)
+    assemble_counted(deployed, program, &constructed)
 }
 
 /// [`assemble`], counting every constructor of the app that runs.
 ///
 /// # Errors
 /// As [`assemble`].
-pub fn assemble_counted(
+pub fn assemble_counted<'a>(
     deployed: &Deployed,
-    registry: &Registry,
+    program: impl Into<Program<'a>>,
     constructed: &ConstructionCount,
 ) -> Result<Assembled, AssemblyError> {
+    let Program { registry, checkers } = program.into();
     let context = |count| {
         let (participant, job) = (&deployed.participant, &deployed.job_id);
         BuildCx::new(deployed.side, participant, job, deployed.kit.root(), &deployed.app_dir, count)
     };
     let site = job_resources(&deployed.kit, deployed.kit_file())?;
     let uncounted = ConstructionCount::new(); // a site's own checkers are no part of the job
-    let gates =
-        gates_from_site_config(&site, registry, &context(&uncounted)).map_err(AssemblyError::Policy)?;
+    let gates = gates_from_site_config(&site, registry, checkers, &context(&uncounted))
+        .map_err(AssemblyError::Policy)?;
     let plan = plan(deployed, registry)?;
     for warning in plan.warnings().iter() {
         tracing::warn!(job = deployed.job_id, site = deployed.participant, %warning, "configuration is doubtful");
     }
-    let approved = review(plan.clone(), &deployed.occasion(), &gates, DEADLINE).map_err(|refused| {
+    let approved = review(plan.clone(), &deployed.occasion()?, &gates, DEADLINE).map_err(|refused| {
         tracing::warn!(
             job = deployed.job_id,
             site = deployed.participant,

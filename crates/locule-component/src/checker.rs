@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -14,6 +15,12 @@ use crate::{Plan, PlanDigest, Side};
 pub trait Checker: Send + Sync + fmt::Debug {
     /// Its id in the site's configuration.
     fn id(&self) -> &str;
+
+    /// How long a review by it may take, if that is not for whoever runs it to say: of one that supervises a
+    /// process, the time within which it answers in any case.
+    fn time_limit(&self) -> Option<Duration> {
+        None
+    }
 
     /// Judges a plan. A component without a verdict is one that this checker has nothing to say about.
     ///
@@ -54,6 +61,20 @@ pub struct JobFacts {
     pub byoc: bool,
     /// The job's whole meta.
     pub meta: serde_json::Value,
+    /// Every file of the app that came with it, sorted by path.
+    #[serde(default)]
+    pub files: Vec<AppFile>,
+}
+
+/// A file of an app.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AppFile {
+    /// As seen from the app's folder, with `/` between its parts: `custom/net.py`.
+    pub path: String,
+    /// In bytes.
+    pub size: u64,
+    /// SHA-256 of its content, as 64 lower-case hexadecimal digits.
+    pub sha256: String,
 }
 
 /// What is known of the place where a plan is to run.
@@ -201,7 +222,7 @@ pub enum CheckerFailure {
     Panic(String),
     /// It took too long.
     #[error("had no answer within {0:?}")]
-    Deadline(std::time::Duration),
+    Deadline(Duration),
     /// It could not be started.
     #[error("could not be started: {0}")]
     NotStarted(String),

@@ -3,9 +3,11 @@
 use std::error::Error;
 use std::sync::Arc;
 
-use locule_component::{BuildCx, BuildError, Built, Checker, Registry, site_checkers};
+use locule_component::{BuildCx, BuildError, Built, Checker, ComponentSpec, Registry, site_checkers};
 use locule_config::{Diagnostic, Diagnostics, Document, Node};
 
+use crate::file_checker::{CheckerFiles, FileChecker, names_a_file, read};
+use crate::moderation::Moderated;
 use crate::{ClassAllowList, code};
 
 /// The gates of a site: its [`ClassAllowList`] first, then every checker under `components`, in file order.
@@ -20,9 +22,13 @@ use crate::{ClassAllowList, code};
 /// id that is missing or taken, arguments that do not fit, a checker that cannot be built, an unusable allow-list.
 /// The only other entries that may stand there are services of nvflare's kits that this project does by other
 /// means: resource managers, launchers, schedulers, stores and log streamers.
+///
+/// An entry may name a file of the site instead, in the kit's `local/custom`: see [`FileChecker`]. `files` opens
+/// those.
 pub fn gates_from_site_config(
     config: &Document,
     registry: &Registry,
+    files: &dyn CheckerFiles,
     cx: &BuildCx<'_>,
 ) -> Result<Vec<Arc<dyn Checker>>, Diagnostics> {
     let mut mistakes = Diagnostics::new();
@@ -31,27 +37,59 @@ pub fn gates_from_site_config(
         Ok(list) => gates.push(Arc::new(list)),
         Err(found) => mistakes.append(found),
     }
-    let specs = site_checkers(config, cx.side, registry, &SERVICES).unwrap_or_else(|found| {
+    let entries = config.root().get("components").map(Node::items).unwrap_or_default();
+    let named: Vec<&Node> = entries.iter().filter(|node| names_a_file(node, registry, &SERVICES)).collect();
+    let passed_over = named.iter().filter_map(|node| node.get("path")?.as_str()).chain(SERVICES);
+    let passed_over: Vec<&str> = passed_over.collect();
+    let specs = site_checkers(config, cx.side, registry, &passed_over).unwrap_or_else(|found| {
         mistakes.append(found);
         Vec::new()
     });
-    for spec in specs.iter().filter(|spec| !spec.disabled) {
-        let steps: Vec<&str> = spec.path.as_str().split('.').collect();
-        let node = config.root().find(&steps).unwrap_or(config.root());
-        if spec.label() == ClassAllowList::ID {
+    for node in entries {
+        if node.get("id").and_then(Node::as_str) == Some(ClassAllowList::ID) {
             let message = format!("the id `{}` belongs to the site's class_allow_list", ClassAllowList::ID);
             mistakes.push(Diagnostic::at(node.get("id").unwrap_or(node), code::CHECKER, message));
-            continue;
-        }
-        match registry.build(spec.name, spec.args.clone(), &cx.for_component(spec.label())) {
-            Ok(Built::Checker(checker)) => gates.push(checker),
-            Ok(other) => {
-                mistakes.push(cannot_build(node, spec.label(), &format!("it is a {}", other.kind())))
-            }
-            Err(error) => mistakes.push(cannot_build(node, spec.label(), &with_causes(&error))),
+        } else if named.iter().any(|named| std::ptr::eq(*named, node)) {
+            let entry = read(node, cx.kit_dir, &mut mistakes);
+            let entry = entry.filter(|_| node.get("disabled").and_then(Node::as_bool) != Some(true));
+            gates.extend(entry.and_then(|entry| open(&entry, files, &mut mistakes)));
+        } else if let Some(spec) =
+            specs.iter().find(|spec| !spec.disabled && spec.path.as_str() == node.path())
+        {
+            gates.extend(build(spec, node, registry, cx, &mut mistakes));
         }
     }
     if mistakes.is_empty() { Ok(gates) } else { Err(mistakes) }
+}
+
+fn open(
+    entry: &FileChecker,
+    files: &dyn CheckerFiles,
+    mistakes: &mut Diagnostics,
+) -> Option<Arc<dyn Checker>> {
+    match files.open(entry) {
+        Ok(checker) => Some(Arc::new(Moderated { checker, mode: entry.mode, on_error: entry.on_error })),
+        Err(found) => {
+            mistakes.append(found);
+            None
+        }
+    }
+}
+
+fn build(
+    spec: &ComponentSpec,
+    node: &Node,
+    registry: &Registry,
+    cx: &BuildCx<'_>,
+    mistakes: &mut Diagnostics,
+) -> Option<Arc<dyn Checker>> {
+    let mistake = match registry.build(spec.name, spec.args.clone(), &cx.for_component(spec.label())) {
+        Ok(Built::Checker(checker)) => return Some(checker),
+        Ok(other) => cannot_build(node, spec.label(), &format!("it is a {}", other.kind())),
+        Err(error) => cannot_build(node, spec.label(), &with_causes(&error)),
+    };
+    mistakes.push(mistake);
+    None
 }
 
 /// Components of nvflare's kits that say how a site runs jobs, and judge none.

@@ -3,14 +3,14 @@
 //! [`gates_from_site_config`] reads the checkers that a site's configuration names, [`review`] asks every one of
 //! them about a plan, each on a thread of its own under a deadline, and only a plan that none denies comes out as
 //! an [`ApprovedPlan`](locule_component::ApprovedPlan). Everything fails closed: an error, a panic, an overrun, an
-//! unreadable policy refuse. The crate opens no files and builds nothing of a job. Checkers of other sorts, such
-//! as policies written as text, are crates of their own.
+//! unreadable policy refuse. The crate opens no files and builds nothing of a job: what opens a checker that is a
+//! file of the site comes in as [`CheckerFiles`].
 //!
 //! ```
 //! use std::path::Path;
 //! use locule_component::{BuildCx, ConstructionCount, Registry, Side};
 //! use locule_config::Document;
-//! use locule_policy::{RefuseComponents, gates_from_site_config};
+//! use locule_policy::{NoCheckerFiles, RefuseComponents, gates_from_site_config};
 //!
 //! let mut registry = Registry::new();
 //! registry.register::<RefuseComponents>();
@@ -22,23 +22,26 @@
 //!
 //! let (kit, count) = (Path::new("kit"), ConstructionCount::new());
 //! let cx = BuildCx::new(Side::Site, "hospital-1", "", kit, kit, &count);
-//! let gates = gates_from_site_config(&site, &registry, &cx)?;
+//! let gates = gates_from_site_config(&site, &registry, &NoCheckerFiles, &cx)?;
 //! let ids: Vec<&str> = gates.iter().map(|gate| gate.id()).collect();
 //! assert_eq!(ids, ["class-allow-list", "no-scripts"]);
 //!
 //! // A name that nothing is registered under stops the site; it is never a checker silently missing.
 //! let typo = Document::parse_json("job_resources.json", r#"{
 //!     "components": [{ "id": "no-scripts", "path": "locule.policy.RefuseComponent" }] }"#)?;
-//! assert!(gates_from_site_config(&typo, &registry, &cx).is_err());
+//! assert!(gates_from_site_config(&typo, &registry, &NoCheckerFiles, &cx).is_err());
 //! # Ok::<(), locule_config::Diagnostics>(())
 //! ```
 
 mod allow_list;
+mod file_checker;
 mod gates;
+mod moderation;
 mod refuse_components;
 mod review;
 
 pub use allow_list::{ClassAllowList, Enforcement};
+pub use file_checker::{CheckerFiles, CheckerLimits, FileChecker, Language, NoCheckerFiles};
 pub use gates::gates_from_site_config;
 pub use refuse_components::{RefuseComponents, RefuseComponentsArgs};
 pub use review::{DEADLINE, MAX_OVERDUE, Occasion, review};

@@ -12,7 +12,7 @@ use locule_component::{
     SiteFacts, Verdict, panic_text,
 };
 
-/// How long a checker may take, unless the site says otherwise.
+/// How long a checker may take that does not say itself how long it needs.
 pub const DEADLINE: Duration = Duration::from_secs(2);
 
 /// What a review is about, besides the plan.
@@ -29,8 +29,9 @@ pub struct Occasion {
 /// Asks every checker about a plan, all at once, each on a thread of its own, and lets the plan pass when none
 /// denies it.
 ///
-/// All of them are always asked, so that a refusal names every reason. Blocks for `deadline` at most; in async code
-/// call it where blocking is allowed. A thread cannot be stopped from outside: one that overran goes on until it
+/// All of them are always asked, so that a refusal names every reason. Each has until `deadline`, or as long as
+/// [it says itself](Checker::time_limit), and the review blocks for no longer than the longest of these; in async
+/// code call it where blocking is allowed. A thread cannot be stopped from outside: one that overran goes on until it
 /// returns, unheard, and while [`MAX_OVERDUE`] of them do, no further review can pass.
 ///
 /// # Errors
@@ -43,11 +44,12 @@ pub fn review(
     deadline: Duration,
 ) -> Result<ApprovedPlan, Refused> {
     let subject = Arc::new((plan.clone(), occasion.clone()));
-    let until = Instant::now().checked_add(deadline);
+    let begin = Instant::now();
     let asked: Vec<_> = checkers.iter().map(|checker| (checker, ask(checker, &subject))).collect();
     let mut reports = Vec::with_capacity(asked.len());
     for (checker, answer) in asked {
-        let outcome = answer.and_then(|answer| answer.wait(until, deadline));
+        let deadline = checker.time_limit().unwrap_or(deadline);
+        let outcome = answer.and_then(|answer| answer.wait(begin.checked_add(deadline), deadline));
         if let Err(failure) = &outcome {
             tracing::error!(checker = checker.id(), job = occasion.job.job_id, error = %failure, "checker failed");
         }

@@ -9,7 +9,7 @@ use insta::assert_snapshot;
 use locule_component::*;
 use locule_config::{Diagnostics, Document};
 use locule_fobs::Shareable;
-use locule_policy::{DEADLINE, Occasion, RefuseComponents, gates_from_site_config, review};
+use locule_policy::{DEADLINE, NoCheckerFiles, Occasion, RefuseComponents, gates_from_site_config, review};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -77,7 +77,12 @@ fn trainer() -> Plan {
 fn gates(site: &str) -> Result<Vec<Arc<dyn Checker>>, Diagnostics> {
     let (kit, count) = (Path::new("kit"), ConstructionCount::new());
     let cx = BuildCx::new(Side::Site, "hospital-1", "", kit, kit, &count);
-    gates_from_site_config(&Document::parse_json("job_resources.json", site)?, &registry(), &cx)
+    gates_from_site_config(
+        &Document::parse_json("job_resources.json", site)?,
+        &registry(),
+        &NoCheckerFiles,
+        &cx,
+    )
 }
 
 fn occasion(byoc: bool) -> Occasion {
@@ -261,11 +266,10 @@ fn a_site_with_an_unusable_policy_does_not_run_jobs() {
       │  {"path": "nvflare.app_common.resource_managers.gpu_resource_manager.GPUResourceManager"},
       │  ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
 
-    error[E0103]: unknown component `comp_auth.ComponentChecker`
+    error[E0402]: checker `h` cannot be used: nothing is registered under that name, and this program opens no files
       ┌─ job_resources.json:9:25   at components.#5.path
       │  {"id": "h", "path": "comp_auth.ComponentChecker"}
       │                      ^^^^^^^^^^^^^^^^^^^^^^^^^^^^
-      = checkers: locule.policy.RefuseComponents
     "#);
     assert_snapshot!(gates(r#"{
   "components": [

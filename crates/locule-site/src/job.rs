@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use locule_assembly::{AssemblyError, Deployed, assemble};
+use locule_assembly::{AssemblyError, CheckerFiles, Deployed, NoCheckerFiles, Program, assemble};
 use locule_auth::{CertificateLinkPolicy, SessionStamp};
 use locule_cell::{Cell, CellConfig, HandlerError, Incoming, Reply, Request};
 use locule_communicator::{JobCommunicator, Settings, SyncError};
@@ -46,6 +46,8 @@ const DRAIN: Duration = Duration::from_secs(2);
 pub struct SiteJobHost {
     /// Components that jobs may name.
     pub registry: Arc<Registry>,
+    /// Opens the site's checkers that are files; [`NoCheckerFiles`] unless it is set.
+    pub checkers: Arc<dyn CheckerFiles>,
     /// Carriers; the parent's internal endpoint is reached over one of them.
     pub transports: Transports,
     /// The site's kit.
@@ -70,7 +72,9 @@ impl SiteJobHost {
         transports: Transports,
         session: watch::Receiver<Option<Session>>,
     ) -> Self {
-        Self { registry, transports, kit, org: String::new(), settings, session, pace: Pace::default() }
+        let checkers = Arc::new(NoCheckerFiles);
+        let (org, pace) = (String::new(), Pace::default());
+        Self { registry, checkers, transports, kit, org, settings, session, pace }
     }
 }
 
@@ -181,7 +185,8 @@ impl Job {
                 app_dir: start.run_dir.join(format!("app_{site}")),
                 meta: read_meta(&start)?,
             };
-            Ok::<_, String>(assemble(&deployed, &host.registry))
+            let program = Program { registry: &host.registry, checkers: &*host.checkers };
+            Ok::<_, String>(assemble(&deployed, program))
         };
         let done = tokio::task::spawn_blocking(work).await;
         let done = done.map_err(|panic| JobFailure::new(FailureKind::Exception, panic.to_string()))?;

@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, anyhow};
 use locule_admin::{Admin, AdminParts, AdminSettings, Rights};
-use locule_assembly::{AssemblyError, Deployed};
+use locule_assembly::{AssemblyError, CheckerFiles, Deployed};
 use locule_auth::{
     CertificateLinkPolicy, LedgerLimits, RelayGate, ServerGate, ServerStamp, SessionStamp, TokenLedger,
 };
@@ -48,6 +48,11 @@ pub(crate) fn registry() -> Arc<Registry> {
     #[cfg(feature = "demo")]
     locule_demo::register(&mut registry);
     Arc::new(registry)
+}
+
+/// What opens checkers that are files of a kit.
+fn checkers() -> Arc<dyn CheckerFiles> {
+    Arc::new(locule_assembly::NoCheckerFiles)
 }
 
 /// A server that listens.
@@ -97,6 +102,7 @@ pub(crate) async fn server(kit: &ServerKit, network: &Network) -> Result<Running
 
     let host = Arc::new(JobHost {
         registry: registry(),
+        checkers: checkers(),
         transports: inside,
         kit: kit.workspace.clone(),
         project: kit.project.clone(),
@@ -215,6 +221,7 @@ pub(crate) async fn site(
     let (session, of_now) = watch::channel(None);
     let mut host = SiteJobHost::new(settings.clone(), kit.workspace.clone(), registry(), inside, of_now);
     host.org = organization.unwrap_or_default();
+    host.checkers = checkers();
     let host = Arc::new(host);
     let run = move |start: JobStart, abort| locule_site::run_job(Arc::clone(&host), start, abort);
     let parts = SiteParts {

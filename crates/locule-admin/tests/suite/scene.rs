@@ -122,6 +122,7 @@ impl Scene {
         registry.register::<Saves>();
         let host = Arc::new(JobHost {
             registry: Arc::new(registry),
+            checkers: Arc::new(locule_assembly::NoCheckerFiles),
             transports,
             kit: workspace.clone(),
             project: PROJECT.into(),

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use locule_assembly::{AssemblyError, Deployed, assemble};
+use locule_assembly::{AssemblyError, CheckerFiles, Deployed, Program, assemble};
 use locule_auth::ServerStamp;
 use locule_cell::{Cell, CellConfig, Request, RequestError};
 use locule_component::{
@@ -41,6 +41,8 @@ const DRAIN: Duration = Duration::from_secs(2);
 pub struct JobHost {
     /// Components that jobs may name.
     pub registry: Arc<Registry>,
+    /// Opens the server's checkers that are files.
+    pub checkers: Arc<dyn CheckerFiles>,
     /// Carriers; the parent's internal endpoint is reached over one of them.
     pub transports: Transports,
     /// The server's kit.
@@ -234,8 +236,12 @@ async fn assemble_app(
         app_dir: start.run_dir.join("app_server"),
         meta,
     };
-    let registry = Arc::clone(&host.registry);
-    let assembled = tokio::task::spawn_blocking(move || assemble(&deployed, &registry)).await;
+    let host = Arc::clone(host);
+    let work = move || {
+        let program = Program { registry: &host.registry, checkers: &*host.checkers };
+        assemble(&deployed, program)
+    };
+    let assembled = tokio::task::spawn_blocking(work).await;
     assembled.map_err(|error| JobFailure::new(FailureKind::Exception, error.to_string()))
 }
 

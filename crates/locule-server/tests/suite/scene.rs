@@ -201,6 +201,7 @@ impl Scene {
         let workspace = Workspace::new(kit.root());
         let host = Arc::new(JobHost {
             registry: Arc::new(work::registry()),
+            checkers: Arc::new(locule_assembly::NoCheckerFiles),
             transports,
             kit: workspace.clone(),
             project: PROJECT.into(),

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use locule_component::{BuildCx, ConstructionCount, Registry, Side};
 use locule_config::Document;
-use locule_policy::{RefuseComponents, gates_from_site_config};
+use locule_policy::{NoCheckerFiles, RefuseComponents, gates_from_site_config};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut registry = Registry::new();
@@ -17,7 +17,12 @@ fn main() -> Result<(), Box<dyn Error>> {
             r#"{{ "class_allow_list": ["locule.demo."], "components": [
                  {{ "id": "no-scripts", "path": "{path}", "args": {{ "names": ["*.Script*"] }} }}] }}"#
         );
-        gates_from_site_config(&Document::parse_json("job_resources.json", &text)?, &registry, &cx)
+        gates_from_site_config(
+            &Document::parse_json("job_resources.json", &text)?,
+            &registry,
+            &NoCheckerFiles,
+            &cx,
+        )
     };
     let found = gates("locule.policy.RefuseComponents")?;
     assert_eq!(found.iter().map(|gate| gate.id()).collect::<Vec<_>>(), ["class-allow-list", "no-scripts"]);
