@@ -5,6 +5,8 @@ component or with `failed`. What the class imports of `nvflare` are the names ma
 never looked at, so that a checker does the same at every site. Needs Python 3.8 and nothing else.
 """
 
+import base64
+import importlib
 import inspect
 import json
 import logging
@@ -47,7 +49,8 @@ def main():
             else:
                 answer = {"failed": "expected `open` once and then `review`"}
         except BaseException as error:  # a checker's SystemExit is no judgement either
-            traceback.print_exc()
+            if not isinstance(error, OpenError):
+                traceback.print_exc()
             answer = {"failed": failure_text(error)}
         write_frame(answers, answer)
     sys.stdout.flush()
@@ -120,11 +123,9 @@ class OpenedChecker:
         return verdicts
 
     def workspace_root(self, site):
-        custom = os.path.dirname(os.path.abspath(self.file))
-        local, name = os.path.split(custom)
-        if name == "custom" and os.path.basename(local) == "local":
-            custom = os.path.dirname(local)
-        return site.get("workspace") or custom
+        folder = custom_folder(self.file)
+        in_site = os.path.basename(folder) == "custom"
+        return site.get("workspace") or (os.path.dirname(os.path.dirname(folder)) if in_site else folder)
 
 
 class OpenError(Exception):
@@ -132,22 +133,35 @@ class OpenError(Exception):
 
 
 def load_module(file, source):
-    name = os.path.splitext(os.path.basename(file))[0]
-    if name in sys.modules or name in getattr(sys, "stdlib_module_names", ()):
-        raise OpenError("a checker's file must not be called like a module of Python: `%s`" % name)
+    folder = custom_folder(file)
+    name = os.path.splitext(os.path.relpath(file, folder))[0].replace(os.sep, ".")
+    package, _, leaf = name.rpartition(".")
+    first = name.partition(".")[0]
+    if first in sys.modules or first in getattr(sys, "stdlib_module_names", ()):
+        raise OpenError("a checker's file must not be called like a module of Python: `%s`" % first)
     if source is None:
         with open(file, "rb") as stream:
             source = stream.read()
     else:
-        import base64
-
         source = base64.b64decode(source)
-    sys.path.append(os.path.dirname(os.path.abspath(file)))
+    sys.path.append(folder)
     module = types.ModuleType(name)
-    module.__file__ = file
+    module.__file__, module.__package__ = file, package
+    if package:
+        setattr(importlib.import_module(package), leaf, module)
     sys.modules[name] = module
     exec(compile(source, file, "exec"), module.__dict__)
     return module
+
+
+def custom_folder(file):
+    """The site's `local/custom`; of a file elsewhere, the folder that it is in."""
+    folder = beside = os.path.dirname(os.path.abspath(file))
+    while os.path.dirname(folder) != folder:
+        if os.path.basename(folder) == "custom" and os.path.basename(os.path.dirname(folder)) == "local":
+            return folder
+        folder = os.path.dirname(folder)
+    return beside
 
 
 def job_context(review, job, site, workspace):
