@@ -1,0 +1,1 @@
+//! Checkers written in Rego.
