@@ -77,7 +77,7 @@ pub use executor::{AbortFlag, ExecuteError, Executor, ExecutorTable, Task, TaskC
 pub use filter::{Chain, Direction, FilterChains, FilterCx, FilterError, TaskFilter};
 pub use futures_core::future::BoxFuture;
 pub use pattern::glob_matches;
-pub use plan::{ComponentSpec, FilterEntry, NameKey, Plan, PlanDigest};
+pub use plan::{ComponentSpec, FilterEntry, NameKey, Plan, PlanDigest, canonical_json};
 pub use read::{code, site_checkers};
 pub use registry::{ArgumentMistake, Description, Registry};
 pub use workflow::{Gathered, OutgoingTask, Progress, ResultSink, TaskBoard, Workflow, WorkflowError};

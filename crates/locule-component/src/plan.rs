@@ -149,6 +149,14 @@ impl ComponentSpec {
     pub fn label(&self) -> &str {
         self.id.as_deref().unwrap_or(self.path.as_str())
     }
+
+    /// SHA-256 over what it resolved to and its arguments, as 64 lower-case hexadecimal digits. Where it stands
+    /// plays no part.
+    pub fn digest(&self) -> String {
+        let about = serde_json::json!([self.name, self.args, self.disabled]);
+        let text = format!("locule-component-1\n{}", canonical_json(&about));
+        Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+    }
 }
 
 /// The key under which a configuration names a component; when there are several, the first of these counts.
@@ -232,7 +240,13 @@ impl fmt::Display for PlanDigest {
     }
 }
 
-/// JSON without white space, the keys of objects sorted by their bytes.
+/// JSON without white space, the keys of objects sorted by their bytes: what digests are taken of.
+pub fn canonical_json(value: &Json) -> String {
+    let mut text = String::new();
+    write_canonical(value, &mut text);
+    text
+}
+
 fn write_canonical(value: &Json, out: &mut String) {
     match value {
         Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) => out.push_str(&value.to_string()),
