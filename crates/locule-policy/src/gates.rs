@@ -8,9 +8,10 @@ use locule_config::{Diagnostic, Diagnostics, Document, Node};
 
 use crate::file_checker::{CheckerFiles, FileChecker, names_a_file, read};
 use crate::moderation::Moderated;
-use crate::{ClassAllowList, code};
+use crate::{ClassAllowList, ComponentRules, code};
 
-/// The gates of a site: its [`ClassAllowList`] first, then every checker under `components`, in file order.
+/// The gates of a site: its [`ClassAllowList`], its [`ComponentRules`] if it has any, then every checker under
+/// `components`, in file order.
 ///
 /// `config` is the site's merged configuration, `local/job_resources.json` included; read it again for every job,
 /// so that an edit counts from the next job on. A checker with `"disabled": true` is left out.
@@ -37,6 +38,11 @@ pub fn gates_from_site_config(
         Ok(list) => gates.push(Arc::new(list)),
         Err(found) => mistakes.append(found),
     }
+    match ComponentRules::from_site_config(config, registry) {
+        Ok(rules) if rules.is_empty() => {}
+        Ok(rules) => gates.push(Arc::new(rules)),
+        Err(found) => mistakes.append(found),
+    }
     let entries = config.root().get("components").map(Node::items).unwrap_or_default();
     let named: Vec<&Node> = entries.iter().filter(|node| names_a_file(node, registry, &SERVICES)).collect();
     let passed_over = named.iter().filter_map(|node| node.get("path")?.as_str()).chain(SERVICES);
@@ -46,8 +52,9 @@ pub fn gates_from_site_config(
         Vec::new()
     });
     for node in entries {
-        if node.get("id").and_then(Node::as_str) == Some(ClassAllowList::ID) {
-            let message = format!("the id `{}` belongs to the site's class_allow_list", ClassAllowList::ID);
+        let id = node.get("id").and_then(Node::as_str);
+        if let Some((id, whose)) = OWN_IDS.iter().find(|(own, _)| id == Some(own)) {
+            let message = format!("the id `{id}` belongs to the site's {whose}");
             mistakes.push(Diagnostic::at(node.get("id").unwrap_or(node), code::CHECKER, message));
         } else if named.iter().any(|named| std::ptr::eq(*named, node)) {
             let entry = read(node, cx.kit_dir, &mut mistakes);
@@ -61,6 +68,10 @@ pub fn gates_from_site_config(
     }
     if mistakes.is_empty() { Ok(gates) } else { Err(mistakes) }
 }
+
+/// Ids of the gates that are not under `components`, and the keys that they are read from.
+const OWN_IDS: [(&str, &str); 2] =
+    [(ClassAllowList::ID, "class_allow_list"), (ComponentRules::ID, "component_rules")];
 
 fn open(
     entry: &FileChecker,

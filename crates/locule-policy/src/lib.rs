@@ -34,6 +34,7 @@
 //! ```
 
 mod allow_list;
+mod component_rules;
 mod file_checker;
 mod gates;
 mod moderation;
@@ -41,6 +42,7 @@ mod refuse_components;
 mod review;
 
 pub use allow_list::{ClassAllowList, Enforcement};
+pub use component_rules::ComponentRules;
 pub use file_checker::{CheckerFiles, CheckerLimits, FileChecker, Language, NoCheckerFiles};
 pub use gates::gates_from_site_config;
 pub use refuse_components::{RefuseComponents, RefuseComponentsArgs};
@@ -52,4 +54,6 @@ pub mod code {
     pub const ALLOW_LIST: &str = "E0401";
     /// A checker cannot be built.
     pub const CHECKER: &str = "E0402";
+    /// A rule of `component_rules` does not make sense, or can never fire.
+    pub const COMPONENT_RULES: &str = "E0403";
 }
