@@ -77,7 +77,7 @@ pub enum OpenError {
         len: usize,
     },
     /// It has a version that we do not know.
-    #[error("envelope has the unknown version {0}")]
+    #[error("envelope has the unknown version {0}: its sender may be older than nvflare 2.9")]
     Version(u8),
     /// Whoever is said to have sealed it has not.
     #[error("envelope is not signed by its sender")]

@@ -156,14 +156,9 @@ def keep(origin, payload):
 
 
 def start_cell(name, url, secure=False, credentials=None, identity=None, identities=None):
-    cell = Cell(
-        fqcn=name,
-        root_url=url,
-        secure=secure,
-        credentials=credentials or {},
-        auth_identity=identity,
-        auth_identity_map=identities,
-    )
+    """Starts a cell; older versions of nvflare take no identities."""
+    binding = {"auth_identity": identity, "auth_identity_map": identities} if identity else {}
+    cell = Cell(fqcn=name, root_url=url, secure=secure, credentials=credentials or {}, **binding)
     for channel in CHANNELS:
         for handler in [echo, dumps, size, arrays, refuse, fail, silent, note]:
             cell.register_request_cb(channel=channel, topic=handler.__name__, cb=handler)

@@ -14,6 +14,8 @@
 //! | `kits` | kits of either provisioner, started as a person starts them |
 //! | `marks` | what we say beyond the stock protocol |
 //!
+//! Every row says its version of nvflare: 2.9.0, and some of the same with those before it (`OLDER` in `cells`).
+//!
 //! A new case is a line in the list of its group; a new carrier is a line in `CARRIERS` in `cells`, and lines in
 //! the lists of crews in `fleets`.
 

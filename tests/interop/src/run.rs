@@ -133,9 +133,10 @@ impl Run {
         Ok(Self { options, kept, work, folders: Cell::new(0), outcomes: RefCell::default() })
     }
 
-    /// Python with this version of nvflare.
-    pub(crate) fn python(&self, version: &str) -> anyhow::Result<Python> {
-        venv::make(&self.kept.join(format!("venv-{version}")), version)
+    /// Python with this version of nvflare, made if it is not there yet while others go on.
+    async fn python(&self, version: &str) -> anyhow::Result<Python> {
+        let (folder, version) = (self.kept.join(format!("venv-{version}")), version.to_owned());
+        tokio::task::spawn_blocking(move || venv::make(&folder, &version)).await?
     }
 
     /// A new folder of this run.
@@ -155,11 +156,14 @@ impl Run {
     /// Runs those checks that the options let through, all in one set-up; each becomes a row.
     ///
     /// Several suites can run at the same time.
+    ///
+    /// # Errors
+    /// When there is no Python to run them with.
     pub(crate) async fn suite<B>(
         &self,
         suite: &Suite,
         checks: Vec<Check<B>>,
-        set_up: impl AsyncFnOnce(&Path) -> anyhow::Result<B>,
+        set_up: impl AsyncFnOnce(&Path, &Python) -> anyhow::Result<B>,
     ) -> anyhow::Result<()> {
         let checks = self.wanted(suite, checks);
         if checks.is_empty() {
@@ -167,7 +171,8 @@ impl Run {
         }
         let folder = self.folder()?;
         let number = self.folders.get();
-        let set_up = tokio::time::timeout(SET_UP, set_up(&folder)).await;
+        let python = self.python(&suite.version).await?;
+        let set_up = tokio::time::timeout(SET_UP, set_up(&folder, &python)).await;
         let mut bench = match set_up.unwrap_or_else(|_| bail!("not set up within {SET_UP:?}")) {
             Ok(bench) => bench,
             Err(error) => {
@@ -220,9 +225,9 @@ impl Run {
         if self.options.json {
             say(&serde_json::to_string(&outcome).unwrap_or_default());
         } else {
-            let Row { group, case, carrier, role, .. } = &outcome.row;
+            let Row { group, case, carrier, role, version } = &outcome.row;
             let word = if passed { "passed" } else { "FAILED" };
-            progress(&format!("{word}  {group}: {case}, {carrier}, {role} ({:.1} s)", outcome.seconds));
+            progress(&format!("{word}  {group}: {case}, {carrier}, {role}, {version} ({seconds:.1} s)"));
         }
         self.outcomes.borrow_mut().push(outcome);
     }
@@ -238,8 +243,8 @@ impl Run {
         let failed: Vec<_> = outcomes.iter().filter(|outcome| !outcome.passed).collect();
         if !self.options.json {
             say(&table(&outcomes));
-            for Outcome { row, error, logs, .. } in &failed {
-                say(&format!("\n{}: {}, {}, {}", row.group, row.case, row.carrier, row.role));
+            for Outcome { row: Row { group, case, carrier, role, version }, error, logs, .. } in &failed {
+                say(&format!("\n{group}: {case}, {carrier}, {role}, {version}"));
                 say(error.as_deref().unwrap_or_default());
                 say(logs.as_deref().unwrap_or_default());
             }

@@ -21,12 +21,12 @@ pub(super) fn checks(setting: &Setting) -> Vec<Check<Bench>> {
         let bulk = Check::new("their messages in bulk arrive", |bench| Box::pin(bulk(bench)));
         return vec![bulk];
     }
-    let mut checks = vec![
-        Check::new("our handshake's marks arrive", |bench| Box::pin(marks(bench))),
-        Check::new("a cell with another's certificate is kept out", |bench| {
+    let mut checks = vec![Check::new("our handshake's marks arrive", |bench| Box::pin(marks(bench)))];
+    if setting.listener == Side::Locule || !setting.is_older() {
+        checks.push(Check::new("a cell with another's certificate is kept out", |bench| {
             Box::pin(foreign_certificate(bench))
-        }),
-    ];
+        }));
+    }
     if setting.listener == Side::Python {
         checks
             .push(Check::new("what follows the handshake at once arrives", |bench| Box::pin(at_once(bench))));

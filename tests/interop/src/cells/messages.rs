@@ -122,11 +122,15 @@ async fn forwarded(bench: &mut Bench) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A plain request is not answered then, a stream is.
+/// A plain request is not answered then, a stream is; an older peer breaks it off.
 async fn they_are_silent(bench: &mut Bench) -> anyhow::Result<()> {
     let request = Request::new(bench.setting.channel, "silent", Payload::none());
     let outcome = bench.we_send(request.timeout(Duration::from_secs(1))).await;
-    let code = if bench.setting.streamed() { ReturnCode::ProcessException } else { ReturnCode::Timeout };
+    let code = match (bench.setting.streamed(), bench.setting.is_older()) {
+        (false, _) => ReturnCode::Timeout,
+        (true, false) => ReturnCode::ProcessException,
+        (true, true) => ReturnCode::CommError,
+    };
     expect_end(outcome, code)
 }
 
@@ -168,9 +172,12 @@ async fn our_handler_fails(bench: &mut Bench) -> anyhow::Result<()> {
 }
 
 /// A server knows at once that there is no such site. A site learns it from the server; but not of a stream
-/// from a stock server, which drops it.
+/// from a stock server, which drops it. An older peer hears nothing of a stream at all.
 fn nobody(bench: &Bench, asks: Side) -> ReturnCode {
     let streamed = bench.setting.streamed();
+    if streamed && asks == Side::Python && bench.setting.is_older() {
+        return ReturnCode::Timeout;
+    }
     let stock = |side| side == Side::Python || bench.setting.subject == Side::Python;
     let server = bench.setting.listener;
     match (server == asks, streamed) {

@@ -17,12 +17,14 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use futures_util::future::try_join_all;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use locule_auth::CertificateLinkPolicy;
 use locule_cell::{Cell, CellConfig, Reply, Request, RequestError};
 use locule_identity_openssl::{OpensslCipher, OpensslSigner};
 use locule_message::{Fqcn, Payload};
 use locule_transport::{Endpoint, Transports};
 use serde_json::{Value, json};
+use tokio::sync::OnceCell;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use carrier::{CARRIERS, Carrier};
@@ -30,10 +32,16 @@ use carrier::{CARRIERS, Carrier};
 use crate::ours::{self, Note};
 use crate::project::{HOST, Project, SERVER};
 use crate::python::{Peer, Python};
-use crate::run::{Check, Run, Suite};
+use crate::run::{Run, Suite};
 
 /// The version of nvflare that everything is checked with.
 pub(crate) const VERSION: &str = "2.9.0";
+/// Versions before it, which are still met; what they do otherwise is asked of [`Setting::is_older`].
+pub(crate) const OLDER: [&str; 2] = ["2.8.3", "2.7.3"];
+/// The carrier that they are met over every day.
+const EVERYDAY_OLDER: &str = "grpc";
+/// Set-ups with those that run at the same time.
+const OLDER_AT_ONCE: usize = 4;
 /// A channel on which requests are plain messages; see `locule-switch`.
 const PLAIN: &str = "task";
 /// A channel on which requests and replies are streams of chunks, and arrays go by reference.
@@ -47,49 +55,53 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Every case of single cells.
 pub(crate) async fn run(run: &Run) -> anyhow::Result<()> {
-    let python = run.python(VERSION)?;
-    let project = run.project(&python).await?;
+    let project = OnceCell::new();
+    let (mut everyday, mut older) = (Vec::new(), Vec::new());
     for carrier in CARRIERS {
+        let (listener, channel, subject, version) = (Side::Locule, PLAIN, Side::Locule, VERSION);
+        let setting = Setting { carrier, secure: true, listener, channel, subject, version };
         for listener in [Side::Python, Side::Locule] {
-            for secure in [true, false] {
-                let setting = Setting { carrier, secure, listener, channel: PLAIN, subject: Side::Locule };
-                let mut checks = messages::checks(&setting);
-                if secure {
-                    checks.extend(secure::checks(&setting));
-                    checks.extend(values::checks(&setting));
-                }
-                checks.extend(lasting::checks(&setting));
-                run_setting(run, setting, checks, &python, &project).await?;
+            let plain = Setting { listener, ..setting };
+            let streamed = Setting { channel: STREAMED, ..plain };
+            everyday.extend([plain, Setting { secure: false, ..plain }, streamed]);
+            for version in OLDER {
+                older.extend([Setting { version, ..plain }, Setting { version, ..streamed }]);
             }
-            let setting =
-                Setting { carrier, secure: true, listener, channel: STREAMED, subject: Side::Locule };
-            let mut checks = messages::checks(&setting);
-            checks.extend(streams::checks(&setting));
-            checks.extend(secure::checks(&setting));
-            run_setting(run, setting, checks, &python, &project).await?;
         }
-        // What the cases of streams expect is what nvflare does with itself.
-        for channel in [PLAIN, STREAMED] {
-            let setting =
-                Setting { carrier, secure: true, listener: Side::Locule, channel, subject: Side::Python };
-            let mut checks = messages::checks(&setting);
-            if channel == STREAMED {
-                checks.extend(streams::checks(&setting));
-            }
-            run_setting(run, setting, checks, &python, &project).await?;
-        }
+        // What the cases expect is what nvflare does with itself.
+        let plain = Setting { subject: Side::Python, ..setting };
+        let streamed = Setting { channel: STREAMED, ..plain };
+        everyday.extend([plain, streamed]);
+        older.extend(
+            OLDER.into_iter().flat_map(|version| [plain, streamed].map(|it| Setting { version, ..it })),
+        );
     }
-    Ok(())
+    for setting in everyday {
+        run_setting(run, setting, &project).await?;
+    }
+    let older = stream::iter(older).map(|it| run_setting(run, it, &project)).buffer_unordered(OLDER_AT_ONCE);
+    older.try_collect().await
 }
 
-async fn run_setting(
-    run: &Run,
-    setting: Setting,
-    checks: Vec<Check<Bench>>,
-    python: &Python,
-    project: &Project,
-) -> anyhow::Result<()> {
-    let set_up = async |folder: &Path| Bench::set_up(setting, python, project, folder).await;
+async fn run_setting(run: &Run, setting: Setting, project: &OnceCell<Project>) -> anyhow::Result<()> {
+    let Setting { secure, channel, subject, .. } = setting;
+    let mut checks = messages::checks(&setting);
+    if channel == STREAMED {
+        checks.extend(streams::checks(&setting));
+    }
+    if subject == Side::Locule {
+        if secure {
+            checks.extend(if setting.is_older() { secure::older_checks() } else { secure::checks(&setting) });
+        }
+        if channel == PLAIN {
+            checks.extend(secure.then(|| values::checks(&setting)).into_iter().flatten());
+            checks.extend(lasting::checks(&setting));
+        }
+    }
+    let set_up = async |folder: &Path, python: &Python| {
+        let project = project.get_or_try_init(|| run.project(python)).await?;
+        Bench::set_up(setting, python, project, folder).await
+    };
     run.suite(&setting.suite(), checks, set_up).await
 }
 
@@ -112,9 +124,16 @@ struct Setting {
     channel: &'static str,
     /// Who runs the cells that stand for ours: nvflare itself, to see that a case asks for what it does.
     subject: Side,
+    /// Of nvflare.
+    version: &'static str,
 }
 
 impl Setting {
+    /// Whether the peer's nvflare is one of [`OLDER`].
+    fn is_older(&self) -> bool {
+        self.version != VERSION
+    }
+
     fn streamed(&self) -> bool {
         self.channel == STREAMED
     }
@@ -126,7 +145,7 @@ impl Setting {
     }
 
     fn suite(&self) -> Suite {
-        let Self { carrier, secure, listener, subject, .. } = self;
+        let Self { carrier, secure, listener, subject, version, .. } = self;
         let role = match subject {
             Side::Locule => format!("{listener:?} listens"),
             Side::Python => "Python only".to_owned(),
@@ -135,8 +154,10 @@ impl Setting {
             group: if self.streamed() { "streams" } else { "cells" },
             carrier: if *secure { carrier.scheme.to_owned() } else { format!("{} clear", carrier.scheme) },
             role,
-            version: VERSION.to_owned(),
-            slow: carrier.slow || *subject == Side::Python,
+            version: (*version).to_owned(),
+            slow: carrier.slow
+                || *subject == Side::Python
+                || (self.is_older() && carrier.scheme != EVERYDAY_OLDER),
         }
     }
 
@@ -215,8 +236,10 @@ impl Bench {
         if self.setting.secure {
             let identity = if bearer == "server" { SERVER } else { bearer };
             cell["credentials"] = self.project.credentials(bearer);
-            cell["identity"] = identity.into();
-            cell["identities"] = json!({ "server": SERVER });
+            if !self.setting.is_older() {
+                cell["identity"] = identity.into();
+                cell["identities"] = json!({ "server": SERVER });
+            }
         }
         peer.ask("start", cell).await?;
         Ok(())

@@ -38,6 +38,23 @@ pub(super) fn checks(setting: &Setting) -> Vec<Check<Bench>> {
     checks
 }
 
+/// Before 2.9 an envelope protects nothing from being changed, so ours opens none.
+pub(super) fn older_checks() -> Vec<Check<Bench>> {
+    vec![Check::new("secure: their envelope is refused, as of an older version", |bench| {
+        Box::pin(refuse_older(bench))
+    })]
+}
+
+async fn refuse_older(bench: &mut Bench) -> anyhow::Result<()> {
+    let request = json!({ "topic": "echo", "payload": { "size": 5 }, "secure": true, "timeout": 5 });
+    let reply = bench.they_send(request).await?;
+    ensure!(reply["code"] != "ok", "it was opened");
+    // A plain reply says why. Of a stream they are told as much, but keep it to themselves.
+    let why = reply["error"].as_str().unwrap_or_default();
+    ensure!(bench.setting.streamed() || why.contains("envelope"), "it was refused with {reply}");
+    Ok(())
+}
+
 /// How many messages our cell has sealed and opened.
 fn treated(bench: &Bench) -> anyhow::Result<(u64, u64)> {
     let stats = bench.our(bench.name(Side::Locule))?.stats();

@@ -7,12 +7,11 @@ use super::{
     Checking, Crew, Fleet, Locule, Running, SITES, START, Stock, job, job_completes, sites_leave,
     sites_register,
 };
-use crate::python::Python;
 use crate::run::{Check, Run};
 
 type Call = fn(&mut Fleet) -> Checking<'_>;
 
-pub(super) fn suites<'r>(run: &'r Run, python: &'r Python) -> Vec<Running<'r>> {
+pub(super) fn suites(run: &Run) -> Vec<Running<'_>> {
     let begin = |(crew, slow): (Crew, bool)| {
         let calls: [(&str, Call); _] = [
             ("get_system_info, check_status, report_version", |fleet| Box::pin(look_around(fleet))),
@@ -27,7 +26,7 @@ pub(super) fn suites<'r>(run: &'r Run, python: &'r Python) -> Vec<Running<'r>> {
             Check::new("list_jobs, get_job_meta tell of it", |fleet| Box::pin(list(fleet))),
             sites_leave(),
         ]);
-        crew.run(run, python, crew.suite("admin", slow), checks.collect())
+        crew.run(run, crew.suite("admin", slow), checks.collect())
     };
     let crews = [
         (Crew::new(Locule, [Stock, Stock]), false),

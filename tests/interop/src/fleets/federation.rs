@@ -7,10 +7,9 @@ use anyhow::{Context as _, ensure};
 use serde_json::json;
 
 use super::{Crew, Fleet, Locule, Running, Stock, job, job_completes, sites_leave, sites_register};
-use crate::python::Python;
 use crate::run::{Check, Run};
 
-pub(super) fn suites<'r>(run: &'r Run, python: &'r Python) -> Vec<Running<'r>> {
+pub(super) fn suites(run: &Run) -> Vec<Running<'_>> {
     let begin = |(crew, slow): (Crew, bool)| {
         let mut checks = vec![sites_register(), job_completes(), sites_leave()];
         if crew.sites == [Stock, Stock] && crew.scheme == "grpc" {
@@ -20,7 +19,7 @@ pub(super) fn suites<'r>(run: &'r Run, python: &'r Python) -> Vec<Running<'r>> {
                 });
             checks.insert(2, script.within(120));
         }
-        crew.run(run, python, crew.suite("federation", slow), checks)
+        crew.run(run, crew.suite("federation", slow), checks)
     };
     let ours_at_theirs = Crew::new(Stock, [Locule, Locule]);
     let theirs_at_ours = Crew::new(Locule, [Stock, Stock]);

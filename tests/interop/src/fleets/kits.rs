@@ -8,13 +8,12 @@ use super::{
     sites_leave,
 };
 use crate::project::{LEAD, Provisioner};
-use crate::python::Python;
 use crate::run::{Check, Run, Suite};
 
 /// The site that is behind the relay; the other reaches the server by its other host name, and so does the lead.
 const BEHIND: &[&str] = &["site-1"];
 
-pub(super) fn suites<'r>(run: &'r Run, python: &'r Python) -> Vec<Running<'r>> {
+pub(super) fn suites(run: &Run) -> Vec<Running<'_>> {
     let begin = |(role, who, provisioner): (&str, Who, Provisioner)| {
         let by_script = provisioner != Provisioner::Nvflare;
         let crew = Crew { relay: Some((who, BEHIND)), provisioner, by_script, ..Crew::new(who, [who, who]) };
@@ -37,7 +36,7 @@ pub(super) fn suites<'r>(run: &'r Run, python: &'r Python) -> Vec<Running<'r>> {
             sites_leave()
         });
         let suite = Suite { role: role.to_owned(), ..crew.suite("kits", false) };
-        crew.run(run, python, suite, checks)
+        crew.run(run, suite, checks)
     };
     let crews = [
         ("locule provision", Locule, Provisioner::Locule { runtime: "locule" }),

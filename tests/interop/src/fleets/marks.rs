@@ -15,7 +15,7 @@ const OBSERVER: &str = include_str!("../../python/register_observer.py");
 /// What begins its lines.
 const SAID: &str = "registered: ";
 
-pub(super) fn suite<'r>(run: &'r Run, python: &'r Python) -> Running<'r> {
+pub(super) fn suite(run: &Run) -> Running<'_> {
     let crew = Crew::new(Stock, [Locule, Stock]);
     let checks = vec![
         Check::new("the handshake's and the registration's marks arrive, and change nothing", |fleet| {
@@ -25,7 +25,9 @@ pub(super) fn suite<'r>(run: &'r Run, python: &'r Python) -> Running<'r> {
     ];
     let suite = crew.suite("marks", false);
     Box::pin(async move {
-        let set_up = async |folder: &Path| Fleet::start_prepared(crew, python, folder, add_observer).await;
+        let set_up = async |folder: &Path, python: &Python| {
+            Fleet::start_prepared(crew, python, folder, add_observer).await
+        };
         run.suite(&suite, checks, set_up).await
     })
 }

@@ -33,12 +33,11 @@ const SITES: [&str; 2] = ["site-1", "site-2"];
 
 /// Every case of whole federations.
 pub(crate) async fn run(run: &Run) -> anyhow::Result<()> {
-    let python = run.python(VERSION)?;
-    let mut suites = federation::suites(run, &python);
-    suites.extend(relays::suites(run, &python));
-    suites.extend(admin::suites(run, &python));
-    suites.extend(kits::suites(run, &python));
-    suites.push(marks::suite(run, &python));
+    let mut suites = federation::suites(run);
+    suites.extend(relays::suites(run));
+    suites.extend(admin::suites(run));
+    suites.extend(kits::suites(run));
+    suites.push(marks::suite(run));
     let ended: Vec<_> = stream::iter(suites).buffered(AT_ONCE).collect().await;
     ended.into_iter().collect()
 }
@@ -66,12 +65,15 @@ struct Crew {
     provisioner: Provisioner,
     /// By the kit's own `start.sh`, as a person would; otherwise so that it ends with us.
     by_script: bool,
+    /// Of nvflare, whose provisioner, processes and FLARE API take part.
+    version: &'static str,
 }
 
 impl Crew {
     const fn new(server: Who, sites: [Who; 2]) -> Self {
         let provisioner = Provisioner::Nvflare;
-        Self { server, relay: None, sites, scheme: "grpc", provisioner, by_script: false }
+        let version = VERSION;
+        Self { server, relay: None, sites, scheme: "grpc", provisioner, by_script: false, version }
     }
 
     /// The same, behind a relay.
@@ -91,19 +93,14 @@ impl Crew {
     }
 
     fn suite(self, group: &'static str, slow: bool) -> Suite {
-        Suite { group, carrier: self.scheme.to_owned(), role: self.role(), version: VERSION.to_owned(), slow }
+        let (carrier, version) = (self.scheme.to_owned(), self.version.to_owned());
+        Suite { group, carrier, role: self.role(), version, slow }
     }
 
     /// Runs checks in a fleet of this crew.
-    fn run<'r>(
-        self,
-        run: &'r Run,
-        python: &'r Python,
-        suite: Suite,
-        checks: Vec<Check<Fleet>>,
-    ) -> Running<'r> {
+    fn run(self, run: &Run, suite: Suite, checks: Vec<Check<Fleet>>) -> Running<'_> {
         Box::pin(async move {
-            let set_up = async |folder: &Path| Fleet::start(self, python, folder).await;
+            let set_up = async |folder: &Path, python: &Python| Fleet::start(self, python, folder).await;
             run.suite(&suite, checks, set_up).await
         })
     }

@@ -9,20 +9,19 @@ use super::{
     Crew, Fleet, Locule, Running, SITES, Stock, complete_and_check, job, job_completes, sites_leave,
     sites_register,
 };
-use crate::python::Python;
 use crate::run::{Check, Run};
 
 /// How long sites may take to come back after their relay: nvflare's wait longer after each try.
 const RETURN: Duration = Duration::from_secs(90);
 
-pub(super) fn suites<'r>(run: &'r Run, python: &'r Python) -> Vec<Running<'r>> {
+pub(super) fn suites(run: &Run) -> Vec<Running<'_>> {
     let begin = |(crew, slow): (Crew, bool)| {
         let returns =
             Check::new("the relay is killed and comes back; a job with a model of 4 MB completes", |fleet| {
                 Box::pin(relay_returns(fleet))
             });
         let checks = vec![sites_register(), job_completes(), returns.within(240), sites_leave()];
-        crew.run(run, python, crew.suite("relays", slow), checks)
+        crew.run(run, crew.suite("relays", slow), checks)
     };
     let crews = [
         (Crew::new(Stock, [Locule, Stock]).behind(Locule), false),
