@@ -22,6 +22,16 @@ pub(crate) fn parse(source: &Arc<Source>) -> Result<Node, Diagnostics> {
     }
 }
 
+/// The text in quotes that begins at a byte, and the byte behind it.
+pub(crate) fn string(source: &Arc<Source>, at: usize) -> Result<(String, usize), Diagnostics> {
+    let mut parser =
+        Parser { source, text: &source.text, at, path: Vec::new(), mistakes: Diagnostics::new() };
+    match parser.string() {
+        Ok(text) if parser.mistakes.is_empty() => Ok((text, parser.at)),
+        Ok(_) | Err(Stop) => Err(parser.mistakes),
+    }
+}
+
 /// A mistake was reported that leaves nothing to go on with.
 struct Stop;
 
@@ -337,7 +347,7 @@ impl Parser<'_> {
 }
 
 /// A number as JSON writes it: whole ones exactly or not at all, others as the nearest `f64`.
-fn exact_number(text: &str) -> Option<Number> {
+pub(crate) fn exact_number(text: &str) -> Option<Number> {
     let number: Number = serde_json::from_str(text).ok()?;
     if text.contains(['.', 'e', 'E']) {
         Number::from_f64(text.parse().ok()?)

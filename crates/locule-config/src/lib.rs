@@ -3,7 +3,7 @@
 //! A [`Document`] is read from text, merged with others, and its variables are substituted; through all of it each
 //! [`Node`] knows its file, line and column, and its path in the whole. Mistakes are reported the way a compiler
 //! does it, all of a pass at once. The crate opens no files and reads no environment: it is given text and maps.
-//! JSON is read always, YAML with the feature `yaml`.
+//! JSON and HOCON are read always, YAML with the feature `yaml`.
 //! What a document means is not its business; see `locule-component` for job configurations.
 //!
 //! ```
@@ -25,6 +25,7 @@
 //! ```
 
 mod diagnostic;
+mod hocon;
 mod json;
 mod merge;
 mod node;
@@ -51,6 +52,8 @@ pub mod code {
     pub const TOO_LARGE: &str = "E0004";
     /// The outermost value is not an object.
     pub const NOT_AN_OBJECT: &str = "E0005";
+    /// Something of the file's language that is not provided.
+    pub const NOT_PROVIDED: &str = "E0006";
     /// Two files disagree.
     pub const MERGE_CONFLICT: &str = "E0201";
     /// A variable that nothing defines.

@@ -39,6 +39,17 @@ impl Document {
         Document::parse(name, text, crate::yaml::parse)
     }
 
+    /// Reads HOCON, as far as a configuration needs it: comments, keys and text without quotes, dotted keys, fields
+    /// written several times, `+=`, values side by side, `${x}` and `${?x}`, text in three quotes. References see
+    /// the file only, never the environment; `include` is refused; `5 seconds` and `10 MB` stay text. `name` is how
+    /// the file is called in messages.
+    ///
+    /// # Errors
+    /// The first mistake of the grammar, and every other one in front of it; else every reference to nothing.
+    pub fn parse_hocon(name: &str, text: &str) -> Result<Document, Diagnostics> {
+        Document::parse(name, text, crate::hocon::parse)
+    }
+
     fn parse(
         name: &str,
         text: &str,
