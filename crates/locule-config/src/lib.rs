@@ -62,6 +62,6 @@ pub mod code {
     pub const CYCLIC_VARIABLE: &str = "E0302";
     /// A list or object in the middle of a text.
     pub const NOT_TEXT: &str = "E0303";
-    /// A kind of reference that is not provided.
-    pub const UNSUPPORTED_REFERENCE: &str = "E0304";
+    /// A reference with parameters or a format that makes no sense.
+    pub const BAD_REFERENCE: &str = "E0304";
 }

@@ -163,6 +163,11 @@ impl Node {
         entries.iter().map(|(key, node)| (key.as_str(), node))
     }
 
+    /// [`Node::entries`] with their keys as they are kept.
+    pub(crate) fn children(&self) -> std::slice::Iter<'_, (String, Node)> {
+        if let Value::Object(entries) = &self.value { entries.iter() } else { [].iter() }
+    }
+
     /// Items in order; none if this is not a list.
     pub fn items(&self) -> &[Node] {
         if let Value::List(items) = &self.value { items } else { &[] }

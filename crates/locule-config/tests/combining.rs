@@ -117,13 +117,85 @@ fn variables_are_put_in_their_places() {
         (json!(["{ROUNDS}", {"{SITE_NAME}": "{ROUNDS}"}]), json!([3, {"{SITE_NAME}": 3}])),
         (json!("{LITERAL}"), json!("{SITE_NAME}")),
         (json!("{yes} {nothing}"), json!("true null")),
+        (json!(" {ROUNDS}\n"), json!(3)),
+        (json!("{two words}"), json!(2)),
+        (json!("{LITERAL} {two words}"), json!("{SITE_NAME} {two words}")),
+        (json!("${ROUNDS} and ${HOME}"), json!("$3 and ${HOME}")),
+        (json!("${secret:file:/run/{ROUNDS}}"), json!("${secret:file:/run/3}")),
+        (json!("${secret:SITE_NAME}"), json!("${secret:SITE_NAME}")),
+        (json!("{unknown: text}"), json!("{unknown: text}")),
+        (json!("a {unknown: text} b"), json!("a {unknown: text} b")),
     ] {
         let document = json!({
-            "own": {"lr": 0.1, "site": "{SITE_NAME}"}, "yes": true, "nothing": null, "SITE_NAME": "hidden", "x": written
+            "own": {"lr": 0.1, "site": "{SITE_NAME}"}, "yes": true, "nothing": null, "SITE_NAME": "hidden", "two words": 2,
+            "x": written
         });
         let result = substituted(document).unwrap_or_else(|mistakes| panic!("{written}: {mistakes}"));
         assert_eq!(result["x"], expected, "{written}");
     }
+}
+
+#[test]
+fn references_with_parameters_copy_an_object() {
+    for (written, expected) in [
+        (json!("{@net:in=3:out=4}"), json!({"in": 3, "out": 4, "site": "hospital-1"})),
+        (json!("{@net:in=0.5:out=a=b}"), json!({"in": 0.5, "out": "a=b", "site": "hospital-1"})),
+        (json!("{@net:in=yes:out=No}"), json!({"in": true, "out": false, "site": "hospital-1"})),
+        (json!("{@net: in =: out= x }"), json!({"in": "", "out": " x ", "site": "hospital-1"})),
+        (json!("{@net:in={ROUNDS}:out={own}}"), json!({"in": 3, "out": {"lr": 1}, "site": "hospital-1"})),
+        (
+            json!("{@net:in=1:out={@net:in=2:out=3}}"),
+            json!({"in": 1, "out": {"in": 2, "out": 3, "site": "hospital-1"}, "site": "hospital-1"}),
+        ),
+        (json!("{@outer:n=7}"), json!({"net": {"in": 7, "out": 8, "site": "hospital-1"}})),
+        (json!("{@net:in=1:out=2:SITE_NAME=here}"), json!({"in": 1, "out": 2, "site": "here"})),
+        (json!("{own:x=1}"), json!({"lr": 1})),
+        (json!("{@plain}"), json!({"a": 1})),
+    ] {
+        let document = json!({
+            "@net": {"in": "{in}", "out": "{out}", "site": "{SITE_NAME}"},
+            "@outer": {"net": "{@net:in={n}:out=8}"},
+            "@plain": {"a": 1},
+            "own": {"lr": 1},
+            "x": written,
+        });
+        let result = substituted(document).unwrap_or_else(|mistakes| panic!("{written}: {mistakes}"));
+        assert_eq!(result, json!({"own": {"lr": 1}, "x": expected}), "{written}");
+    }
+}
+
+#[test]
+fn references_with_parameters_that_make_no_sense_are_mistakes() {
+    for (written, expected) in [
+        ("{@nte:in=1}", code::UNKNOWN_VARIABLE),
+        ("{@net}", code::UNKNOWN_VARIABLE),
+        ("{@number:in=1}", code::BAD_REFERENCE),
+        ("{@net:in}", code::BAD_REFERENCE),
+        ("{@net:=1}", code::BAD_REFERENCE),
+        ("{@self:x=1}", code::CYCLIC_VARIABLE),
+        ("a {@plain} b", code::NOT_TEXT),
+        ("{rate:.3f}", code::BAD_REFERENCE),
+        ("rate {rate:.3f}", code::BAD_REFERENCE),
+        ("rate {rate!r}", code::BAD_REFERENCE),
+        ("{SITE_NAME:>10}", code::BAD_REFERENCE),
+    ] {
+        let document = json!({
+            "@net": {"in": "{in}"}, "@number": 1, "@self": {"x": "{@self:x={x}}"}, "@plain": {}, "rate": 0.1,
+            "x": written,
+        });
+        assert_eq!(codes(substituted(document)), [expected], "{written}");
+    }
+    let deep = format!("{}1{}", "{@w:x=".repeat(150), "}".repeat(150));
+    let document = json!({"@w": {"y": "{x}"}, "a": deep});
+    assert!(codes(substituted(document)).contains(&code::TOO_DEEP));
+    let mut bomb = json!({"a": "{@v0:x={big}}", "big": vec!["xxxxxxxxxx"; 10]});
+    for i in 0..12 {
+        bomb[format!("@v{i}")] =
+            json!({"n": if i == 11 { "{x}".into() } else { format!("{{@v{}:x={{@ten}}}}", i + 1) }});
+    }
+    bomb["@ten"] = json!(vec!["{x}"; 10]);
+    bomb["@ten"] = json!({"l": bomb["@ten"].clone()});
+    assert!(codes(substituted(bomb)).contains(&code::TOO_LARGE));
 }
 
 #[test]
@@ -150,10 +222,11 @@ fn names_that_nothing_defines_are_mistakes_with_suggestions() {
       │                    ^^^^^^^^^^^^^^^^^^^^^^^
       = write `{data_root.__class__?}` if it may be missing, `{{` for a brace
 
-    error[E0304]: `{@item:k=v}` is a reference with parameters, which is not provided
+    error[E0301]: unknown variable `@item`
       ┌─ app.json:5:8   at c
       │  "c": "{@item:k=v}"
       │       ^^^^^^^^^^^^^
+      = write an object under the key `@item`
     "#);
 }
 
