@@ -25,6 +25,7 @@
 //! ```
 
 mod diagnostic;
+mod format;
 mod hocon;
 mod json;
 mod merge;
@@ -35,6 +36,7 @@ mod suggest;
 mod yaml;
 
 pub use diagnostic::{Diagnostic, Diagnostics, Related, Severity, Snippet};
+pub use format::Format;
 pub use merge::merge;
 pub use node::{Document, Node, NodeKind, Place, Span};
 pub use substitute::Variables;

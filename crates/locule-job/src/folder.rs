@@ -1,15 +1,11 @@
 //! A job's folder as its submitter made it.
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use locule_config::{Diagnostic, Diagnostics, Document};
 
-use crate::{DeployTo, JobMeta, TreeError, code, tree};
-
-/// Endings of files that hold configurations; stock jobs may use any of them.
-const CONFIG_ENDINGS: [&str; 4] = [".json", ".conf", ".yml", ".yaml"];
+use crate::{ConfigFile, DeployTo, JobMeta, ReadConfigError, TreeError, code, tree};
 
 /// A job that could be submitted: its meta makes sense and its apps are there.
 #[derive(Clone, Debug)]
@@ -33,16 +29,10 @@ pub enum JobError {
     #[error(transparent)]
     Tree(#[from] TreeError),
     /// There is no meta.
-    #[error("{} has no meta.json: give the folder of a job, which holds meta.json and its apps", folder.display())]
+    #[error("{} has no meta.json (nor meta.conf, meta.yml): give the folder of a job, which holds it and its apps", folder.display())]
     NoMeta {
         /// The folder.
         folder: PathBuf,
-    },
-    /// The meta is written in a language that is not read here.
-    #[error("{} is not read: write the meta as meta.json", file.display())]
-    OtherFormat {
-        /// The file.
-        file: PathBuf,
     },
     /// A file cannot be read.
     #[error("cannot read {}", file.display())]
@@ -102,27 +92,17 @@ pub fn has_custom_code(app: &Path) -> bool {
 }
 
 fn read_meta(folder: &Path) -> Result<Document, JobError> {
-    let file = folder.join("meta.json");
-    match fs::read_to_string(&file) {
-        Ok(text) => Document::parse_json("meta.json", &text).map_err(JobError::Mistakes),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let others = CONFIG_ENDINGS[1..].iter().map(|ending| folder.join(format!("meta{ending}")));
-            Err(match others.into_iter().find(|other| other.exists()) {
-                Some(file) => JobError::OtherFormat { file },
-                None => JobError::NoMeta { folder: folder.to_owned() },
-            })
-        }
-        Err(source) => Err(read_error(&file, source)),
-    }
+    let found = ConfigFile::find_in(folder, "meta").map_err(|source| read_error(folder, source))?;
+    let file = found.ok_or_else(|| JobError::NoMeta { folder: folder.to_owned() })?;
+    file.read().map_err(|error| match error {
+        ReadConfigError::Read { file, source } => JobError::Read { file, source },
+        ReadConfigError::Mistakes(mistakes) => JobError::Mistakes(mistakes),
+    })
 }
 
 fn app_mistake(app_dir: &Path, app: &str, to: &DeployTo, job: &str) -> Option<String> {
     let config = app_dir.join("config");
-    let has = |name: &str| {
-        CONFIG_ENDINGS.iter().any(|ending| {
-            ["", ".default"].iter().any(|default| config.join(format!("{name}{ending}{default}")).is_file())
-        })
-    };
+    let has = |name: &str| matches!(ConfigFile::find_below(&[&config], name), Ok(Some(_)));
     if !config.is_dir() {
         Some(format!("App '{app}' in deploy_map doesn't exist for job {job}"))
     } else if to.has_server() && !has("config_fed_server") {

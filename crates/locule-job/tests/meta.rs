@@ -154,14 +154,28 @@ fn an_app_that_is_not_complete_is_refused() {
 }
 
 #[test]
+fn a_meta_may_be_written_in_any_language() {
+    let job = job();
+    let root = job.path().join("hello");
+    let expected = JobFolder::read(&root).unwrap().meta;
+    let json = fs::read_to_string(root.join("meta.json")).unwrap();
+    for (name, text) in [
+        ("meta.yml", json.as_str()),
+        ("meta.conf", json.trim().trim_start_matches('{').trim_end_matches('}')),
+        ("meta.json.default", &json),
+    ] {
+        fs::remove_file(root.join("meta.json")).ok();
+        fs::write(root.join(name), text).unwrap();
+        assert_eq!(JobFolder::read(&root).unwrap().meta, expected, "{name}");
+        fs::remove_file(root.join(name)).unwrap();
+    }
+}
+
+#[test]
 fn a_folder_without_a_meta_that_can_be_read_is_no_job() {
     let job = job();
     let root = job.path().join("hello");
-    fs::rename(root.join("meta.json"), root.join("meta.yml")).unwrap();
-    assert!(
-        matches!(JobFolder::read(&root), Err(JobError::OtherFormat { file }) if file.ends_with("meta.yml"))
-    );
-    fs::remove_file(root.join("meta.yml")).unwrap();
+    fs::remove_file(root.join("meta.json")).unwrap();
     assert!(matches!(JobFolder::read(&root), Err(JobError::NoMeta { .. })));
     assert!(matches!(JobFolder::read(root.join("nowhere")), Err(JobError::Read { .. })));
 }
