@@ -35,15 +35,17 @@
 //!
 //! Start with [`assemble`], [`Deployed`], [`Program`] and [`AssemblyError`].
 
-use std::fs;
-use std::io::{self, Read};
+mod environment;
+
+use std::io;
 use std::path::{Path, PathBuf};
 
 use locule_component::{
-    Assembled, BuildCx, BuildError, ConstructionCount, Denial, JobFacts, Phase, Plan, Refused, Registry,
-    Side, SiteFacts,
+    Assembled, BadSetting, BuildCx, BuildError, ConstructionCount, Denial, JobFacts, Phase, Plan, Refused,
+    Registry, Side, SiteFacts,
 };
 use locule_config::{Diagnostics, Document, Variables};
+use locule_job::{ConfigFile, ReadConfigError};
 use locule_kit::{KitError, Workspace, job_resources};
 use locule_policy::{DEADLINE, Occasion, gates_from_site_config, review};
 
@@ -88,10 +90,10 @@ pub struct Deployed {
 }
 
 impl Deployed {
-    fn config_file(&self) -> &'static str {
+    fn config_name(&self) -> &'static str {
         match self.side {
-            Side::Server => "config_fed_server.json",
-            Side::Site => "config_fed_client.json",
+            Side::Server => "config_fed_server",
+            Side::Site => "config_fed_client",
         }
     }
 
@@ -167,10 +169,11 @@ pub fn assemble_counted<'a>(
         BuildCx::new(deployed.side, participant, job, deployed.kit.root(), &deployed.app_dir, count)
     };
     let site = job_resources(&deployed.kit, deployed.kit_file())?;
+    let plan = plan_at(deployed, &site, registry);
     let uncounted = ConstructionCount::new(); // a site's own checkers are no part of the job
     let gates = gates_from_site_config(&site, registry, checkers, &context(&uncounted))
         .map_err(AssemblyError::Policy)?;
-    let plan = plan(deployed, registry)?;
+    let plan = plan?;
     for warning in plan.warnings().iter() {
         tracing::warn!(job = deployed.job_id, site = deployed.participant, %warning, "configuration is doubtful");
     }
@@ -184,16 +187,31 @@ pub fn assemble_counted<'a>(
         );
         AssemblyError::Refused(Refusal::new(&plan, refused))
     })?;
-    Ok(approved.build(registry, &context(constructed))?)
+    let mut assembled = approved.build(registry, &context(constructed))?;
+    let settings = std::mem::take(&mut assembled.settings);
+    assembled.settings = settings.or_environment(deployed.side, |name| std::env::var(name).ok())?;
+    Ok(assembled)
 }
 
 /// Reads an app's configuration into a plan, and neither judges nor builds anything.
 ///
+/// The configuration is `config_fed_client` or `config_fed_server` in or below the app's folder `config`, in any
+/// language of [`locule_config::Format`]. Of the environment it sees the variables that the site's configuration
+/// lists under `environment_allow_list`, by name or pattern: `"{$DATA_ROOT}"`.
+///
 /// # Errors
-/// [`AssemblyError::Read`] and [`AssemblyError::Config`].
+/// [`AssemblyError::Kit`], [`AssemblyError::Policy`], [`AssemblyError::Read`] and [`AssemblyError::Config`].
 pub fn plan(deployed: &Deployed, registry: &Registry) -> Result<Plan, AssemblyError> {
-    let document = read(&deployed.app_dir, deployed.config_file())?;
-    let document = document.substitute(&deployed.variables()).map_err(AssemblyError::Config)?;
+    plan_at(deployed, &job_resources(&deployed.kit, deployed.kit_file())?, registry)
+}
+
+fn plan_at(deployed: &Deployed, site: &Document, registry: &Registry) -> Result<Plan, AssemblyError> {
+    let document = read(&deployed.app_dir.join("config"), deployed.config_name())?;
+    let variables = environment::visible(site).map_err(AssemblyError::Policy)?;
+    let variables = variables
+        .into_iter()
+        .fold(deployed.variables(), |known, (name, value)| known.environment(name, value));
+    let document = document.substitute(&variables).map_err(AssemblyError::Config)?;
     Plan::from_document(&document, deployed.side, registry).map_err(AssemblyError::Config)
 }
 
@@ -240,6 +258,9 @@ pub enum AssemblyError {
     /// A checker of the site refuses it.
     #[error("refused: {}", first_reason(.0))]
     Refused(Refusal),
+    /// A setting in the environment of the process makes no sense.
+    #[error(transparent)]
+    Setting(#[from] BadSetting),
     /// A constructor failed.
     #[error("{}", with_causes(.0))]
     Build(#[from] BuildError),
@@ -259,15 +280,16 @@ fn with_causes(error: &BuildError) -> String {
     text
 }
 
-fn read(app_dir: &Path, name: &str) -> Result<Document, AssemblyError> {
-    let file = app_dir.join("config").join(name);
-    let text = read_text(&file).map_err(|source| AssemblyError::Read { file, source })?;
-    Document::parse_json(name, &text).map_err(AssemblyError::Config)
-}
-
-/// Reads a file; of one that is longer than a document may be only so much that this can be said.
-fn read_text(file: &Path) -> io::Result<String> {
-    let mut text = String::new();
-    fs::File::open(file)?.take(Document::MAX_LEN as u64 + 1).read_to_string(&mut text)?;
-    Ok(text)
+fn read(folder: &Path, name: &str) -> Result<Document, AssemblyError> {
+    let unreadable = |source| AssemblyError::Read { file: folder.join(format!("{name}.json")), source };
+    let found = ConfigFile::find_below(&[folder], name).map_err(unreadable)?;
+    let found = found.ok_or_else(|| {
+        let names: Vec<String> = ConfigFile::candidates(name).collect();
+        unreadable(io::Error::new(io::ErrorKind::NotFound, format!("there is none of {}", names.join(", "))))
+    })?;
+    found.read().map_err(|error| match error {
+        ReadConfigError::Mistakes(mistakes) => AssemblyError::Config(mistakes),
+        ReadConfigError::Read { file, source } => AssemblyError::Read { file, source },
+        error => unreadable(io::Error::other(error)),
+    })
 }

@@ -5,6 +5,7 @@
 use std::fs;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use locule_assembly::{AssemblyError, Deployed, Refusal, assemble, assemble_counted, plan};
 use locule_component::{
@@ -268,6 +269,66 @@ fn a_file_that_is_missing_or_no_text_or_too_long_is_an_error() {
     assert!(matches!(site.assemble().0, Err(AssemblyError::Read { .. })));
     fs::write(path, " ".repeat(2 << 20)).unwrap();
     assert!(matches!(site.assemble().0, Err(AssemblyError::Config(_))));
+}
+
+#[test]
+fn an_app_may_be_written_in_hocon_or_yaml_and_lie_deeper() {
+    let hocon = "format_version = 2 # of the file\nvoice = loud\nexecutors = [{\n  tasks = [talk, \"sing*\"]\n  \
+                 executor { path = pet.Parrot, args { says = \"{voice} at {SITE_NAME}\" } }\n}]\n";
+    let yaml = "format_version: 2\nvoice: loud\nexecutors:\n- tasks: [talk, 'sing*']\n  executor:\n    \
+                path: pet.Parrot\n    args: {says: '{voice} at {SITE_NAME}'}\n";
+    let json = r#"{"format_version": 2, "voice": "loud", "executors": [{"tasks": ["talk", "sing*"],
+        "executor": {"path": "pet.Parrot", "args": {"says": "{voice} at {SITE_NAME}"}}}]}"#;
+    let mut digests = Vec::new();
+    for (name, text) in [
+        ("config_fed_client.conf", hocon),
+        ("config_fed_client.yml", yaml),
+        ("config_fed_client.yaml", yaml),
+        ("config_fed_client.json", json),
+        ("config_fed_client.conf.default", hocon),
+        ("sub/config_fed_client.json.default", json),
+    ] {
+        let site = Site::of(json!({}));
+        let folder = "job-7/app_site-1/config";
+        fs::remove_file(site.dir.path().join(folder).join("config_fed_client.json")).unwrap();
+        fs::create_dir(site.dir.path().join(folder).join("sub")).unwrap();
+        site.write(&format!("{folder}/{name}"), text);
+        let plan = plan(&site.deployed(), &registry()).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let said = &plan.components()[0].args["says"];
+        assert_eq!(said, "loud at site-1", "{name}");
+        assert_eq!(plan.components()[0].file, name.rsplit('/').next().unwrap());
+        digests.push(plan.digest().clone());
+    }
+    assert!(digests.iter().all(|digest| *digest == digests[0]), "a plan is the same in any language");
+}
+
+#[test]
+fn of_the_environment_a_job_sees_what_the_site_lists() {
+    let site = Site::of(json!({ "says": "{$CARGO_PKG_NAME} {$CARGO_PKG_VERSION}" }));
+    let outcome = plan(&site.deployed(), &registry());
+    let Err(AssemblyError::Config(mistakes)) = outcome else { panic!("nothing is listed") };
+    assert_eq!(mistakes.iter().next().unwrap().code, locule_config::code::UNKNOWN_VARIABLE);
+    site.write(
+        "local/resources.json",
+        r#"{"class_allow_list": ["*"], "environment_allow_list": ["CARGO_PKG_V*", "CARGO_PKG_NAME"]}"#,
+    );
+    let plan_seen = plan(&site.deployed(), &registry()).unwrap();
+    let said = plan_seen.components()[0].args["says"].as_str().unwrap();
+    assert_eq!(said, concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION")));
+    site.write("local/resources.json", r#"{"environment_allow_list": "HOME"}"#);
+    assert!(matches!(plan(&site.deployed(), &registry()), Err(AssemblyError::Policy(_))));
+}
+
+#[test]
+fn what_a_job_sets_besides_its_components_comes_along() {
+    let site = Site::of(json!({}));
+    let config = json!({ "format_version": 2, "task_check_interval": 0.5, "job_heartbeat_interval": "{beat}",
+        "beat": 7, "executors": [{ "tasks": ["talk"], "executor": { "path": "pet.Parrot" } }] });
+    site.write("job-7/app_site-1/config/config_fed_client.json", &config.to_string());
+    let settings = site.assemble().0.unwrap().settings;
+    assert_eq!(settings.wait("task_check_interval"), Some(Duration::from_millis(500)));
+    assert_eq!(settings.wait("job_heartbeat_interval"), Some(Duration::from_secs(7)));
+    assert_eq!(settings.wait("max_runner_sync_timeout"), None);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::{
     BuildCx, BuildError, Built, CheckerReport, ComponentSpec, ConfigPath, Decision, Denial, ExecutorTable,
-    FilterChains, Finding, Kind, Observer, Plan, Refused, Registry, TaskFilter, Workflow,
+    FilterChains, Finding, Kind, Observer, Plan, Refused, Registry, Settings, TaskFilter, Workflow,
 };
 
 /// A plan that no checker denied: the only thing that can be built.
@@ -107,6 +107,8 @@ pub struct Assembled {
     pub filters: FilterChains,
     /// Under their ids, in the order in which they are told; for an [`EventBus`](crate::EventBus).
     pub observers: Vec<(String, Box<dyn Observer>)>,
+    /// What the job sets besides its components.
+    pub settings: Settings,
 }
 
 impl fmt::Debug for Assembled {
@@ -118,6 +120,7 @@ impl fmt::Debug for Assembled {
             .field("workflows", &workflows)
             .field("filters", &self.filters)
             .field("observers", &observers)
+            .field("settings", &self.settings)
             .finish()
     }
 }
@@ -180,7 +183,7 @@ fn build_one(
 
 fn assemble(plan: &Plan, mut built: Vec<Option<Built>>) -> Assembled {
     let mut take = |index: usize| built.get_mut(index).and_then(Option::take);
-    let mut assembled = Assembled::default();
+    let mut assembled = Assembled { settings: plan.settings.clone(), ..Assembled::default() };
     for entry in &plan.executors {
         if let Some(Built::Executor(executor)) = take(entry.component) {
             assembled.executors.insert(entry.tasks.iter().cloned(), executor);

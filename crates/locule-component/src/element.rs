@@ -31,6 +31,7 @@ impl Reader<'_> {
         self.known_keys(node, &ELEMENT_KEYS);
         let path = ConfigPath::from(path);
         let disabled = self.flag(node, "disabled");
+        self.config_type(node);
         let args = self.args(node);
         let below: Vec<ConfigPath> = ancestors.iter().cloned().chain([path.clone()]).collect();
         let mut children = Vec::new();
@@ -196,10 +197,15 @@ impl Reader<'_> {
     }
 
     /// Whether an object among arguments is a component: it names one that is registered, or writes a name the
-    /// way components are named. `"config_type": "dict"` says that it is not.
-    fn is_component(&self, node: &Node) -> bool {
-        if self.of_site || node.get("config_type").and_then(Node::as_str) == Some("dict") {
+    /// way components are named. `"config_type"` says that it is one or is not.
+    fn is_component(&mut self, node: &Node) -> bool {
+        if self.of_site || node.kind() != NodeKind::Object {
             return false;
+        }
+        match node.get("config_type").and_then(Node::as_str) {
+            Some("dict") => return false,
+            Some("component") => return true,
+            Some(_) | None => {}
         }
         let Some((key, name)) =
             NameKey::ALL.iter().find_map(|key| Some((*key, node.get(key.as_str())?.as_str()?)))
@@ -211,6 +217,23 @@ impl Reader<'_> {
                 NameKey::Name => !self.registry.describe_short(name).is_empty(),
                 NameKey::Path | NameKey::ClassPath => looks_like_class(name),
             }
+    }
+}
+
+impl Reader<'_> {
+    /// Reports a `config_type` that is none, where an object is read as a component.
+    fn config_type(&mut self, node: &Node) {
+        const WORDS: [&str; 2] = ["component", "dict"];
+        let Some(word) = node.get("config_type") else { return };
+        if word.as_str().is_some_and(|word| WORDS.contains(&word)) {
+            return;
+        }
+        let message = "a `config_type` is one of `component`, `dict`";
+        let mut mistake = Diagnostic::at(word, code::WRONG_WORD, message);
+        if let Some(near) = suggest(word.as_str().unwrap_or_default(), WORDS.into_iter()) {
+            mistake = mistake.label(format!("did you mean `{near}`?"));
+        }
+        self.mistakes.push(mistake);
     }
 }
 

@@ -63,6 +63,7 @@ mod pattern;
 mod plan;
 mod read;
 mod registry;
+mod settings;
 mod workflow;
 
 pub use approval::{ApprovedPlan, Assembled};
@@ -80,4 +81,5 @@ pub use pattern::glob_matches;
 pub use plan::{ComponentSpec, FilterEntry, NameKey, Plan, PlanDigest, canonical_json};
 pub use read::{code, site_checkers};
 pub use registry::{ArgumentMistake, Description, Registry};
+pub use settings::{BadSetting, Settings};
 pub use workflow::{Gathered, OutgoingTask, Progress, ResultSink, TaskBoard, Workflow, WorkflowError};

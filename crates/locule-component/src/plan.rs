@@ -1,7 +1,6 @@
 //! A job's resolved configuration: what would be built, before anything is.
 
 use std::fmt;
-use std::time::Duration;
 
 use locule_config::{Diagnostics, Document};
 use serde::{Deserialize, Serialize};
@@ -10,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use crate::approval::ApprovedPlan;
 use crate::read;
-use crate::{Chain, CheckerReport, ConfigPath, Direction, Kind, Refused, Registry, Side};
+use crate::{Chain, CheckerReport, ConfigPath, Direction, Kind, Refused, Registry, Settings, Side};
 
 /// What one half of a job would build. It cannot be changed, and its [digest](Plan::digest) names all of it.
 ///
@@ -25,7 +24,7 @@ pub struct Plan {
     pub(crate) workflows: Vec<WorkflowEntry>,
     pub(crate) filters: Vec<FilterEntry>,
     pub(crate) others: Vec<usize>,
-    pub(crate) task_fetch_interval: Option<Duration>,
+    pub(crate) settings: Settings,
     pub(crate) warnings: Diagnostics,
 }
 
@@ -97,9 +96,9 @@ impl Plan {
             .map(|entry| (entry, entry.components.iter().map(|index| &self.components[*index])))
     }
 
-    /// How long a site waits between two requests for a task, if the job says so.
-    pub fn task_fetch_interval(&self) -> Option<Duration> {
-        self.task_fetch_interval
+    /// What the job sets besides its components.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
     }
 
     /// What is probably not meant as it is written.

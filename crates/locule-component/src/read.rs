@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::element::last_part;
+use crate::pattern::glob_matches;
 use crate::plan::{ComponentSpec, ExecutorEntry, FilterEntry, NameKey, Plan, PlanDigest, WorkflowEntry};
-use crate::{Chain, Direction, Kind, Registry, Side};
+use crate::settings::positive;
+use crate::{Chain, Direction, Kind, Registry, Settings, Side};
 use locule_config::{Diagnostic, Diagnostics, Document, Node, NodeKind, suggest};
 
 /// Mistakes in job configurations, by code. Codes stay what they are once published.
@@ -30,6 +32,8 @@ pub mod code {
     pub const WRONG_WORD: &str = "E0109";
     /// A key that means nothing.
     pub const UNKNOWN_KEY: &str = "E0110";
+    /// A task that nothing answers for.
+    pub const UNKNOWN_TASK: &str = "E0112";
     /// More than a plan may have.
     pub const TOO_MUCH: &str = "E0111";
 }
@@ -50,7 +54,6 @@ pub(crate) fn plan(document: &Document, side: Side, registry: &Registry) -> Resu
     let mut workflows = Vec::new();
     let mut filters = FilterSection::default();
     let mut others = Vec::new();
-    let mut task_fetch_interval = None;
     for (key, node) in root.entries() {
         match (key, side) {
             ("executors", Side::Site) => executors = reader.executors(node),
@@ -58,24 +61,30 @@ pub(crate) fn plan(document: &Document, side: Side, registry: &Registry) -> Resu
             ("task_data_filters", _) => reader.filters(node, Chain::TaskData, &mut filters),
             ("task_result_filters", _) => reader.filters(node, Chain::TaskResult, &mut filters),
             ("components", _) => others = reader.others(node, &[Kind::Observer, Kind::Service]),
-            ("server", Side::Server) => {
-                for interval in ["heart_beat_timeout", "task_request_interval"] {
+            ("server", Side::Server) if node.kind() == NodeKind::Object => {
+                reader.known_keys(node, &SERVER_KEYS);
+                for interval in SERVER_KEYS {
                     node.get(interval).map(|node| reader.seconds(node));
                 }
             }
-            ("default_task_fetch_interval", Side::Site) => task_fetch_interval = reader.seconds(node),
+            ("server", Side::Server) => {
+                let message = format!("`server` must be an object and is {}", node.kind());
+                reader.mistakes.push(Diagnostic::at(node, code::WRONG_SORT, message));
+            }
+            ("format_version", _) | ("server", Side::Site) => {}
             ("executors" | "workflows", _) => {
                 let message = format!("`{key}` means nothing to the {}'s half of a job", side.as_str());
                 reader.warnings.push(Diagnostic::at_key(node, code::UNKNOWN_KEY, message).warning());
             }
-            _ => {}
+            _ => reader.setting(document, key, node, side),
         }
     }
+    reader.filters_without_task(&executors, &filters);
     match side {
         Side::Site => reader.require(root, "executors", executors.is_empty()),
         Side::Server => reader.require(root, "workflows", workflows.is_empty()),
     }
-    let Reader { mut mistakes, warnings, components, .. } = reader;
+    let Reader { mut mistakes, warnings, components, settings, .. } = reader;
     if mistakes.has_errors() {
         mistakes.sort();
         return Err(mistakes);
@@ -83,18 +92,7 @@ pub(crate) fn plan(document: &Document, side: Side, registry: &Registry) -> Resu
     let config = root.to_json();
     let digest = PlanDigest::of(side, &config, &components);
     let filters = filters.entries;
-    Ok(Plan {
-        side,
-        config,
-        digest,
-        components,
-        executors,
-        workflows,
-        filters,
-        others,
-        task_fetch_interval,
-        warnings,
-    })
+    Ok(Plan { side, config, digest, components, executors, workflows, filters, others, settings, warnings })
 }
 
 /// Reads the checkers that a site's configuration names under `components`: each with an id of its own, none
@@ -123,7 +121,8 @@ pub fn site_checkers(
 
 /// A site's configuration may hold any key, but one that looks like a misspelt policy would let everything pass.
 fn misspelt_policy_keys(document: &Document) -> Diagnostics {
-    const POLICY: [&str; 3] = ["components", "class_allow_list", "class_list_enforcement_mode"];
+    const POLICY: [&str; 4] =
+        ["components", "class_allow_list", "class_list_enforcement_mode", "environment_allow_list"];
     let mut mistakes = Diagnostics::new();
     for (key, node) in document.root().entries().filter(|(key, _)| !POLICY.contains(key)) {
         if let Some(meant) = suggest(key, POLICY.into_iter()) {
@@ -135,6 +134,19 @@ fn misspelt_policy_keys(document: &Document) -> Diagnostics {
     }
     mistakes
 }
+
+/// Keys of the outermost object that are sections.
+pub(crate) const SECTIONS: [&str; 7] = [
+    "format_version",
+    "executors",
+    "workflows",
+    "task_data_filters",
+    "task_result_filters",
+    "components",
+    "server",
+];
+
+const SERVER_KEYS: [&str; 2] = ["heart_beat_timeout", "task_request_interval"];
 
 /// The version that this crate reads.
 const FORMAT_VERSION: i64 = 2;
@@ -162,6 +174,7 @@ pub(crate) struct Reader<'a> {
     pub(crate) registry: &'a Registry,
     pub(crate) mistakes: Diagnostics,
     warnings: Diagnostics,
+    pub(crate) settings: Settings,
     pub(crate) components: Vec<ComponentSpec>,
     /// Ids of `components`, and the node that took each.
     ids: BTreeMap<String, Node>,
@@ -185,6 +198,7 @@ impl<'a> Reader<'a> {
             registry,
             mistakes: Diagnostics::new(),
             warnings: Diagnostics::new(),
+            settings: Settings::default(),
             components: Vec::new(),
             ids: BTreeMap::new(),
             services: &[],
@@ -289,7 +303,13 @@ impl<'a> Reader<'a> {
             Some("inout") => vec![Direction::In, Direction::Out],
             Some(_) | None => {
                 let message = "a direction is one of `in`, `out`, `inout`";
-                self.mistakes.push(Diagnostic::at(node, code::WRONG_WORD, message));
+                let mut mistake = Diagnostic::at(node, code::WRONG_WORD, message);
+                if let Some(near) =
+                    suggest(node.as_str().unwrap_or_default(), ["in", "out", "inout"].into_iter())
+                {
+                    mistake = mistake.label(format!("did you mean `{near}`?"));
+                }
+                self.mistakes.push(mistake);
                 vec![leaving]
             }
         }
@@ -388,14 +408,46 @@ impl<'a> Reader<'a> {
         })
     }
 
-    fn seconds(&mut self, node: &Node) -> Option<Duration> {
-        let seconds = node.as_f64().filter(|seconds| *seconds > 0.0);
-        let duration = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    pub(crate) fn seconds(&mut self, node: &Node) -> Option<Duration> {
+        let duration = node.as_f64().and_then(positive);
         if duration.is_none() {
             let message = "this must be a positive number of seconds";
             self.mistakes.push(Diagnostic::at(node, code::WRONG_SORT, message));
         }
         duration
+    }
+
+    pub(crate) fn warn(&mut self, warning: Diagnostic) {
+        self.warnings.push(warning);
+    }
+
+    /// Warns of filters for tasks that no executor of this site answers for.
+    fn filters_without_task(&mut self, executors: &[ExecutorEntry], filters: &FilterSection) {
+        if self.side != Side::Site || executors.is_empty() {
+            return;
+        }
+        const MOST: usize = 100_000;
+        let known: BTreeSet<&str> =
+            executors.iter().flat_map(|entry| &entry.tasks).map(String::as_str).collect();
+        let patterns: Vec<&str> =
+            known.iter().copied().filter(|task| task.contains(['*', '?', '['])).collect();
+        if patterns.len() * filters.taken.len() > MOST {
+            return;
+        }
+        let mut told = BTreeSet::new();
+        for ((_, _, task), node) in &filters.taken {
+            let answered =
+                known.contains(task.as_str()) || patterns.iter().any(|pattern| glob_matches(pattern, task));
+            if answered || !told.insert(task) {
+                continue;
+            }
+            let message = format!("no executor answers for task `{task}`, so these filters have no effect");
+            let mut found = Diagnostic::at(node, code::UNKNOWN_TASK, message).warning();
+            if let Some(near) = suggest(task, known.iter().copied()) {
+                found = found.label(format!("did you mean `{near}`?"));
+            }
+            self.warnings.push(found);
+        }
     }
 
     /// Reports keys that mean nothing: as mistakes when they are nearly one that does, else as warnings.

@@ -415,7 +415,7 @@ fn keys_without_meaning_are_warnings_unless_nearly_right() {
         "my_variable": 3,
     }));
     let warnings: Vec<&str> = plan.warnings().iter().map(|warning| warning.path.as_str()).collect();
-    assert_eq!(warnings, ["executors.#1.comment", "executors.#1.executor.note", "workflows"]);
+    assert_eq!(warnings, ["executors.#1.comment", "executors.#1.executor.note", "workflows", "my_variable"]);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Values that know where they were written.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -12,6 +13,7 @@ use crate::{Diagnostic, Diagnostics, code, json};
 pub struct Document {
     name: String,
     root: Node,
+    referred_to: BTreeSet<String>,
 }
 
 impl Document {
@@ -74,6 +76,16 @@ impl Document {
         &self.name
     }
 
+    /// Whether a variable somewhere in the document stood for this outermost entry before it was
+    /// [substituted](Document::substitute).
+    pub fn is_referred_to(&self, key: &str) -> bool {
+        self.referred_to.contains(key)
+    }
+
+    pub(crate) fn with_references(self, referred_to: BTreeSet<String>) -> Document {
+        Document { referred_to, ..self }
+    }
+
     /// The outermost object.
     pub fn root(&self) -> &Node {
         &self.root
@@ -81,7 +93,7 @@ impl Document {
 
     pub(crate) fn from_root(name: String, mut root: Node) -> Document {
         root.relabel(None);
-        Document { name, root }
+        Document { name, root, referred_to: BTreeSet::new() }
     }
 }
 

@@ -63,6 +63,7 @@ impl Document {
             document: self.root(),
             locals: Vec::new(),
             pending: Vec::new(),
+            referred_to: BTreeSet::new(),
             mistakes: Diagnostics::new(),
             reported: BTreeSet::new(),
             room: MAX_GROWTH,
@@ -71,7 +72,7 @@ impl Document {
         let entries = entries.filter_map(|(key, node)| Some((key.clone(), pass.node(node, 1)?))).collect();
         if pass.mistakes.is_empty() {
             let root = self.root().replaced(Value::Object(entries));
-            Ok(Document::from_root(self.name().to_owned(), root))
+            Ok(Document::from_root(self.name().to_owned(), root).with_references(pass.referred_to))
         } else {
             Err(pass.mistakes)
         }
@@ -89,6 +90,7 @@ struct Pass<'a> {
     locals: Vec<BTreeMap<&'a str, Node>>,
     /// Names of the document's own entries being looked up, outermost first.
     pending: Vec<&'a str>,
+    referred_to: BTreeSet<String>,
     mistakes: Diagnostics,
     /// Where mistakes were reported already: an entry may be looked up many times.
     reported: BTreeSet<(usize, usize, String)>,
@@ -289,6 +291,9 @@ impl<'a> Pass<'a> {
             };
             self.report(Diagnostic::at(node, code::CYCLIC_VARIABLE, message), node);
             return None;
+        }
+        if !self.referred_to.contains(name) {
+            self.referred_to.insert(name.to_owned());
         }
         self.pending.push(name);
         let value = self.node(definition, depth);

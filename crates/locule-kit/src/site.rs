@@ -166,13 +166,14 @@ fn site_config(
     root: &Node,
     client: &Node,
 ) -> serde_json::Map<String, serde_json::Value> {
-    const PRIVATE: [&str; 11] = [
+    const PRIVATE: [&str; 12] = [
         "format_version",
         "client",
         "servers",
         "components",
         "handlers",
         "class_allow_list",
+        "environment_allow_list",
         "class_list_enforcement_mode",
         "snapshot_persistor",
         "admin",

@@ -217,8 +217,9 @@ impl Job {
     fn task_loop(&self, communicator: JobCommunicator, assembled: Assembled, end: &EndOfRun) -> TaskLoop {
         let (site, job_id) = (&self.host.settings.site_name, &self.start.job_id);
         let run = run_context(site, Some(job_id));
+        let pace = paced(self.host.pace, &assembled.settings);
         let bench = Workbench::new(site, job_id, run, assembled, AbortFlag::new());
-        TaskLoop::new(communicator, bench, self.host.pace, end.stop().clone())
+        TaskLoop::new(communicator, bench, pace, end.stop().clone())
     }
 
     async fn judge(&self, ended: Result<RunSummary, RunError>, end: &EndOfRun) -> Result<(), JobFailure> {
@@ -321,6 +322,21 @@ impl Job {
             }
         }
     }
+}
+
+/// The waits that the job sets, as nvflare 2.9.0 does, `nvflare.private.fed.client.client_runner`; short ones within
+/// reason, for they cost the site.
+fn paced(mut pace: Pace, settings: &locule_component::Settings) -> Pace {
+    const SHORTEST: Duration = Duration::from_millis(100);
+    let set = |wait: &mut Duration, name| {
+        if let Some(given) = settings.wait(name) {
+            *wait = given.max(SHORTEST);
+        }
+    };
+    set(&mut pace.sync_limit, "max_runner_sync_timeout");
+    set(&mut pace.retry, "task_check_interval");
+    set(&mut pace.heartbeat, "job_heartbeat_interval");
+    pace
 }
 
 fn read_meta(start: &JobStart) -> Result<serde_json::Value, String> {
