@@ -44,6 +44,7 @@ pub(crate) fn registry() -> Arc<Registry> {
     let mut registry = Registry::new();
     locule_workflow::register(&mut registry);
     locule_nvflare::register(&mut registry);
+    locule_filter::register(&mut registry);
     registry.register::<locule_policy::RefuseComponents>();
     #[cfg(feature = "demo")]
     locule_demo::register(&mut registry);
