@@ -47,8 +47,8 @@ impl SiteCheckers {
 
     fn prepare(&self, entry: &FileChecker) -> Result<FileProcess, Diagnostics> {
         let file = entry.file.strip_prefix(&entry.folder).unwrap_or(&entry.file).display();
-        let unreadable = |error: io::Error| match error.kind() {
-            io::ErrorKind::NotFound => {
+        let unreadable = |error: io::Error| {
+            if error.kind() == io::ErrorKind::NotFound {
                 let name = entry.file.file_name().unwrap_or_default().display();
                 let help = match entry.language {
                     Language::Rego | Language::Wasm => format!("put `{name}` there, or correct `path`"),
@@ -57,8 +57,9 @@ impl SiteCheckers {
                     }
                 };
                 entry.mistake(format!("there is no `local/custom/{file}`")).help(help)
+            } else {
+                entry.mistake(format!("`local/custom/{file}` cannot be read: {error}"))
             }
-            _ => entry.mistake(format!("`local/custom/{file}` cannot be read: {error}")),
         };
         let folder = fs::canonicalize(&entry.folder).map_err(unreadable)?;
         let contents = Contents::of(&folder, &entry.language).map_err(|why| entry.mistake(why))?;

@@ -1,8 +1,10 @@
 //! Mistakes in files, shown the way a compiler shows them.
 
 use std::fmt::{self, Write as _};
+use std::ops::Range;
+use std::sync::Arc;
 
-use crate::node::{Node, Origin, Place};
+use crate::node::{Node, Origin, Place, Source, Span};
 
 /// One mistake, or something worth a look.
 ///
@@ -84,6 +86,21 @@ impl Diagnostic {
     /// A mistake in the key of an entry; in the value where there is no key.
     pub fn at_key(node: &Node, code: &'static str, message: impl Into<String>) -> Diagnostic {
         Diagnostic::new(code, message, node.key_origin(), node.path())
+    }
+
+    /// A mistake in a text that is no document, at these bytes of it; what lies outside of it, or between two bytes
+    /// of a character, is moved to where the text goes on.
+    pub fn in_text(
+        code: &'static str,
+        message: impl Into<String>,
+        file: &str,
+        text: &str,
+        bytes: Range<usize>,
+    ) -> Diagnostic {
+        let start = text.floor_char_boundary(bytes.start);
+        let end = text.ceil_char_boundary(bytes.end).max(start);
+        let origin = Origin { source: Arc::new(Source::new(file, text)), span: Span { start, end } };
+        Diagnostic::new(code, message, &origin, String::new())
     }
 
     /// Writes something behind the carets.
