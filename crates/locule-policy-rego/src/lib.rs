@@ -62,15 +62,15 @@ pub use tests_of_policy::{TestReport, TestResult, Unreached, test};
 /// Mistakes in policies, by code. Codes stay what they are once published.
 pub mod code {
     /// The text is not Rego, or not whole.
-    pub const SYNTAX: &str = "E0501";
+    pub const SYNTAX: &str = "E0801";
     /// It has no package `locule`, or no rule `review`.
-    pub const CONTRACT: &str = "E0502";
+    pub const CONTRACT: &str = "E0802";
     /// It looks at what no review document has.
-    pub const NEVER_THERE: &str = "E0503";
+    pub const NEVER_THERE: &str = "E0803";
     /// It compares with what can never stand there.
-    pub const NEVER_EQUAL: &str = "E0504";
+    pub const NEVER_EQUAL: &str = "E0804";
     /// A rule that never counts.
-    pub const NEVER_COUNTS: &str = "E0505";
+    pub const NEVER_COUNTS: &str = "E0805";
     /// A function that there is not, or a variable that nothing binds.
-    pub const UNDEFINED: &str = "E0506";
+    pub const UNDEFINED: &str = "E0806";
 }

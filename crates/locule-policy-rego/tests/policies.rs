@@ -119,25 +119,25 @@ fn nothing_that_a_policy_may_call_reaches_outside() {
 #[test]
 fn a_text_that_is_no_policy_is_refused_at_its_place() {
     assert_snapshot!(mistakes("package locule\nreview := {\"allow\": true"), @r###"
-    error[E0501]: expecting `}` while parsing object
+    error[E0801]: expecting `}` while parsing object
       ┌─ p.rego:2:25
       │  review := {"allow": true
       │                          ^
     "###);
     assert_snapshot!(mistakes("package site\nreviews := 1"), @r###"
-    error[E0502]: the package of a policy is `locule`, and this is `site`
+    error[E0802]: the package of a policy is `locule`, and this is `site`
       ┌─ p.rego:1:9
       │  package site
       │          ^^^^
 
-    error[E0502]: there is no rule `review`
+    error[E0802]: there is no rule `review`
       ┌─ p.rego:1:9
       │  package site
       │          ^^^^ is `reviews` meant to be `review`?
       = write `review := {"allow": count(deny) == 0, "deny": deny}`
     "###);
     assert_snapshot!(mistakes("package locule\nreview := {\"allow\": true} if x"), @r###"
-    error[E0501]: use of undefined variable `x` is unsafe
+    error[E0801]: use of undefined variable `x` is unsafe
       ┌─ p.rego:2:30
       │  review := {"allow": true} if x
       │                               ^
@@ -166,81 +166,81 @@ deny contains {"code": "l", "message": "l"} if startwith(input.job.name, data.wo
 site := input.site
 "#;
     assert_snapshot!(mistakes(&format!("{REVIEW}{rules}")), @r###"
-    error[E0503]: `input` has no `component`, ever
+    error[E0803]: `input` has no `component`, ever
       ┌─ p.rego:4:54
       │  …contains {"code": "a", "message": "a"} if input.component[_].name == "x"
       │                                                   ^^^^^^^^^ did you mean `components`?
       = it has args, components, config, files, job, phase, plan, schema, site
 
-    error[E0504]: "exekutor" never stands there, so this can never hold
+    error[E0804]: "exekutor" never stands there, so this can never hold
       ┌─ p.rego:7:16
       │  c.kind == "exekutor"
       │             ^^^^^^^^ did you mean "executor"?
       = there stands "executor", "workflow", "filter", "checker", "observer", "service"
 
-    error[E0503]: `c` has no `nmae`, ever
+    error[E0803]: `c` has no `nmae`, ever
       ┌─ p.rego:8:11
       │  not c.nmae
       │        ^^^^ did you mean `name`?
       = it has aliases, ancestors, args, column, disabled, element, file, id, kind, label, line, name, path, requested, requested_by
 
-    error[E0503]: `c.path` is text, which has no `x`
+    error[E0803]: `c.path` is text, which has no `x`
       ┌─ p.rego:10:47
       │  deny contains {"code": "c", "message": c.path.x} if { c := input.components[_] }
       │                                                ^
 
-    error[E0503]: `input.components` is a list, and its items have numbers, no `name`
+    error[E0803]: `input.components` is a list, and its items have numbers, no `name`
       ┌─ p.rego:11:67
       │  …de": "d", "message": "d"} if { input.components.name == "x" }
       │                                                   ^^^^
       = write `some item in input.components`, or `input.components[_].name`
 
-    error[E0503]: `f` has no `sha`, ever
+    error[E0803]: `f` has no `sha`, ever
       ┌─ p.rego:12:77
       │  …"message": "e"} if { every f in input.files { f.sha == "x" } }
       │                                                   ^^^
       = it has path, sha256, size
 
-    error[E0503]: `input.job` has no `submitter`, ever
+    error[E0803]: `input.job` has no `submitter`, ever
       ┌─ p.rego:13:76
       │  … "message": "f"} if { count([p | p := input.job.submitter]) > 0 }
       │                                                   ^^^^^^^^^
       = it has byoc, job_id, meta, name, submitter_name, submitter_org, submitter_role
 
-    error[E0504]: "true" never stands there, so this can never hold
+    error[E0804]: "true" never stands there, so this can never hold
       ┌─ p.rego:14:69
       │  …": "g", "message": "g"} if { input.job.byoc == "true" }
       │                                                   ^^^^
       = there stands true or false
 
-    error[E0503]: `site` has no `nam`, ever
+    error[E0803]: `site` has no `nam`, ever
       ┌─ p.rego:15:55
       │  …ontains {"code": "h", "message": "h"} if { site.nam == "x" }
       │                                                   ^^^ did you mean `name`?
       = it has name, org, side, workspace
 
-    error[E0505]: with `false` in it, this can never hold
+    error[E0805]: with `false` in it, this can never hold
       ┌─ p.rego:16:48
       │  deny contains {"code": "i", "message": "i"} if false
       │                                                 ^^^^^
 
-    error[E0505]: the rule `denny` never counts: `review` does not lead to it
+    error[E0805]: the rule `denny` never counts: `review` does not lead to it
       ┌─ p.rego:17:1
       │  denny contains {"code": "j", "message": "j"} if input.job.byoc
       │  ^^^^^
       = use it in `review`, or in a rule that `review` uses, or take it out
 
-    error[E0506]: nothing gives `k` a value
+    error[E0806]: nothing gives `k` a value
       ┌─ p.rego:18:40
       │  deny contains {"code": "k", "message": k}
       │                                         ^
 
-    error[E0506]: there is no function `startwith`
+    error[E0806]: there is no function `startwith`
       ┌─ p.rego:19:48
       │  deny contains {"code": "l", "message": "l"} if startwith(input.job.name, data.words)
       │                                                 ^^^^^^^^^ did you mean `startswith`?
 
-    error[E0503]: `data` has no `words`, ever
+    error[E0803]: `data` has no `words`, ever
       ┌─ p.rego:19:79
       │  …essage": "l"} if startwith(input.job.name, data.words)
       │                                                   ^^^^^
