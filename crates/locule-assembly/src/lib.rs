@@ -39,20 +39,28 @@ mod environment;
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
+use locule_audit::{AppendError, AuditLog, Judged, Review};
 use locule_component::{
-    Assembled, BadSetting, BuildCx, BuildError, ConstructionCount, Denial, JobFacts, Phase, Plan, Refused,
-    Registry, Side, SiteFacts,
+    ApprovedPlan, Assembled, BadSetting, BuildCx, BuildError, CheckerOrigin, ConstructionCount, Denial,
+    JobFacts, Phase, Plan, PlanDigest, Refused, Registry, Side, SiteFacts,
 };
 use locule_config::{Diagnostics, Document, Variables};
 use locule_job::{ConfigFile, ReadConfigError};
 use locule_kit::{KitError, Workspace, job_resources};
-use locule_policy::{DEADLINE, Occasion, gates_from_site_config, review};
+use locule_policy::{DEADLINE, Occasion, ask_all, gates_from_site_config};
+
+use crate::approval::policy_digest;
 
 mod app_files;
+mod approval;
+mod refusal;
 
 pub use app_files::{MAX_APP_BYTES, MAX_APP_FILES, app_files};
+pub use approval::Approval;
 pub use locule_policy::{CheckerFiles, NoCheckerFiles};
+pub use refusal::Refusal;
 
 /// What the program brings along: the components that it knows, and what opens checkers that are files of the
 /// site. Of a registry alone it is a program in which every checker is registered.
@@ -104,7 +112,8 @@ impl Deployed {
         }
     }
 
-    fn occasion(&self) -> Result<Occasion, AssemblyError> {
+    /// What is known of the job whose app lies in `at`.
+    fn occasion(&self, at: &Path, phase: Phase) -> Result<Occasion, AssemblyError> {
         let text =
             |key: &str| self.meta.get(key).and_then(|value| value.as_str()).unwrap_or_default().to_owned();
         let job = JobFacts {
@@ -113,9 +122,9 @@ impl Deployed {
             submitter_name: text("submitter_name"),
             submitter_org: text("submitter_org"),
             submitter_role: text("submitter_role"),
-            byoc: self.app_dir.join("custom").symlink_metadata().is_ok(),
+            byoc: at.join("custom").symlink_metadata().is_ok(),
             meta: self.meta.clone(),
-            files: app_files(&self.app_dir)?,
+            files: app_files(at)?,
         };
         let site = SiteFacts {
             name: self.participant.clone(),
@@ -123,7 +132,18 @@ impl Deployed {
             side: self.side,
             workspace: self.kit.root().to_owned(),
         };
-        Ok(Occasion { job, site, phase: Phase::Launch })
+        Ok(Occasion { job, site, phase })
+    }
+
+    fn build_cx<'a>(&'a self, count: &'a ConstructionCount) -> BuildCx<'a> {
+        BuildCx::new(self.side, &self.participant, &self.job_id, self.kit.root(), &self.app_dir, count)
+    }
+
+    /// The kit's log of verdicts.
+    fn log(&self) -> Result<AuditLog, AssemblyError> {
+        let folder = self.kit.make_state_dir();
+        let folder = folder.map_err(|source| AppendError::Write { file: self.kit.state_dir(), source })?;
+        Ok(AuditLog::new(folder))
     }
 
     /// The system variables of nvflare 2.9.0, `nvflare.private.json_configer`, as far as they exist here.
@@ -141,7 +161,13 @@ impl Deployed {
 
 /// Reads, plans, reviews and builds an app.
 ///
+/// An app that was [reviewed](review_app) when it arrived is compared with what was approved then, and reviewed again
+/// if the site's policy, the variables or what is known of the job differ. An app whose files were changed since is
+/// refused, with code [`Denial::PLAN_CHANGED`]. The participants of a job, which only its start brings, are not
+/// compared.
+///
 /// The site's gates are read from the kit each time, so what an operator edits counts from the next job on.
+/// Every verdict is in the kit's audit log before it counts.
 /// Blocks while checkers judge and constructors run; in async code call it where blocking is allowed.
 ///
 /// # Errors
@@ -163,34 +189,153 @@ pub fn assemble_counted<'a>(
     program: impl Into<Program<'a>>,
     constructed: &ConstructionCount,
 ) -> Result<Assembled, AssemblyError> {
-    let Program { registry, checkers } = program.into();
-    let context = |count| {
-        let (participant, job) = (&deployed.participant, &deployed.job_id);
-        BuildCx::new(deployed.side, participant, job, deployed.kit.root(), &deployed.app_dir, count)
-    };
+    let program = program.into();
     let site = job_resources(&deployed.kit, deployed.kit_file())?;
-    let plan = plan_at(deployed, &site, registry);
-    let uncounted = ConstructionCount::new(); // a site's own checkers are no part of the job
-    let gates = gates_from_site_config(&site, registry, checkers, &context(&uncounted))
-        .map_err(AssemblyError::Policy)?;
-    let plan = plan?;
-    for warning in plan.warnings().iter() {
-        tracing::warn!(job = deployed.job_id, site = deployed.participant, %warning, "configuration is doubtful");
-    }
-    let approved = review(plan.clone(), &deployed.occasion()?, &gates, DEADLINE).map_err(|refused| {
-        tracing::warn!(
-            job = deployed.job_id,
-            site = deployed.participant,
-            constructed = constructed.get(),
-            reason = %refused,
-            "job refused before anything was built"
-        );
-        AssemblyError::Refused(Refusal::new(&plan, refused))
-    })?;
-    let mut assembled = approved.build(registry, &context(constructed))?;
+    let policy = policy_digest(&deployed.kit, &site)?;
+    let plan = plan_with_warnings(deployed, &site, &deployed.app_dir, program.registry)?;
+    let occasion = deployed.occasion(&deployed.app_dir, Phase::Launch)?;
+    let gatehouse = Gatehouse { deployed, program, site: &site, policy: &policy, log: Some(deployed.log()?) };
+    let approved = match Approval::beside(&deployed.app_dir)? {
+        Some(approval) => match approval.changed_files(&occasion.job.files) {
+            Some(changed) => return Err(gatehouse.refuse_changed(&plan, &occasion, changed)),
+            None => match approval.difference(plan.digest(), &policy, &occasion.job) {
+                None => gatehouse.compare(plan, &occasion, &approval.plan)?,
+                Some(differs) => {
+                    tracing::info!(job = deployed.job_id, differs, "reviewed again: something differs since");
+                    gatehouse.review(plan, &occasion)?
+                }
+            },
+        },
+        None => gatehouse.review(plan, &occasion)?,
+    };
+    let mut assembled = approved.build(program.registry, &deployed.build_cx(constructed))?;
     let settings = std::mem::take(&mut assembled.settings);
     assembled.settings = settings.or_environment(deployed.side, |name| std::env::var(name).ok())?;
     Ok(assembled)
+}
+
+/// Reads, plans and reviews an app, and builds nothing of it.
+///
+/// `at` is where the app lies now, if it is not yet at its place. What is approved belongs
+/// [beside the app](Approval::write), so that its start is compared and not reviewed again. Blocks as [`assemble`] does.
+///
+/// # Errors
+/// As [`assemble`].
+pub fn review_app<'a>(
+    deployed: &Deployed,
+    at: &Path,
+    phase: Phase,
+    program: impl Into<Program<'a>>,
+) -> Result<Approval, AssemblyError> {
+    let log = deployed.log()?;
+    let (approved, occasion, policy) = review_at(deployed, at, phase, program.into(), Some(log))?;
+    Ok(Approval::new(approved.plan().digest(), policy, &occasion.job))
+}
+
+/// Reads, plans and reviews an app as if it were submitted, and leaves no trace in the kit; the plan that would pass.
+///
+/// # Errors
+/// As [`assemble`].
+pub fn rehearse<'a>(deployed: &Deployed, program: impl Into<Program<'a>>) -> Result<Plan, AssemblyError> {
+    let (approved, ..) = review_at(deployed, &deployed.app_dir, Phase::Submit, program.into(), None)?;
+    Ok(approved.plan().clone())
+}
+
+fn review_at(
+    deployed: &Deployed,
+    at: &Path,
+    phase: Phase,
+    program: Program<'_>,
+    log: Option<AuditLog>,
+) -> Result<(ApprovedPlan, Occasion, String), AssemblyError> {
+    let site = job_resources(&deployed.kit, deployed.kit_file())?;
+    let policy = policy_digest(&deployed.kit, &site)?;
+    let plan = plan_with_warnings(deployed, &site, at, program.registry)?;
+    let occasion = deployed.occasion(at, phase)?;
+    let gatehouse = Gatehouse { deployed, program, site: &site, policy: &policy, log };
+    let approved = gatehouse.review(plan, &occasion)?;
+    Ok((approved, occasion, policy))
+}
+
+fn plan_with_warnings(
+    deployed: &Deployed,
+    site: &Document,
+    at: &Path,
+    registry: &Registry,
+) -> Result<Plan, AssemblyError> {
+    let plan = plan_at(deployed, site, at, registry)?;
+    for warning in plan.warnings().iter() {
+        tracing::warn!(job = deployed.job_id, site = deployed.participant, %warning, "configuration is doubtful");
+    }
+    Ok(plan)
+}
+
+/// Where plans are judged: with whose gates, and by which policy. Every verdict is in the log before it counts.
+struct Gatehouse<'a> {
+    deployed: &'a Deployed,
+    program: Program<'a>,
+    site: &'a Document,
+    policy: &'a str,
+    log: Option<AuditLog>,
+}
+
+impl Gatehouse<'_> {
+    /// By the gates.
+    fn review(&self, plan: Plan, occasion: &Occasion) -> Result<ApprovedPlan, AssemblyError> {
+        let uncounted = ConstructionCount::new(); // a site's own checkers are no part of the job
+        let (registry, checkers) = (self.program.registry, self.program.checkers);
+        let gates =
+            gates_from_site_config(self.site, registry, checkers, &self.deployed.build_cx(&uncounted))
+                .map_err(AssemblyError::Policy)?;
+        let reports = ask_all(&plan, occasion, &gates, DEADLINE);
+        let origins: Vec<CheckerOrigin> = gates.iter().map(|gate| gate.origin()).collect();
+        let about: Vec<_> =
+            origins.iter().map(|origin| (origin.back_end, origin.digest.as_deref())).collect();
+        self.record(Review::by_checkers(self.judged(&plan, occasion), &reports, &about))?;
+        plan.clone().approve(reports).map_err(|refused| self.refused(&plan, refused))
+    }
+
+    /// By comparison with what was approved.
+    fn compare(
+        &self,
+        plan: Plan,
+        occasion: &Occasion,
+        approved: &PlanDigest,
+    ) -> Result<ApprovedPlan, AssemblyError> {
+        self.record(Review::by_comparison(self.judged(&plan, occasion), &[]))?;
+        plan.clone().approve_like(approved).map_err(|refused| self.refused(&plan, refused))
+    }
+
+    fn refuse_changed(&self, plan: &Plan, occasion: &Occasion, changed: String) -> AssemblyError {
+        let denial = Denial::plan_changed(changed);
+        let review = Review::by_comparison(self.judged(plan, occasion), std::slice::from_ref(&denial));
+        if let Err(error) = self.record(review) {
+            return error;
+        }
+        self.refused(plan, Refused { plan: plan.digest().clone(), findings: vec![denial] })
+    }
+
+    fn judged<'a>(&'a self, plan: &'a Plan, occasion: &'a Occasion) -> Judged<'a> {
+        let Occasion { job, site, phase } = occasion;
+        Judged { plan, job, site, phase: *phase, policy: self.policy }
+    }
+
+    fn record(&self, review: Review) -> Result<(), AssemblyError> {
+        let Some(log) = &self.log else { return Ok(()) };
+        log.append(&review.into(), SystemTime::now())?;
+        Ok(())
+    }
+
+    fn refused(&self, plan: &Plan, refused: Refused) -> AssemblyError {
+        let Deployed { job_id, participant, .. } = self.deployed;
+        tracing::warn!(
+            job = job_id,
+            site = participant,
+            reason = %refused,
+            "job refused before anything was built"
+        );
+        AssemblyError::Refused(Refusal::new(plan, refused))
+    }
 }
 
 /// Reads an app's configuration into a plan, and neither judges nor builds anything.
@@ -202,35 +347,24 @@ pub fn assemble_counted<'a>(
 /// # Errors
 /// [`AssemblyError::Kit`], [`AssemblyError::Policy`], [`AssemblyError::Read`] and [`AssemblyError::Config`].
 pub fn plan(deployed: &Deployed, registry: &Registry) -> Result<Plan, AssemblyError> {
-    plan_at(deployed, &job_resources(&deployed.kit, deployed.kit_file())?, registry)
+    let site = job_resources(&deployed.kit, deployed.kit_file())?;
+    plan_at(deployed, &site, &deployed.app_dir, registry)
 }
 
-fn plan_at(deployed: &Deployed, site: &Document, registry: &Registry) -> Result<Plan, AssemblyError> {
-    let document = read(&deployed.app_dir.join("config"), deployed.config_name())?;
+/// The plan of an app that lies in `at` and will lie where `deployed` says.
+fn plan_at(
+    deployed: &Deployed,
+    site: &Document,
+    at: &Path,
+    registry: &Registry,
+) -> Result<Plan, AssemblyError> {
+    let document = read(&at.join("config"), deployed.config_name())?;
     let variables = environment::visible(site).map_err(AssemblyError::Policy)?;
     let variables = variables
         .into_iter()
         .fold(deployed.variables(), |known, (name, value)| known.environment(name, value));
     let document = document.substitute(&variables).map_err(AssemblyError::Config)?;
     Plan::from_document(&document, deployed.side, registry).map_err(AssemblyError::Config)
-}
-
-/// A refused plan: each denial with the full name of the component that it is about.
-#[derive(Debug, Clone)]
-pub struct Refusal {
-    /// Every denial, with the component's dotted name, or nothing if it is about the plan as a whole.
-    pub denials: Vec<(Option<String>, Denial)>,
-}
-
-impl Refusal {
-    fn new(plan: &Plan, refused: Refused) -> Self {
-        let name = |denial: &Denial| {
-            let found = plan.components().iter().find(|spec| spec.label() == denial.component);
-            found.map(|spec| spec.requested.clone())
-        };
-        let denials = refused.findings.into_iter();
-        Self { denials: denials.map(|denial| (name(&denial), denial)).collect() }
-    }
 }
 
 /// Why an app was not assembled.
@@ -243,6 +377,18 @@ pub enum AssemblyError {
     /// The kit names checkers that do not exist or do not fit. Nothing runs until that is mended.
     #[error("the site's checkers cannot be used\n\n{0}")]
     Policy(Diagnostics),
+    /// A file of the site's policy cannot be read.
+    #[error("cannot read {}, which is part of the site's policy", file.display())]
+    PolicyFile {
+        /// The file or folder.
+        file: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The verdict cannot be written into the kit's audit log, and does not count.
+    #[error("the verdict cannot be recorded")]
+    Audit(#[from] AppendError),
     /// A file of the app cannot be read.
     #[error("cannot read {}", file.display())]
     Read {
@@ -256,7 +402,7 @@ pub enum AssemblyError {
     #[error("mistakes in the job's configuration\n\n{0}")]
     Config(Diagnostics),
     /// A checker of the site refuses it.
-    #[error("refused: {}", first_reason(.0))]
+    #[error("refused: {}", .0.first_reason())]
     Refused(Refusal),
     /// A setting in the environment of the process makes no sense.
     #[error(transparent)]
@@ -264,10 +410,6 @@ pub enum AssemblyError {
     /// A constructor failed.
     #[error("{}", with_causes(.0))]
     Build(#[from] BuildError),
-}
-
-fn first_reason(refusal: &Refusal) -> &str {
-    refusal.denials.first().map_or("no reason given", |(_, denial)| denial.public_reason())
 }
 
 fn with_causes(error: &BuildError) -> String {

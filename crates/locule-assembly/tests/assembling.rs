@@ -7,10 +7,13 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use locule_assembly::{AssemblyError, Deployed, Refusal, assemble, assemble_counted, plan};
+use locule_assembly::{
+    Approval, AssemblyError, Deployed, Refusal, assemble, assemble_counted, plan, rehearse, review_app,
+};
+use locule_audit::{Basis, Entry, Review, records, verify};
 use locule_component::{
-    Assembled, BuildCx, BuildError, Built, Checker, CheckerError, Component, ConstructionCount, ExecuteError,
-    Executor, Kind, PlanReview, Registry, Side, Task, TaskCx, Verdict,
+    Assembled, BuildCx, BuildError, Built, Checker, CheckerError, Component, ConstructionCount, Decision,
+    ExecuteError, Executor, Kind, Phase, PlanReview, Registry, Side, Task, TaskCx, Verdict,
 };
 use locule_fobs::Shareable;
 use locule_kit::Workspace;
@@ -135,6 +138,30 @@ impl Site {
             app_dir: self.dir.path().join("job-7/app_site-1"),
             meta: json!({ "name": "talk", "submitter_name": "lead" }),
         }
+    }
+
+    /// Reviews the app as when it arrives, and keeps what was approved.
+    fn deploy(&self) {
+        let deployed = self.deployed();
+        let approval = review_app(&deployed, &deployed.app_dir, Phase::Deploy, &registry()).unwrap();
+        approval.write(&self.dir.path().join("job-7")).unwrap();
+    }
+
+    /// What the log says of reviews.
+    fn reviews(&self) -> Vec<Review> {
+        let log = self.dir.path().join("state");
+        assert!(verify(&log, None).unwrap().is_good());
+        let entries = records(&log).unwrap().map(|line| line.unwrap().record.unwrap().entry);
+        let reviews = entries.map(|entry| match entry {
+            Entry::Review(review) => *review,
+            other => panic!("{other:?}"),
+        });
+        reviews.collect()
+    }
+
+    /// Phase, basis and decision of every review in the log.
+    fn decisions(&self) -> Vec<(Phase, Basis, Decision)> {
+        self.reviews().iter().map(|review| (review.phase, review.basis, review.decision)).collect()
     }
 
     /// What came of it, and how many constructors ran.
@@ -340,4 +367,145 @@ fn the_servers_half_is_read_from_the_servers_files() {
     site.write("startup/fed_server.json", r#"{ "format_version": 2 }"#);
     let error = assemble(&server, &registry()).unwrap_err();
     assert!(error.to_string().contains("config_fed_server.json"), "{error}");
+}
+
+#[test]
+fn a_start_of_what_was_approved_is_compared_and_not_reviewed_again() {
+    let site = Site::of(json!({ "says": "hello" }));
+    site.deploy();
+    assert_eq!(site.assemble().1, 1);
+    let mut started = site.deployed();
+    started.meta["job_clients"] = json!([{ "name": "site-1" }]);
+    started.meta["status"] = "DISPATCHED".into();
+    assemble(&started, &registry()).unwrap();
+    let compared = (Phase::Launch, Basis::Comparison, Decision::Allow);
+    let reviewed = (Phase::Deploy, Basis::Review, Decision::Allow);
+    assert_eq!(site.decisions(), [reviewed, compared, compared]);
+}
+
+#[test]
+fn a_policy_that_changed_meanwhile_is_asked_anew() {
+    let site = Site::of(json!({}));
+    site.deploy();
+    site.checkers(json!([{ "id": "no-pets", "path": "locule.policy.RefuseComponents", "args": { "names": ["pet.*"] } }]));
+    let (outcome, built) = site.assemble();
+    assert_eq!((refusal(outcome).denials[0].1.code.as_str(), built), ("component-refused", 0));
+    let last = (Phase::Launch, Basis::Review, Decision::Deny);
+    assert_eq!(site.decisions().last(), Some(&last));
+
+    let site = Site::of(json!({}));
+    fs::create_dir(site.dir.path().join("local/custom")).unwrap();
+    site.deploy();
+    site.write("local/custom/rules.py", "# imported by a checker");
+    assert_eq!(site.assemble().1, 1);
+    let last = (Phase::Launch, Basis::Review, Decision::Allow);
+    assert_eq!(site.decisions().last(), Some(&last), "what a checker imports is part of the policy");
+}
+
+#[test]
+fn what_only_the_start_brings_is_reviewed_then() {
+    let site = Site::of(json!({ "says": "{SITE_NAME}" }));
+    site.deploy();
+    let mut started = site.deployed();
+    started.meta["submitter_name"] = "somebody else".into();
+    assemble(&started, &registry()).unwrap();
+    let mut renamed = site.deployed();
+    renamed.participant = "site-9".into();
+    assemble(&renamed, &registry()).unwrap();
+    let reviewed = (Phase::Launch, Basis::Review, Decision::Allow);
+    assert_eq!(site.decisions()[1..], [reviewed, reviewed]);
+}
+
+#[test]
+fn an_app_that_was_changed_after_its_approval_is_refused_and_what_differs_is_told() {
+    const CONFIG: &str = "job-7/app_site-1/config/config_fed_client.json";
+    let edits: [(&str, fn(&Site)); 4] = [
+        ("`config/config_fed_client.json` was edited", |site| {
+            let file = site.dir.path().join(CONFIG);
+            let text = fs::read_to_string(&file).unwrap().replace("hello", "other");
+            fs::write(file, text).unwrap();
+        }),
+        ("`config/note.txt` is new", |site| site.write("job-7/app_site-1/config/note.txt", "")),
+        ("`custom/net.py` is gone", |site| {
+            fs::remove_file(site.dir.path().join("job-7/app_site-1/custom/net.py")).unwrap();
+        }),
+        ("`custom/net.py` was edited", |site| site.write("job-7/app_site-1/custom/net.py", "import os")),
+    ];
+    for (told, edit) in edits {
+        let site = Site::of(json!({ "says": "hello" }));
+        fs::create_dir(site.dir.path().join("job-7/app_site-1/custom")).unwrap();
+        site.write("job-7/app_site-1/custom/net.py", "");
+        site.deploy();
+        edit(&site);
+        let (outcome, built) = site.assemble();
+        let refusals = refusal(outcome).for_submitter("site-1");
+        assert_eq!((refusals.len(), refusals[0].code.as_str(), built), (1, "plan-changed", 0));
+        let told = format!("the app was changed after it was approved: {told}");
+        assert_eq!(refusals[0].reason, told);
+        let last = (Phase::Launch, Basis::Comparison, Decision::Deny);
+        assert_eq!(site.decisions().last(), Some(&last));
+    }
+    let site = Site::of(json!({}));
+    site.deploy();
+    site.write("job-7/approval.json", "{}");
+    assert!(
+        matches!(site.assemble().0, Err(AssemblyError::Read { file, .. }) if file.ends_with(Approval::FILE))
+    );
+}
+
+#[test]
+fn an_app_is_reviewed_where_it_lies_as_if_it_lay_at_its_place() {
+    let site = Site::of(json!({ "says": "{JOB_CONFIG_DIR}" }));
+    let (place, elsewhere) = (site.deployed().app_dir, site.dir.path().join(".making"));
+    fs::rename(&place, &elsewhere).unwrap();
+    let approval = review_app(&site.deployed(), &elsewhere, Phase::Deploy, &registry()).unwrap();
+    fs::rename(&elsewhere, &place).unwrap();
+    assert_eq!(plan(&site.deployed(), &registry()).unwrap().digest(), &approval.plan);
+}
+
+#[test]
+fn every_verdict_is_in_the_log_with_its_checkers_components_and_findings() {
+    let site = Site::of(json!({ "says": "hello" }));
+    let checker = json!([{ "id": "no-pets", "path": "locule.policy.RefuseComponents",
+        "args": { "names": ["pet.*"], "reason": "no pets", "public": false } }]);
+    site.checkers(checker);
+    refusal(site.assemble().0);
+    let [review] = &site.reviews()[..] else { panic!("one review") };
+    assert_eq!((review.job.as_str(), review.submitter.name.as_str()), ("job-7", "lead"));
+    assert_eq!((review.participant.as_str(), review.phase), ("site-1", Phase::Launch));
+    assert_eq!(review.plan, plan(&site.deployed(), &registry()).unwrap().digest().as_str());
+    let ids: Vec<_> = review.checkers.iter().map(|one| (one.id.as_str(), one.back_end.as_str())).collect();
+    assert_eq!(ids, [("class-allow-list", "built-in"), ("no-pets", "built-in")]);
+    let component = &review.components[0];
+    assert_eq!((component.path.as_str(), component.verdict), ("executors.#1.executor", Decision::Deny));
+    assert_eq!((component.codes.len(), component.digest.len()), (1, 64));
+    assert_eq!((review.findings[0].message.as_str(), review.findings[0].public), ("no pets", false));
+    assert_eq!(review.decision, Decision::Deny);
+}
+
+#[test]
+fn a_verdict_that_cannot_be_recorded_refuses() {
+    let site = Site::of(json!({}));
+    site.write("state", "a file where the folder of the log should be");
+    let (outcome, built) = site.assemble();
+    assert!(matches!(outcome, Err(AssemblyError::Audit(_))));
+    assert_eq!(built, 0);
+
+    let site = Site::of(json!({}));
+    site.assemble().0.unwrap();
+    site.write("state/audit.jsonl", "{\"seq\":1}\n");
+    assert!(
+        matches!(site.assemble().0, Err(AssemblyError::Audit(_))),
+        "nobody writes behind a forged record"
+    );
+}
+
+#[test]
+fn a_rehearsal_judges_and_leaves_no_trace() {
+    let site = Site::of(json!({}));
+    let passed = rehearse(&site.deployed(), &registry()).unwrap();
+    assert_eq!(passed.digest(), plan(&site.deployed(), &registry()).unwrap().digest());
+    site.write("local/resources.json", r#"{ "class_allow_list": ["vendor."] }"#);
+    assert!(matches!(rehearse(&site.deployed(), &registry()), Err(AssemblyError::Refused(_))));
+    assert!(!site.dir.path().join("state").exists());
 }

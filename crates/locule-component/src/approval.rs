@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use crate::{
     BuildCx, BuildError, Built, CheckerReport, ComponentSpec, ConfigPath, Decision, Denial, ExecutorTable,
-    FilterChains, Finding, Kind, Observer, Plan, Refused, Registry, Settings, TaskFilter, Workflow,
+    FilterChains, Finding, Kind, Observer, Plan, PlanDigest, Refused, Registry, Settings, TaskFilter,
+    Workflow,
 };
 
 /// A plan that no checker denied: the only thing that can be built.
@@ -56,6 +57,14 @@ impl ApprovedPlan {
         } else {
             Err(Refused { plan: plan.digest, findings: denials })
         }
+    }
+
+    pub(crate) fn like(plan: Plan, earlier: &PlanDigest) -> Result<ApprovedPlan, Refused> {
+        if plan.digest == *earlier {
+            return Ok(ApprovedPlan { plan, remarks: Vec::new() });
+        }
+        let message = "it is not the plan that was approved".to_owned();
+        Err(Refused { plan: plan.digest, findings: vec![Denial::plan_changed(message)] })
     }
 
     /// The plan.

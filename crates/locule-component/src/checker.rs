@@ -22,11 +22,32 @@ pub trait Checker: Send + Sync + fmt::Debug {
         None
     }
 
+    /// What runs it and which text it follows, for the record of reviews.
+    fn origin(&self) -> CheckerOrigin {
+        CheckerOrigin::default()
+    }
+
     /// Judges a plan. A component without a verdict is one that this checker has nothing to say about.
     ///
     /// # Errors
     /// An error means that no judgement was possible, and refuses the plan.
     fn review_plan(&self, review: &PlanReview<'_>) -> Result<Vec<Verdict>, CheckerError>;
+}
+
+/// What runs a checker, and which text it follows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CheckerOrigin {
+    /// `built-in`, `rego`, `wasm`, `python`.
+    pub back_end: &'static str,
+    /// SHA-256 of the file that it is, as 64 lower-case hexadecimal digits, if it is one.
+    pub digest: Option<String>,
+}
+
+impl Default for CheckerOrigin {
+    /// A checker of the program itself.
+    fn default() -> Self {
+        CheckerOrigin { back_end: "built-in", digest: None }
+    }
 }
 
 /// What a checker sees. Nothing in it is secret, and nothing can be changed.
@@ -259,6 +280,22 @@ pub struct Denial {
 impl Denial {
     /// Code of a denial that stems from a failing checker.
     pub const CHECKER_FAILED: &'static str = "checker-failed";
+
+    /// Code of a denial of a plan that is not the one that was approved.
+    pub const PLAN_CHANGED: &'static str = "plan-changed";
+
+    /// Of a plan that is not the one that was approved; `message` says what differs, and the submitter may read it.
+    pub fn plan_changed(message: String) -> Denial {
+        Denial {
+            checker: "comparison".to_owned(),
+            component: String::new(),
+            file: String::new(),
+            path: ConfigPath::from(""),
+            code: Denial::PLAN_CHANGED.to_owned(),
+            message,
+            public: true,
+        }
+    }
 
     /// What the submitter may read: the message, or that the site keeps it to itself.
     pub fn public_reason(&self) -> &str {

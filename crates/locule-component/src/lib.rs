@@ -68,8 +68,8 @@ mod workflow;
 
 pub use approval::{ApprovedPlan, Assembled};
 pub use checker::{
-    AppFile, Checker, CheckerError, CheckerFailure, CheckerReport, ConfigPath, Decision, Denial, Finding,
-    JobFacts, Phase, PlanReview, Refused, SiteFacts, Verdict,
+    AppFile, Checker, CheckerError, CheckerFailure, CheckerOrigin, CheckerReport, ConfigPath, Decision,
+    Denial, Finding, JobFacts, Phase, PlanReview, Refused, SiteFacts, Verdict,
 };
 pub use component::{BuildCx, BuildError, Built, Child, Component, ConstructionCount, Kind, Side};
 pub use context::{Context, FlagConflict, Flags, RunContext, key};

@@ -54,6 +54,15 @@ impl Plan {
         ApprovedPlan::from_reports(self, reports)
     }
 
+    /// Lets the plan pass because `earlier` passed, if it is the same: whoever says so has seen to it that the
+    /// checkers are the same too.
+    ///
+    /// # Errors
+    /// [`Refused`] with code [`Denial::PLAN_CHANGED`](crate::Denial::PLAN_CHANGED).
+    pub fn approve_like(self, earlier: &PlanDigest) -> Result<ApprovedPlan, Refused> {
+        ApprovedPlan::like(self, earlier)
+    }
+
     /// The hash that names this plan.
     pub fn digest(&self) -> &PlanDigest {
         &self.digest

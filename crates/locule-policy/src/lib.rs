@@ -46,7 +46,7 @@ pub use component_rules::ComponentRules;
 pub use file_checker::{CheckerFiles, CheckerLimits, FileChecker, Language, NoCheckerFiles};
 pub use gates::gates_from_site_config;
 pub use refuse_components::{RefuseComponents, RefuseComponentsArgs};
-pub use review::{DEADLINE, MAX_OVERDUE, Occasion, review};
+pub use review::{DEADLINE, MAX_OVERDUE, Occasion, ask_all, review};
 
 /// Mistakes in a site's policy, by code. Codes stay what they are once published.
 pub mod code {

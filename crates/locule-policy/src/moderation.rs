@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use locule_component::{Checker, CheckerError, ConfigPath, Decision, Denial, Finding, PlanReview, Verdict};
+use locule_component::{
+    Checker, CheckerError, CheckerOrigin, ConfigPath, Decision, Denial, Finding, PlanReview, Verdict,
+};
 
 /// What becomes of a denial.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +59,10 @@ impl Checker for Moderated {
 
     fn time_limit(&self) -> Option<Duration> {
         self.checker.time_limit()
+    }
+
+    fn origin(&self) -> CheckerOrigin {
+        self.checker.origin()
     }
 
     fn review_plan(&self, review: &PlanReview<'_>) -> Result<Vec<Verdict>, CheckerError> {

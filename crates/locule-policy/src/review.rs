@@ -43,6 +43,17 @@ pub fn review(
     checkers: &[Arc<dyn Checker>],
     deadline: Duration,
 ) -> Result<ApprovedPlan, Refused> {
+    let reports = ask_all(&plan, occasion, checkers, deadline);
+    plan.approve(reports)
+}
+
+/// Asks every checker about a plan as [`review`] does; what each of them said, in their order.
+pub fn ask_all(
+    plan: &Plan,
+    occasion: &Occasion,
+    checkers: &[Arc<dyn Checker>],
+    deadline: Duration,
+) -> Vec<CheckerReport> {
     let subject = Arc::new((plan.clone(), occasion.clone()));
     let begin = Instant::now();
     let asked: Vec<_> = checkers.iter().map(|checker| (checker, ask(checker, &subject))).collect();
@@ -59,7 +70,7 @@ pub fn review(
             outcome,
         });
     }
-    plan.approve(reports)
+    reports
 }
 
 /// How many checkers may go on past their deadline in one process.

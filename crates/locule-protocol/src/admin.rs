@@ -3,7 +3,7 @@ use locule_fobs::{Class, Map, Object, PeerContext, Shareable, Value, header};
 use locule_message::{Headers, Payload};
 
 use crate::{
-    channel,
+    OutcomeReport, Refusal, channel,
     parts::{self, DecodeError, EncodeError, Parts},
 };
 
@@ -29,6 +29,8 @@ const REQUIRE_AUTHZ: &str = "require_authz";
 const EVENT_ID: &str = "_eventId";
 const USER: [&str; 3] = ["_userName", "_userOrg", "_userRole"];
 const SUBMITTER: [&str; 3] = ["_submitterName", "_submitterOrg", "_submitterRole"];
+/// Ours; a stock server passes over it.
+const REFUSALS: &str = "locule.refusals";
 const RETURN_CODE: &str = "_rtnCode";
 const OK: &str = "_ok";
 const ERROR: &str = "_error";
@@ -319,7 +321,8 @@ impl AdminRequest {
     /// The answer to this order.
     #[must_use]
     pub fn reply(&self, ok: bool, body: AdminBody) -> AdminReply {
-        AdminReply { id: self.id.clone(), topic: format!("reply_{}", self.command.topic()), ok, body }
+        let topic = format!("reply_{}", self.command.topic());
+        AdminReply { id: self.id.clone(), topic, ok, body, refusals: Vec::new() }
     }
 }
 
@@ -379,6 +382,10 @@ pub struct AdminReply {
     pub ok: bool,
     /// What there is to say.
     pub body: AdminBody,
+    /// Components that the site refuses, in answer to a deployment; at most
+    /// [`OutcomeReport::MAX_REFUSALS`](crate::OutcomeReport::MAX_REFUSALS) are read. An extension, which a stock
+    /// server passes over and a stock site leaves out.
+    pub refusals: Vec<Refusal>,
 }
 
 /// What an answer says.
@@ -422,11 +429,15 @@ impl AdminReply {
             AdminBody::Code(code) => Shareable::with_return_code(code).into(),
         };
         // A stock server reads a reservation only from an answer that says nothing of how it went.
-        let headers = match (&self.body, self.ok) {
+        let mut headers = match (&self.body, self.ok) {
             (AdminBody::Resource { .. }, true) => Map::new(),
             (_, true) => Map::from_iter([(RETURN_CODE, OK)]),
             (_, false) => Map::from_iter([(RETURN_CODE, ERROR)]),
         };
+        if !self.refusals.is_empty() {
+            let refusals: Vec<Map> = self.refusals.iter().map(Refusal::to_map).collect();
+            headers.insert(REFUSALS, refusals);
+        }
         Parts::new(Headers::new(), Envelope { id: self.id.clone(), topic: self.topic.clone(), body, headers })
     }
 
@@ -452,7 +463,9 @@ impl AdminReply {
         };
         let said_error = matches!(&body, AdminBody::Text(text) if text.starts_with(ERROR_PREFIX));
         let ok = headers.str(RETURN_CODE).is_none_or(|code| code == OK) && !said_error;
-        Ok(Self { id, topic, ok, body })
+        let refusals = headers.list(REFUSALS).unwrap_or_default().iter().filter_map(Value::as_map);
+        let refusals = refusals.take(OutcomeReport::MAX_REFUSALS).map(Refusal::from_map).collect();
+        Ok(Self { id, topic, ok, body, refusals })
     }
 
     /// The body as a document, if it is one.

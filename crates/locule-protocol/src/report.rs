@@ -1,3 +1,5 @@
+use std::fmt;
+
 use locule_fobs::{Map, Value};
 use locule_message::{Headers, Payload};
 use serde::{Deserialize, Serialize};
@@ -123,8 +125,38 @@ pub struct Refusal {
     pub reason: String,
 }
 
+impl fmt::Display for Refusal {
+    /// All but the site: `vendor.Trainer at executors.#1.executor of config_fed_client.json: not here (house-rule)`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Refusal { component, file, path, code, reason, .. } = self;
+        f.write_str(component)?;
+        let mut between = if component.is_empty() { "" } else { " " };
+        for (word, text) in [("at", path), ("of", file)] {
+            if !text.is_empty() && text != component {
+                write!(f, "{between}{word} {text}")?;
+                between = " ";
+            }
+        }
+        let colon = if between.is_empty() { "" } else { ": " };
+        write!(f, "{colon}{reason} ({code})")
+    }
+}
+
 impl Refusal {
-    fn to_map(&self) -> Map {
+    /// Refusals in one sentence for people, as servers show it that know no other form. Says how many more there
+    /// are beyond the first eight.
+    #[must_use]
+    pub fn sentence(refusals: &[Refusal]) -> String {
+        const SHOWN: usize = 8;
+        let shown: Vec<String> = refusals.iter().take(SHOWN).map(Refusal::to_string).collect();
+        let more = match refusals.len().saturating_sub(SHOWN) {
+            0 => String::new(),
+            more => format!("; and {more} more"),
+        };
+        format!("refused: {}{more}", shown.join("; "))
+    }
+
+    pub(crate) fn to_map(&self) -> Map {
         Map::from_iter([
             ("site", &self.site),
             ("component", &self.component),
@@ -135,7 +167,7 @@ impl Refusal {
         ])
     }
 
-    fn from_map(map: &Map) -> Self {
+    pub(crate) fn from_map(map: &Map) -> Self {
         let text = |key| map.str(key).unwrap_or_default().to_owned();
         Self {
             site: text("site"),

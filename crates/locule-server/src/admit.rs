@@ -188,14 +188,7 @@ async fn outcome(shared: Arc<Shared>, incoming: Incoming) -> Result<Reply, Handl
         tracing::debug!(site, "outcome of a job that nobody waits for");
         return Ok(Reply::ok(Payload::none()));
     }
-    let mut refusals = report.refusals;
-    for refusal in &mut refusals {
-        refusal.site.clone_from(&site);
-        let Refusal { site: _, component, file, path, code, reason } = refusal;
-        for text in [component, file, path, code, reason] {
-            *text = one_line(text);
-        }
-    }
+    let refusals = refusals_of(&site, report.refusals);
     let reason = report.reason.map(|reason| reason.lines().map(one_line).collect::<Vec<_>>().join("\n    "));
     let reason = reason.map(|mut reason| {
         reason.truncate(reason.floor_char_boundary(LONGEST_REASON));
@@ -206,6 +199,18 @@ async fn outcome(shared: Arc<Shared>, incoming: Incoming) -> Result<Reply, Handl
     shared.write(entry).await.map_err(|error| failed(&error))?;
     shared.signal(&report.job_id, Signal::Outcome { site, outcome }).await;
     Ok(Reply::ok(Payload::none()))
+}
+
+/// What a site refuses, under its own name whatever it says, and fit to be shown.
+pub(crate) fn refusals_of(site: &str, mut refusals: Vec<Refusal>) -> Vec<Refusal> {
+    for refusal in &mut refusals {
+        site.clone_into(&mut refusal.site);
+        let Refusal { site: _, component, file, path, code, reason } = refusal;
+        for text in [component, file, path, code, reason] {
+            *text = one_line(text);
+        }
+    }
+    refusals
 }
 
 /// A site's words, fit for a log and a terminal: what would move the cursor or turn the text around is escaped.

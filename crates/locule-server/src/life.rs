@@ -10,16 +10,18 @@ use futures_util::stream::FuturesUnordered;
 use locule_journal::AppendError;
 use locule_launcher::{FailureKind, JobHandle, JobOutcome, JobStart};
 use locule_message::Fqcn;
+use locule_protocol::{Refusal, outcome};
 use serde_json::json;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::time::Instant;
 
-use crate::admit::chain;
+use crate::admit::{chain, refusals_of};
+use crate::book::Entry;
 use crate::event::ServerEvent;
 use crate::intake::{Intake, SubmitError, write_meta};
 use crate::job::JobReport;
 use crate::orders::{OrderError, Orders, to_map};
-use crate::record::{JobRecord, JobStatus, SiteOutcome};
+use crate::record::{JobRecord, JobStatus, SERVER, SiteOutcome};
 use crate::server::{STOPPING, Shared};
 use crate::watch::{Course, Watch};
 
@@ -252,8 +254,10 @@ impl Life {
         unwilling
     }
 
-    /// Gives every site its app; a site that does not take it is left out.
+    /// Gives every site its app, once the server's own checkers have approved its half. A site that does not take
+    /// its app is left out; one whose checkers refuse it ends the job.
     async fn deploy(&mut self) -> Result<(), Ending> {
+        self.review().await?;
         let meta = to_map(&self.intake.document);
         let deployed = self.sites.iter().map(async |(site, cell)| {
             let app = self.intake.app_of(site).unwrap_or_default();
@@ -261,7 +265,43 @@ impl Life {
             (site.clone(), self.orders.deploy(cell, &self.intake.job_id, app, &meta, zip).await)
         });
         let deployed = join_all(deployed).await;
-        self.leave_out("deploy", deployed).await
+        let mut refused = None;
+        for (site, result) in &deployed {
+            if let Err(OrderError::Unsafe { reason, refusals }) = result {
+                self.write_refused(site, reason, refusals.clone()).await?;
+                refused.get_or_insert_with(|| format!("{site}: {reason}"));
+            }
+        }
+        match refused {
+            Some(reason) => Err((JobStatus::Aborted, reason)),
+            None => self.leave_out("deploy", deployed).await,
+        }
+    }
+
+    /// Asks the server's own checkers about its half.
+    async fn review(&mut self) -> Result<(), Ending> {
+        let (host, intake) = (Arc::clone(&self.shared.host), Arc::clone(&self.intake));
+        let review = move || host.review(&intake.job_id, &intake.run_dir, intake.document.clone());
+        let reviewed = tokio::task::spawn_blocking(review).await;
+        let reviewed =
+            reviewed.map_err(|error| (JobStatus::Abnormal, format!("review broke off: {error}")))?;
+        let Err(refusals) = reviewed else { return Ok(()) };
+        let reason = Refusal::sentence(&refusals);
+        self.write_refused(SERVER, &reason, refusals).await?;
+        Err((JobStatus::Aborted, format!("{SERVER}: {reason}")))
+    }
+
+    /// Writes down that a participant's checkers refuse the job.
+    async fn write_refused(&self, site: &str, reason: &str, refusals: Vec<Refusal>) -> Result<(), Ending> {
+        let job = self.intake.job_id.clone();
+        let refusals = refusals_of(site, refusals);
+        for Refusal { component, file, path, code, reason, .. } in &refusals {
+            tracing::info!(job, site, ?component, ?file, ?path, ?code, ?reason, "component refused");
+        }
+        let (code, reason) = (outcome::UNSAFE_COMPONENT, Some(reason.to_owned()));
+        let outcome = SiteOutcome { code, reason, refusals, tasks_done: 0 };
+        let entry = Entry::Outcome { job, site: site.to_owned(), outcome };
+        self.shared.write(entry).await.map_err(not_written)
     }
 
     /// Starts the server's half, and when that is ready the sites'.

@@ -7,7 +7,7 @@ use locule_fobs::{Map, Value};
 use locule_message::Fqcn;
 use locule_protocol::{
     AdminBody, AdminCommand, AdminContext, AdminReply, AdminRequest, DecodeError, EncodeError, Person,
-    server_context,
+    Refusal, server_context,
 };
 use uuid::Uuid;
 
@@ -33,6 +33,9 @@ pub(crate) enum OrderError {
     Encode(#[from] EncodeError),
     #[error("{0}")]
     Refused(String),
+    /// Its checkers refuse the app.
+    #[error("{reason}")]
+    Unsafe { reason: String, refusals: Vec<Refusal> },
 }
 
 impl Orders {
@@ -126,6 +129,9 @@ impl Orders {
         let answer = AdminReply::from_parts(&reply.headers, &reply.payload)?;
         match (answer.ok, &answer.body) {
             (true, _) => Ok(answer),
+            (false, AdminBody::Text(text)) if !answer.refusals.is_empty() => {
+                Err(OrderError::Unsafe { reason: one_line(text), refusals: answer.refusals })
+            }
             (false, AdminBody::Text(text)) => Err(OrderError::Refused(one_line(text))),
             (false, AdminBody::Resource { .. } | AdminBody::Code(_)) => {
                 Err(OrderError::Refused("it gave no reason".into()))

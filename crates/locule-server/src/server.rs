@@ -23,6 +23,7 @@ use crate::admit;
 use crate::book::{Book, BookError, Entry, seconds};
 use crate::event::ServerEvent;
 use crate::intake::{Intake, Package, SubmitError};
+use crate::job::JobHost;
 use crate::life::{self, Signal};
 use crate::record::{JobRecord, JobStatus};
 use crate::settings::{ServerParts, ServerSettings};
@@ -62,6 +63,7 @@ pub(crate) struct Shared {
     pub(crate) signer: Arc<dyn Signer>,
     pub(crate) verifier: Arc<dyn Verifier>,
     pub(crate) ledger: Arc<TokenLedger>,
+    pub(crate) host: Arc<JobHost>,
     pub(crate) launcher: Arc<dyn Launcher>,
     pub(crate) internal: String,
     pub(crate) kit: Workspace,
@@ -105,7 +107,7 @@ impl Server {
     /// # Errors
     /// [`BookError`] if the journal of jobs cannot be read, or does not take how such a job ended.
     pub fn start(settings: ServerSettings, parts: ServerParts) -> Result<Self, BookError> {
-        let ServerParts { cell, signer, verifier, ledger, jobs, launcher, internal, kit } = parts;
+        let ServerParts { cell, signer, verifier, ledger, jobs, host, launcher, internal, kit } = parts;
         let book = Book::open(jobs)?;
         let waiting = book.close_open_jobs(seconds(SystemTime::now()))?;
         let admission = Admission::new(signer.identity().clone(), AdmissionLimits::default());
@@ -116,6 +118,7 @@ impl Server {
             signer,
             verifier,
             ledger,
+            host,
             launcher,
             internal,
             kit,

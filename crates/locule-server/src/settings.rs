@@ -12,6 +12,8 @@ use locule_journal::Journal;
 use locule_kit::Workspace;
 use locule_launcher::Launcher;
 
+use crate::job::JobHost;
+
 /// Names and waits of a server.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -69,6 +71,8 @@ pub struct ServerParts {
     pub ledger: Arc<TokenLedger>,
     /// Where jobs are remembered.
     pub jobs: Box<dyn Journal>,
+    /// What the server's half of jobs is reviewed with before it is deployed; it is started with the same.
+    pub host: Arc<JobHost>,
     /// Starts the server's half of jobs.
     pub launcher: Arc<dyn Launcher>,
     /// Endpoint at which the server's own job cells reach it.

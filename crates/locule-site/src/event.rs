@@ -29,6 +29,13 @@ pub enum SiteEvent {
         /// Name of the app.
         app: String,
     },
+    /// An app was refused, and nothing of it kept.
+    JobRefused {
+        /// Id of the job.
+        job: String,
+        /// What the site's checkers refused.
+        refusals: Vec<Refusal>,
+    },
     /// A job was started.
     JobStarted {
         /// Id of the job.

@@ -7,9 +7,11 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
+use locule_assembly::Approval;
 use locule_identity::Verifier;
 use locule_job::{Limits, UnpackError, VerifyError, has_custom_code, is_signed, unpack, verify_folder};
 use locule_kit::{InvalidJobId, Workspace};
+use locule_protocol::Refusal;
 use serde_json::Value as Json;
 
 use crate::meta::difference;
@@ -31,14 +33,16 @@ pub(crate) struct RunFolders {
 impl RunFolders {
     /// Checks an app and puts it in place of whatever was deployed for that job before. Blocking.
     ///
-    /// Everything is made beside the place and moved there when it is complete and its signatures hold, so
-    /// nothing of an app that is refused stays, and a crash leaves the old or the new.
+    /// Everything is made beside the place and moved there when it is complete, its signatures hold and `review`,
+    /// which is given the run folder to be, where the app lies until then, and the meta, approves it. So nothing of
+    /// an app that is refused stays, and a crash leaves the old or the new.
     pub(crate) fn deploy(
         &self,
         job_id: &str,
         app: &str,
         mut meta: Json,
         archive: &Bytes,
+        review: impl FnOnce(&Path, &Path, &Json) -> Result<Option<Approval>, Vec<Refusal>>,
     ) -> Result<PathBuf, DeployError> {
         if app.is_empty() || app.len() > MAX_APP_NAME || app.contains(char::is_control) {
             return Err(DeployError::AppName);
@@ -51,6 +55,9 @@ impl RunFolders {
         self.check_signatures(&app_dir)?;
         meta["job_id"] = job_id.into();
         meta["byoc"] = has_custom_code(&app_dir).into();
+        if let Some(approval) = review(run_dir.path(), &app_dir, &meta).map_err(DeployError::Refused)? {
+            approval.write(&making.path)?;
+        }
         write(&making.path.join("fl_app.txt"), app.as_bytes())?;
         write(&making.path.join("meta.json"), meta.to_string().as_bytes())?;
         making.complete(run_dir.path())?;
@@ -135,6 +142,8 @@ pub(crate) enum DeployError {
     Signature(#[from] VerifyError),
     #[error("the app is signed by {name}, who is no administrator")]
     Signer { name: String },
+    #[error("{}", Refusal::sentence(.0))]
+    Refused(Vec<Refusal>),
     #[error("the site cannot store the app: {0}")]
     Disk(#[from] io::Error),
 }
@@ -220,6 +229,10 @@ mod tests {
         }
     }
 
+    fn unreviewed(_: &Path, _: &Path, _: &Json) -> Result<Option<Approval>, Vec<Refusal>> {
+        Ok(None)
+    }
+
     fn app(scratch: &Path, custom: bool) -> Bytes {
         let app = scratch.join("app");
         fs::create_dir_all(app.join("config")).unwrap();
@@ -234,7 +247,9 @@ mod tests {
     fn a_deployment_has_the_layout_of_the_peer_and_recomputes_byoc() {
         let (kit, scratch) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let archive = app(scratch.path(), true);
-        let folder = folders(kit.path()).deploy("job-1", "app", json!({ "byoc": false }), &archive).unwrap();
+        let folder = folders(kit.path())
+            .deploy("job-1", "app", json!({ "byoc": false }), &archive, unreviewed)
+            .unwrap();
         assert_eq!(folder, kit.path().join("job-1"));
         assert!(folder.join("app_site-1/config/config_fed_client.json").is_file());
         assert_eq!(fs::read_to_string(folder.join("fl_app.txt")).unwrap(), "app");
@@ -248,14 +263,14 @@ mod tests {
         let (kit, scratch) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let archive = app(scratch.path(), false);
         let folders = folders(kit.path());
-        let folder = folders.deploy("job-1", "app", json!({}), &archive).unwrap();
+        let folder = folders.deploy("job-1", "app", json!({}), &archive, unreviewed).unwrap();
         fs::write(folder.join("result"), "old").unwrap();
-        folders.deploy("job-1", "app", json!({}), &archive).unwrap();
+        folders.deploy("job-1", "app", json!({}), &archive, unreviewed).unwrap();
         assert!(!folder.join("result").exists());
 
         fs::create_dir(kit.path().join("patients")).unwrap();
         for taken in ["patients", "startup"] {
-            assert!(folders.deploy(taken, "app", json!({}), &archive).is_err());
+            assert!(folders.deploy(taken, "app", json!({}), &archive, unreviewed).is_err());
         }
         assert!(kit.path().join("patients").is_dir());
     }
@@ -265,13 +280,15 @@ mod tests {
         let (kit, scratch) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let archive = app(scratch.path(), false);
         let folders = folders(kit.path());
-        folders.deploy("job-1", "app", json!({}), &archive).unwrap();
-        folders.deploy("job-2", "app", json!({}), &archive).unwrap();
+        folders.deploy("job-1", "app", json!({}), &archive, unreviewed).unwrap();
+        folders.deploy("job-2", "app", json!({}), &archive, unreviewed).unwrap();
         assert!(matches!(
-            folders.deploy("job-3", "app", json!({}), &archive),
+            folders.deploy("job-3", "app", json!({}), &archive, unreviewed),
             Err(DeployError::TooMany { most: 2 })
         ));
-        folders.deploy("job-2", "app", json!({}), &archive).expect("replacing one needs no more room");
+        folders
+            .deploy("job-2", "app", json!({}), &archive, unreviewed)
+            .expect("replacing one needs no more room");
     }
 
     #[test]
@@ -279,9 +296,26 @@ mod tests {
         let (kit, scratch) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let archive = app(scratch.path(), false);
         let folders = RunFolders { require_signed: true, ..folders(kit.path()) };
-        let error = folders.deploy("job-1", "app", json!({}), &archive).unwrap_err();
+        let error = folders.deploy("job-1", "app", json!({}), &archive, unreviewed).unwrap_err();
         assert_eq!(error.to_string(), "unsigned job rejected - signed deploy is required");
         assert_eq!(fs::read_dir(kit.path()).unwrap().count(), 0, "nothing of it stays");
+    }
+
+    #[test]
+    fn nothing_of_a_refused_app_stays_and_what_was_deployed_before_does() {
+        let (kit, scratch) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let archive = app(scratch.path(), false);
+        let folders = folders(kit.path());
+        folders.deploy("job-1", "app", json!({}), &archive, unreviewed).unwrap();
+        let refusal = Refusal { code: "house-rule".into(), reason: "not here".into(), ..Refusal::default() };
+        let refuse =
+            |job| folders.deploy(job, "other", json!({}), &archive, |_, _, _| Err(vec![refusal.clone()]));
+        let error = refuse("job-2").unwrap_err();
+        assert_eq!(error.to_string(), "refused: not here (house-rule)");
+        assert!(!kit.path().join("job-2").exists());
+        refuse("job-1").unwrap_err();
+        assert_eq!(fs::read_to_string(kit.path().join("job-1/fl_app.txt")).unwrap(), "app");
+        assert_eq!(fs::read_dir(kit.path()).unwrap().count(), 1, "nothing is left beside it");
     }
 
     #[test]
@@ -290,7 +324,7 @@ mod tests {
         let archive = app(scratch.path(), true);
         let folders = folders(kit.path());
         assert!(matches!(folders.prepare("job-1", json!({})), Err(PrepareError::NotDeployed)));
-        folders.deploy("job-1", "app", json!({ "resource_spec": {} }), &archive).unwrap();
+        folders.deploy("job-1", "app", json!({ "resource_spec": {} }), &archive, unreviewed).unwrap();
         let other = json!({ "job_id": "job-1", "resource_spec": { "gpu": 1 } });
         assert!(matches!(
             folders.prepare("job-1", other),

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,9 +16,7 @@ use locule_identity::Session;
 use locule_kit::Workspace;
 use locule_launcher::{FailureKind, JobFailure, JobStart};
 use locule_message::{Fqcn, Payload, ReturnCode};
-use locule_protocol::{
-    AdminCommand, AdminRequest, AuxReply, AuxRequest, JobStatus, OutcomeReport, Refusal, aux_topic, channel,
-};
+use locule_protocol::{AdminCommand, AdminRequest, AuxReply, AuxRequest, JobStatus, aux_topic, channel};
 use locule_transport::{Endpoint, Transports};
 use serde_json::json;
 use tokio::sync::watch;
@@ -27,6 +26,10 @@ use uuid::Uuid;
 use crate::context::run_context;
 use crate::end_of_run::EndOfRun;
 use crate::news;
+
+/// What others are told when the site's own checkers cannot be used, or its verdicts not recorded.
+pub(crate) const CANNOT_JUDGE: &str =
+    "the site's own configuration cannot be used; its operator can read why in its log";
 
 /// How long the parent may take to be linked.
 const LINK: Duration = Duration::from_secs(30);
@@ -75,6 +78,26 @@ impl SiteJobHost {
         let checkers = Arc::new(NoCheckerFiles);
         let (org, pace) = (String::new(), Pace::default());
         Self { registry, checkers, transports, kit, org, settings, session, pace }
+    }
+}
+
+impl SiteJobHost {
+    /// A job's app in its run folder.
+    pub(crate) fn deployed(&self, job_id: &str, run_dir: &Path, meta: serde_json::Value) -> Deployed {
+        let site = &self.settings.site_name;
+        Deployed {
+            side: Side::Site,
+            participant: site.clone(),
+            org: self.org.clone(),
+            job_id: job_id.to_owned(),
+            kit: self.kit.clone(),
+            app_dir: run_dir.join(format!("app_{site}")),
+            meta,
+        }
+    }
+
+    pub(crate) fn program(&self) -> Program<'_> {
+        Program { registry: &self.registry, checkers: &*self.checkers }
     }
 }
 
@@ -175,18 +198,8 @@ impl Job {
     async fn assemble(&self) -> Result<Assembled, JobFailure> {
         let (host, start) = (Arc::clone(&self.host), self.start.clone());
         let work = move || {
-            let site = &host.settings.site_name;
-            let deployed = Deployed {
-                side: Side::Site,
-                participant: site.clone(),
-                org: host.org.clone(),
-                job_id: start.job_id.clone(),
-                kit: host.kit.clone(),
-                app_dir: start.run_dir.join(format!("app_{site}")),
-                meta: read_meta(&start)?,
-            };
-            let program = Program { registry: &host.registry, checkers: &*host.checkers };
-            Ok::<_, String>(assemble(&deployed, program))
+            let deployed = host.deployed(&start.job_id, &start.run_dir, read_meta(&start)?);
+            Ok::<_, String>(assemble(&deployed, host.program()))
         };
         let done = tokio::task::spawn_blocking(work).await;
         let done = done.map_err(|panic| JobFailure::new(FailureKind::Exception, panic.to_string()))?;
@@ -195,7 +208,7 @@ impl Job {
             Err(error) => error,
         };
         if let AssemblyError::Refused(refusal) = &error {
-            let body = json!(refusals(&self.host.settings.site_name, refusal)).to_string();
+            let body = json!(refusal.for_submitter(&self.host.settings.site_name)).to_string();
             self.tell(news::CHANNEL, news::REFUSED, Payload::bytes(body.into())).await;
         }
         Err(self.failure(error))
@@ -250,11 +263,12 @@ impl Job {
                 let file = file.strip_prefix(&self.start.run_dir).unwrap_or(file).display();
                 JobFailure::new(FailureKind::Config, format!("cannot read {file}: {source}"))
             }
-            AssemblyError::Kit(_) | AssemblyError::Policy(_) => {
-                tracing::error!(job, %error, "site cannot judge jobs");
-                infrastructure(
-                    &"the site's own configuration cannot be used; its operator can read why in its log",
-                )
+            AssemblyError::Kit(_)
+            | AssemblyError::Policy(_)
+            | AssemblyError::PolicyFile { .. }
+            | AssemblyError::Audit(_) => {
+                tracing::error!(job, error = with_causes(&error), "site cannot judge jobs");
+                infrastructure(&CANNOT_JUDGE)
             }
             _ => infrastructure(&error),
         }
@@ -345,23 +359,15 @@ fn read_meta(start: &JobStart) -> Result<serde_json::Value, String> {
     serde_json::from_slice(&text).map_err(|error| format!("the job's meta.json is not JSON: {error}"))
 }
 
-/// What the server, and through it the submitter, may read of a refusal.
-fn refusals(site: &str, refusal: &locule_assembly::Refusal) -> Vec<Refusal> {
-    let denials = refusal.denials.iter().take(OutcomeReport::MAX_REFUSALS);
-    denials
-        .map(|(name, denial)| {
-            let named = [name.as_deref(), Some(denial.component.as_str())];
-            let named = named.into_iter().flatten().find(|name| !name.is_empty());
-            Refusal {
-                site: site.to_owned(),
-                component: named.unwrap_or(denial.path.as_str()).to_owned(),
-                file: denial.file.clone(),
-                path: denial.path.to_string(),
-                code: denial.code.clone(),
-                reason: denial.public_reason().to_owned(),
-            }
-        })
-        .collect()
+/// An error and what lies behind it, in one line for the log.
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
 }
 
 fn infrastructure(reason: &dyn fmt::Display) -> JobFailure {

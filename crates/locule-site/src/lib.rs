@@ -1,6 +1,6 @@
 //! A site of a federation: registers, takes its server's orders, runs jobs and reports how they ended.
 //!
-//! A [`Site`] checks and stores the apps that its server deploys, starts each job through a
+//! A [`Site`] checks, reviews and stores the apps that its server deploys, starts each job through a
 //! [`Launcher`](locule_launcher::Launcher), keeps itself known by heartbeats, and reports every outcome until
 //! the server has taken it. What such a launcher starts is [`run_job`]: a job in a cell of its own, which links
 //! to its parent only, puts its whole plan to the site's checkers before anything is built, and then works on
@@ -42,6 +42,7 @@
 //!     stamp,
 //!     session,
 //!     credentials: Some(credentials),
+//!     host: host.clone(),
 //!     launcher: Arc::new(TaskLauncher::new(move |start, abort| run_job(host.clone(), start, abort))),
 //!     internal: Endpoint::parse("mem://hospital-a")?,
 //!     kit,

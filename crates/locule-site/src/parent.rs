@@ -1,12 +1,15 @@
 //! A site's parent: obeys its server, listens to its jobs, reports how they ended.
 
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use locule_assembly::{Approval, AssemblyError, review_app};
 use locule_cell::{Cell, HandlerError, Incoming, LinkSecurity, Reply, Request};
 use locule_communicator::{Communicator, JobKeeper, SayError};
+use locule_component::Phase;
 use locule_launcher::{JobHandle, JobStart, Launcher};
 use locule_message::{Fqcn, Payload, ReturnCode};
 use locule_protocol::{
@@ -21,7 +24,8 @@ use tokio_util::task::TaskTracker;
 
 use crate::book::JobBook;
 use crate::event::SiteEvent;
-use crate::folder::RunFolders;
+use crate::folder::{DeployError, RunFolders};
+use crate::job::{CANNOT_JUDGE, SiteJobHost, with_causes};
 use crate::{meta, news};
 
 /// Deployments that are checked and unpacked at a time.
@@ -39,6 +43,8 @@ pub(crate) struct Parent {
     pub(crate) cell: Cell,
     pub(crate) communicator: Communicator,
     pub(crate) folders: RunFolders,
+    /// What apps are reviewed with.
+    pub(crate) host: Arc<SiteJobHost>,
     pub(crate) launcher: Arc<dyn Launcher>,
     pub(crate) internal: Endpoint,
     pub(crate) book: JobBook,
@@ -87,15 +93,16 @@ impl Parent {
         let mut reply = order.reply(true, AdminBody::Text(String::new()));
         match self.obey(order.command).await {
             Ok(body) => reply.body = body,
-            Err(reason) => {
+            Err(No { reason, refusals }) => {
                 reply.ok = false;
                 reply.body = AdminBody::Text(reason);
+                reply.refusals = refusals;
             }
         }
         answer(&reply)
     }
 
-    async fn obey(self: &Arc<Self>, command: AdminCommand) -> Result<AdminBody, String> {
+    async fn obey(self: &Arc<Self>, command: AdminCommand) -> Result<AdminBody, No> {
         match command {
             AdminCommand::CheckResource { job_id, spec, .. } => Ok(self.check_resource(&job_id, &spec)),
             AdminCommand::CancelResource { token, .. } => {
@@ -107,7 +114,7 @@ impl Parent {
             }
             AdminCommand::StartJob { job_id, meta, token, .. } => {
                 let started = self.start_job(job_id, meta::to_json(&meta), &token).await;
-                started.map_err(|reason| format!("{ERROR_PREFIX}: {reason}"))
+                Ok(started.map_err(|reason| format!("{ERROR_PREFIX}: {reason}"))?)
             }
             AdminCommand::Abort { job_id } => Ok(AdminBody::Text(self.abort_by_order(&job_id).into())),
             AdminCommand::CheckStatus => Ok(AdminBody::json(&self.status())),
@@ -155,26 +162,34 @@ impl Parent {
         app: String,
         meta: Json,
         archive: Bytes,
-    ) -> Result<AdminBody, String> {
+    ) -> Result<AdminBody, No> {
         let this = Arc::clone(self);
         let permit = self.deployments.acquire().await.map_err(|error| error.to_string())?;
         let deployed = tokio::task::spawn_blocking(move || {
             let _deploying = this.book.begin_deploy(&job_id).map_err(|error| error.to_string())?;
-            let done = this.folders.deploy(&job_id, &app, meta, &archive);
-            done.map(|_| (job_id, app)).map_err(|error| error.to_string())
+            let review = |run_dir: &Path, app_dir: &Path, meta: &Json| {
+                reviewed(&this.host, &job_id, run_dir, app_dir, meta)
+            };
+            let done = this.folders.deploy(&job_id, &app, meta, &archive, review);
+            Ok((done.map(|_| app), job_id))
         })
         .await;
         drop(permit);
-        match deployed.map_err(|_| "the deployment broke off".to_owned()).and_then(|deployed| deployed) {
-            Ok((job, app)) => {
+        let (done, job) =
+            deployed.map_err(|_| "the deployment broke off".to_owned()).and_then(|done| done)?;
+        match done {
+            Ok(app) => {
                 tracing::info!(site = self.site, job, app, "job deployed");
                 let text = format!("deployed {app} to {}", self.site);
                 self.events.send(SiteEvent::JobDeployed { job, app }).ok();
                 Ok(AdminBody::Text(text))
             }
-            Err(reason) => {
-                tracing::warn!(site = self.site, reason, "deployment refused");
-                Err(reason)
+            Err(error) => {
+                let reason = error.to_string();
+                tracing::warn!(site = self.site, job, reason, "deployment refused");
+                let DeployError::Refused(refusals) = error else { return Err(reason.into()) };
+                self.events.send(SiteEvent::JobRefused { job, refusals: refusals.clone() }).ok();
+                Err(No { reason, refusals })
             }
         }
     }
@@ -350,6 +365,57 @@ impl JobKeeper for Parent {
 impl fmt::Debug for Parent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Parent").field("site", &self.site).finish_non_exhaustive()
+    }
+}
+
+/// Why an order was not carried out, and which components the site refuses, if that is why.
+#[derive(Debug)]
+struct No {
+    reason: String,
+    refusals: Vec<Refusal>,
+}
+
+impl From<String> for No {
+    fn from(reason: String) -> Self {
+        Self { reason, refusals: Vec::new() }
+    }
+}
+
+impl From<&str> for No {
+    fn from(reason: &str) -> Self {
+        reason.to_owned().into()
+    }
+}
+
+/// Asks the site's checkers about an app that arrives. Blocking.
+///
+/// What has mistakes cannot be judged and is deployed without an approval: its start tells them as such.
+fn reviewed(
+    host: &SiteJobHost,
+    job_id: &str,
+    run_dir: &Path,
+    app_dir: &Path,
+    meta: &Json,
+) -> Result<Option<Approval>, Vec<Refusal>> {
+    let deployed = host.deployed(job_id, run_dir, meta.clone());
+    match review_app(&deployed, app_dir, Phase::Deploy, host.program()) {
+        Ok(approval) => Ok(Some(approval)),
+        Err(AssemblyError::Refused(refusal)) => Err(refusal.for_submitter(&deployed.participant)),
+        Err(
+            error @ (AssemblyError::Kit(_)
+            | AssemblyError::Policy(_)
+            | AssemblyError::PolicyFile { .. }
+            | AssemblyError::Audit(_)),
+        ) => {
+            tracing::error!(job = job_id, error = with_causes(&error), "site cannot judge jobs");
+            let (site, reason) = (deployed.participant, CANNOT_JUDGE.to_owned());
+            let code = "site-cannot-judge".to_owned();
+            Err(vec![Refusal { site, code, reason, ..Refusal::default() }])
+        }
+        Err(error) => {
+            tracing::info!(job = job_id, %error, "app has mistakes and was not reviewed");
+            Ok(None)
+        }
     }
 }
 

@@ -21,6 +21,7 @@ use crate::book::JobBook;
 use crate::context::run_context;
 use crate::event::SiteEvent;
 use crate::folder::RunFolders;
+use crate::job::SiteJobHost;
 use crate::parent::{DEPLOYMENTS, Parent, is_unknown_there};
 
 /// Events that a slow watcher may lag behind.
@@ -75,6 +76,8 @@ pub struct SiteParts {
     pub session: watch::Sender<Option<Session>>,
     /// What the site proves itself with, and verifies apps with; may be absent outside of secure mode.
     pub credentials: Option<Credentials>,
+    /// What apps are reviewed with when they arrive; jobs are started with the same.
+    pub host: Arc<SiteJobHost>,
     /// Starts jobs.
     pub launcher: Arc<dyn Launcher>,
     /// Where the cell listens for its jobs; must be a carrier that crosses no network.
@@ -132,6 +135,7 @@ impl Site {
             cell: parts.cell,
             communicator,
             folders,
+            host: parts.host,
             launcher: parts.launcher,
             internal,
             book: JobBook::new(settings.max_jobs, settings.reservation),

@@ -139,28 +139,66 @@ async fn a_job_is_deployed_started_worked_on_and_reported() {
     assert!(matches!(server.next().await, Heard::Quit));
 }
 
-#[tokio::test]
-async fn a_refused_job_is_reported_with_component_file_path_and_reason_and_nothing_is_made() {
-    let Scene { mut server, site: _site, signers, kit } = Scene::set().await;
+fn forbid(kit: &std::path::Path) {
     let checker = json!({
         "id": "house-rules",
         "path": "locule.policy.RefuseComponents",
         "args": { "names": ["test.Forb*"], "reason": "not in this house", "code": "house-rule" },
     });
     let policy = json!({ "format_version": 2, "components": [checker] });
-    fs::write(kit.path().join("local/job_resources.json"), policy.to_string()).unwrap();
+    fs::write(kit.join("local/job_resources.json"), policy.to_string()).unwrap();
+}
 
-    server.run_app(signers.signed_app(&app(&json!({ "path": "test.Forbidden" })))).await;
+#[tokio::test]
+async fn a_refused_app_is_not_deployed_and_the_answer_names_component_file_path_code_and_reason() {
+    let Scene { server, site, signers, kit } = Scene::set().await;
+    let mut events = site.events();
+    forbid(kit.path());
+    let answer = server.deploy(signers.signed_app(&app(&json!({ "path": "test.Forbidden" })))).await;
+    let told = "refused: test.Forbidden at executors.#1.executor of config_fed_client.json: not in this house \
+                (house-rule)";
+    assert_eq!((answer.ok, answer.body), (false, AdminBody::Text(told.into())));
+    let refusal = locule_protocol::Refusal {
+        site: SITE.into(),
+        component: "test.Forbidden".into(),
+        file: "config_fed_client.json".into(),
+        path: "executors.#1.executor".into(),
+        code: "house-rule".into(),
+        reason: "not in this house".into(),
+    };
+    assert_eq!(answer.refusals, [refusal.clone()]);
+    assert!(!kit.path().join(JOB).exists());
+    let refused = SiteEvent::JobRefused { job: JOB.into(), refusals: vec![refusal] };
+    while events.recv().await.unwrap() != refused {}
+    assert_eq!(FORBIDDEN_MADE.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn a_policy_that_forbids_a_job_after_its_deployment_counts_at_its_start() {
+    let Scene { mut server, site: _site, signers, kit } = Scene::set().await;
+    let token = server.reserve().await;
+    assert!(server.deploy(signers.signed_app(&app(&json!({ "path": "test.Forbidden" })))).await.ok);
+    forbid(kit.path());
+    assert!(server.start_job(token).await.ok);
     let report = server.outcome().await;
     assert_eq!(report.code, outcome::UNSAFE_COMPONENT);
     assert_eq!(report.reason.as_deref(), Some("refused: not in this house"));
     let [refusal] = &report.refusals[..] else { panic!("{report:?}") };
-    assert_eq!(refusal.site, SITE);
-    assert_eq!(refusal.component, "test.Forbidden");
-    assert_eq!(refusal.file, "config_fed_client.json");
-    assert_eq!(refusal.path, "executors.#1.executor");
-    assert_eq!(refusal.code, "house-rule");
-    assert_eq!(refusal.reason, "not in this house");
+    assert_eq!((refusal.component.as_str(), refusal.code.as_str()), ("test.Forbidden", "house-rule"));
+    assert_eq!(FORBIDDEN_MADE.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn an_app_that_was_edited_after_its_deployment_does_not_start() {
+    let Scene { mut server, site: _site, signers, kit } = Scene::set().await;
+    let token = server.reserve().await;
+    assert!(server.deploy(signers.signed_app(&app(&json!({ "path": "test.AddOne" })))).await.ok);
+    let config = kit.path().join(JOB).join("app_site-1/config/config_fed_client.json");
+    fs::write(&config, app(&json!({ "path": "test.Forbidden" })).to_string()).unwrap();
+    assert!(server.start_job(token).await.ok);
+    let report = server.outcome().await;
+    assert_eq!((report.code, report.refusals[0].code.as_str()), (outcome::UNSAFE_COMPONENT, "plan-changed"));
+    assert!(report.refusals[0].reason.contains("`config/config_fed_client.json` was edited"), "{report:?}");
     assert_eq!(FORBIDDEN_MADE.load(Ordering::SeqCst), 0);
 }
 
@@ -179,12 +217,30 @@ async fn a_mistake_in_the_configuration_is_reported_as_a_compiler_would() {
 #[tokio::test]
 async fn checkers_that_cannot_be_used_refuse_everything_and_their_files_stay_private() {
     let Scene { mut server, site: _site, signers, kit } = Scene::set().await;
+    let app = signers.signed_app(&app(&json!({ "path": "test.AddOne" })));
+    let token = server.reserve().await;
+    assert!(server.deploy(app.clone()).await.ok);
     let policy = r#"{"format_version": 2, "components": [{"id": "secret-rule", "path": "no.such.Checker"}]}"#;
     fs::write(kit.path().join("local/job_resources.json"), policy).unwrap();
-    server.run_app(signers.signed_app(&app(&json!({ "path": "test.AddOne" })))).await;
+    assert!(server.start_job(token).await.ok);
     let report = server.outcome().await;
     assert_eq!(report.code, outcome::INFRASTRUCTURE_ERROR);
     assert!(!report.reason.unwrap().contains("secret-rule"));
+
+    let answer = deployed_once_the_job_is_gone(&server, app).await;
+    assert_eq!((answer.ok, answer.refusals[0].code.as_str()), (false, "site-cannot-judge"));
+    let AdminBody::Text(text) = answer.body else { panic!("no text") };
+    assert!(!text.contains("secret-rule"));
+}
+
+/// Deploys as soon as the site has forgotten the job that it ran before.
+async fn deployed_once_the_job_is_gone(server: &Server, app: bytes::Bytes) -> locule_protocol::AdminReply {
+    loop {
+        let answer = server.deploy(app.clone()).await;
+        if answer.body != AdminBody::Text("the job runs here already".into()) {
+            return answer;
+        }
+    }
 }
 
 #[tokio::test]

@@ -110,7 +110,8 @@ pub(crate) async fn server(kit: &ServerKit, network: &Network) -> Result<Running
         org: signer.identity().organization.clone().unwrap_or_default(),
         stamp,
     });
-    let run = move |start: JobStart, abort| locule_server::run_job(Arc::clone(&host), start, abort);
+    let of_jobs = Arc::clone(&host);
+    let run = move |start: JobStart, abort| locule_server::run_job(Arc::clone(&of_jobs), start, abort);
     let mut settings = ServerSettings::new(&kit.project);
     settings.require_signed_jobs = kit.require_signed_jobs;
     settings.heartbeat_timeout = kit.heartbeat_timeout;
@@ -121,6 +122,7 @@ pub(crate) async fn server(kit: &ServerKit, network: &Network) -> Result<Running
         verifier: Arc::clone(&verifier),
         ledger: Arc::clone(&ledger),
         jobs,
+        host,
         launcher: Arc::new(TaskLauncher::new(run)),
         internal: internal.to_string(),
         kit: kit.workspace.clone(),
@@ -224,12 +226,14 @@ pub(crate) async fn site(
     host.org = organization.unwrap_or_default();
     host.checkers = checkers();
     let host = Arc::new(host);
-    let run = move |start: JobStart, abort| locule_site::run_job(Arc::clone(&host), start, abort);
+    let of_jobs = Arc::clone(&host);
+    let run = move |start: JobStart, abort| locule_site::run_job(Arc::clone(&of_jobs), start, abort);
     let parts = SiteParts {
         cell: cell.clone(),
         stamp,
         session,
         credentials: Some(Credentials { signer, verifier }),
+        host,
         launcher: Arc::new(TaskLauncher::new(run)),
         internal: network::jobs_endpoint(),
         kit: kit.workspace.clone(),

@@ -135,6 +135,7 @@ impl Scene {
             verifier: Arc::clone(&verifier),
             ledger: Arc::clone(&ledger),
             jobs: Box::new(MemoryJournal::default()),
+            host: host.clone(),
             launcher: Arc::new(TaskLauncher::new(move |start, abort| run_job(host.clone(), start, abort))),
             internal: "mem://server-jobs".into(),
             kit: workspace.clone(),

@@ -2,20 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use locule_assembly::{AssemblyError, CheckerFiles, Deployed, Program, assemble};
+use locule_assembly::{AssemblyError, CheckerFiles, Deployed, Program, assemble, review_app};
 use locule_auth::ServerStamp;
 use locule_cell::{Cell, CellConfig, Request, RequestError};
 use locule_component::{
-    Assembled, Event, EventBus, Progress, Registry, RunContext, Side, Workflow, WorkflowError,
+    Assembled, Event, EventBus, Phase, Progress, Registry, RunContext, Side, Workflow, WorkflowError,
 };
 use locule_kit::Workspace;
 use locule_launcher::{FailureKind, JobFailure, JobStart};
 use locule_message::{Fqcn, Payload};
-use locule_protocol::{AuxRequest, OutcomeReport, Refusal, aux_topic, to_props};
+use locule_protocol::{AuxRequest, Refusal, aux_topic, to_props};
 use locule_transport::{Endpoint, Transports};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -53,6 +53,54 @@ pub struct JobHost {
     pub org: String,
     /// What stamps messages of the server's own.
     pub stamp: Arc<ServerStamp>,
+}
+
+impl JobHost {
+    /// Asks the server's checkers about its half of a job, and keeps beside the app what they approve. Blocking.
+    ///
+    /// # Errors
+    /// The refusals. What has mistakes cannot be judged and passes without an approval: its start tells them as such.
+    pub(crate) fn review(
+        &self,
+        job_id: &str,
+        run_dir: &Path,
+        meta: serde_json::Value,
+    ) -> Result<(), Vec<Refusal>> {
+        let deployed = self.deployed(job_id, run_dir, meta);
+        let reviewed = review_app(&deployed, &deployed.app_dir, Phase::Deploy, self.program());
+        let cannot = |error: &dyn std::error::Error| {
+            tracing::error!(job = job_id, error = chain(error), "server cannot judge jobs");
+            let reason =
+                "the server's own configuration cannot be used; its operator can read why in its log";
+            let (site, code) = (SERVER.to_owned(), "site-cannot-judge".to_owned());
+            vec![Refusal { site, code, reason: reason.to_owned(), ..Refusal::default() }]
+        };
+        match reviewed {
+            Ok(approval) => approval.write(run_dir).map_err(|error| cannot(&error)),
+            Err(AssemblyError::Refused(refusal)) => Err(refusal.for_submitter(SERVER)),
+            Err(error @ (AssemblyError::PolicyFile { .. } | AssemblyError::Audit(_))) => Err(cannot(&error)),
+            Err(error) => {
+                tracing::info!(job = job_id, %error, "server's half was not reviewed");
+                Ok(())
+            }
+        }
+    }
+
+    fn deployed(&self, job_id: &str, run_dir: &Path, meta: serde_json::Value) -> Deployed {
+        Deployed {
+            side: Side::Server,
+            participant: SERVER.into(),
+            org: self.org.clone(),
+            job_id: job_id.to_owned(),
+            kit: self.kit.clone(),
+            app_dir: run_dir.join("app_server"),
+            meta,
+        }
+    }
+
+    fn program(&self) -> Program<'_> {
+        Program { registry: &self.registry, checkers: &*self.checkers }
+    }
 }
 
 impl fmt::Debug for JobHost {
@@ -227,20 +275,9 @@ async fn assemble_app(
     start: &JobStart,
     meta: serde_json::Value,
 ) -> Result<Result<Assembled, AssemblyError>, JobFailure> {
-    let deployed = Deployed {
-        side: Side::Server,
-        participant: SERVER.into(),
-        org: host.org.clone(),
-        job_id: start.job_id.clone(),
-        kit: host.kit.clone(),
-        app_dir: start.run_dir.join("app_server"),
-        meta,
-    };
+    let deployed = host.deployed(&start.job_id, &start.run_dir, meta);
     let host = Arc::clone(host);
-    let work = move || {
-        let program = Program { registry: &host.registry, checkers: &*host.checkers };
-        assemble(&deployed, program)
-    };
+    let work = move || assemble(&deployed, host.program());
     let assembled = tokio::task::spawn_blocking(work).await;
     assembled.map_err(|error| JobFailure::new(FailureKind::Exception, error.to_string()))
 }
@@ -248,25 +285,13 @@ async fn assemble_app(
 /// The failure of a job that was not assembled. What the server's checkers refuse is reported first.
 async fn not_assembled(cell: &Cell, job_id: &str, error: AssemblyError) -> JobFailure {
     if let AssemblyError::Refused(refusal) = &error {
-        let report = JobReport::Refused { reason: error.to_string(), refusals: refusals(refusal) };
+        let report =
+            JobReport::Refused { reason: error.to_string(), refusals: refusal.for_submitter(SERVER) };
         if let Err(error) = tell(cell, job_id, &report).await {
             tracing::warn!(job = job_id, %error, "parent was not told of a refusal");
         }
     }
     JobFailure::new(kind_of(&error), chain(&error))
-}
-
-fn refusals(refusal: &locule_assembly::Refusal) -> Vec<Refusal> {
-    let denials = refusal.denials.iter().take(OutcomeReport::MAX_REFUSALS);
-    let refusals = denials.map(|(name, denial)| Refusal {
-        site: SERVER.to_owned(),
-        component: name.as_ref().unwrap_or(&denial.component).clone(),
-        file: denial.file.clone(),
-        path: denial.path.to_string(),
-        code: denial.code.clone(),
-        reason: denial.public_reason().to_owned(),
-    });
-    refusals.collect()
 }
 
 fn infrastructure(reason: String) -> JobFailure {

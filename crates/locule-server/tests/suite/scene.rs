@@ -216,6 +216,7 @@ impl Scene {
             verifier,
             ledger,
             jobs: Box::new(kit.jobs.clone()),
+            host: host.clone(),
             launcher: Arc::new(TaskLauncher::new(move |start, abort| run_job(host.clone(), start, abort))),
             internal: "mem://server-jobs".into(),
             kit: workspace,

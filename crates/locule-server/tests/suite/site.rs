@@ -11,8 +11,8 @@ use locule_message::Fqcn;
 use locule_protocol::{
     AdminBody, AdminCommand, AdminRequest, Assignment, AuxReply, AuxRequest, ChallengeReply,
     ChallengeRequest, ClientType, GetTask, Heartbeat, HeartbeatReply, OutcomeReport, Parts, Quit, QuitReply,
-    RegisterReply, RegisterRequest, RegistrationProof, SubmitUpdate, TaskReply, outcome, site_context,
-    to_props,
+    Refusal, RegisterReply, RegisterRequest, RegistrationProof, SubmitUpdate, TaskReply, outcome,
+    site_context, to_props,
 };
 use tokio::sync::mpsc;
 
@@ -87,6 +87,7 @@ pub(crate) enum Order {
 pub(crate) enum Answer {
     Yes,
     No(&'static str),
+    Refuses(Refusal),
     Never,
 }
 
@@ -237,6 +238,11 @@ fn obey(cell: &Cell, script: Script, tell: mpsc::UnboundedSender<Order>) {
             let reply = match answer {
                 Answer::Yes => request.reply(true, body(true, "reserved")),
                 Answer::No(reason) => request.reply(asks_for_room, body(false, reason)),
+                Answer::Refuses(refusal) => {
+                    let mut reply = request.reply(false, body(false, "refused: as it says"));
+                    reply.refusals = vec![refusal];
+                    reply
+                }
                 Answer::Never => std::future::pending().await,
             };
             let parts = reply.to_parts().unwrap();

@@ -94,6 +94,40 @@ async fn a_site_that_does_not_take_the_app_fails_the_job_and_reservations_are_gi
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_site_whose_checkers_refuse_at_deployment_ends_the_job_and_its_reasons_are_in_the_record() {
+    let mut scene = Scene::start().await;
+    let mut one = Site::join(&scene, "site-1").await;
+    let mut two = Site::join(&scene, "site-2").await;
+    let refusal = Refusal {
+        site: "site-1".into(),
+        component: "test.Trainer".into(),
+        path: "executors.#1.executor".into(),
+        code: "house-rule".into(),
+        reason: "x".repeat(100_000),
+        ..Refusal::default()
+    };
+    let refuses = Answer::Refuses(refusal);
+    two.answers(move |order| if matches!(order, Order::Deploy(_)) { refuses.clone() } else { Answer::Yes });
+    let job = scene.submit(json!({ "min_clients": 1 }), json!({})).await;
+    let record = scene.finished(&job).await;
+    assert_eq!((record.status(), reason(&record)), (JobStatus::Aborted, "site-2: refused: as it says"));
+    let refusals: Vec<_> = record.refusals().collect();
+    let [told] = refusals[..] else { panic!("{record:?}") };
+    assert_eq!(
+        (told.site.as_str(), told.code.as_str()),
+        ("site-2", "house-rule"),
+        "it speaks for itself only"
+    );
+    assert_eq!(told.reason.len(), 4096);
+    assert_eq!(record.outcomes["site-2"].code, outcome::UNSAFE_COMPONENT);
+    for site in [&mut one, &mut two] {
+        let orders = site.orders();
+        assert!(!orders.contains(&Order::Start(job.clone())), "{orders:?}");
+        assert_eq!(orders.last(), Some(&Order::CancelResource(job.clone())));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_site_that_the_job_can_do_without_is_left_out_and_told() {
     let mut scene = Scene::start().await;
     let mut one = Site::join(&scene, "site-1").await;
@@ -190,7 +224,7 @@ async fn the_server_refuses_by_its_own_checkers_before_a_site_starts() {
     let workflows = json!([{ "id": "w", "path": "test.Refused", "args": {} }]);
     let job = scene.submit_workflows(json!({}), workflows).await;
     let record = scene.finished(&job).await;
-    assert_eq!(record.status(), JobStatus::ExecutionException);
+    assert_eq!(record.status(), JobStatus::Aborted);
     assert!(reason(&record).contains("not at this university"), "{}", reason(&record));
     let refusals: Vec<_> = record.refusals().collect();
     assert_eq!(refusals.len(), 1);
@@ -201,7 +235,7 @@ async fn the_server_refuses_by_its_own_checkers_before_a_site_starts() {
     );
     assert_eq!(BUILT_REFUSED.load(Ordering::SeqCst), 0);
     let orders = site.orders();
-    assert!(!orders.contains(&Order::Start(job.clone())), "{orders:?}");
+    assert!(!orders.contains(&Order::Deploy(job.clone())), "{orders:?}");
     assert_eq!(orders.last(), Some(&Order::CancelResource(job)));
 }
 

@@ -7,6 +7,7 @@ use anyhow::anyhow;
 use locule_cell::Dialing;
 use locule_communicator::RegisterError;
 use locule_kit::SiteKit;
+use locule_protocol::Refusal;
 use locule_site::{SiteError, SiteEvent};
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::sync::watch;
@@ -84,6 +85,7 @@ fn text(event: &SiteEvent) -> String {
     match event {
         SiteEvent::Registered { site } => format!("{site} registered"),
         SiteEvent::JobDeployed { job, app } => format!("job {job}: app {app} deployed"),
+        SiteEvent::JobRefused { job, refusals } => format!("job {job}: {}", Refusal::sentence(refusals)),
         SiteEvent::JobStarted { job } => format!("job {job} started"),
         SiteEvent::JobEnded { job, code, reason, .. } => match reason {
             Some(reason) => format!("job {job} ended with code {code}: {reason}"),

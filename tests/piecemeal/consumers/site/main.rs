@@ -30,6 +30,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         stamp,
         session,
         credentials: None,
+        host: host.clone(),
         launcher: Arc::new(TaskLauncher::new(move |start, abort| run_job(host.clone(), start, abort))),
         internal: Endpoint::parse("mem://hospital-a")?,
         kit,
