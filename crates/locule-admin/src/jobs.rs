@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use locule_job::{PackError, Packing, pack_file};
-use locule_protocol::AdminCommand;
+use locule_protocol::{AdminCommand, Refusal};
 use locule_server::{
     DeleteError, JobFiles, JobRecord, JobStatus, Package, Server, ServerEvent, SubmitError, Submitter,
 };
@@ -398,6 +398,13 @@ fn meta_of(record: &JobRecord, stored: Value) -> Value {
         ("data_storage_format", json!(2)),
     ]);
     meta.extend(of_now.into_iter().map(|(key, value)| (key.to_owned(), value)));
+    let refusals: Vec<&Refusal> = record.refusals().collect();
+    if !refusals.is_empty() {
+        meta.insert("refusals".into(), json!(refusals));
+        let refused = record.outcomes.iter().filter(|(_, outcome)| !outcome.refusals.is_empty());
+        let detail = refused.map(|(site, outcome)| format!("{site}: {}", Refusal::sentence(&outcome.refusals)));
+        meta.insert("job_deploy_detail".into(), json!(detail.collect::<Vec<_>>()));
+    }
     Value::Object(meta)
 }
 
