@@ -402,7 +402,8 @@ fn meta_of(record: &JobRecord, stored: Value) -> Value {
     if !refusals.is_empty() {
         meta.insert("refusals".into(), json!(refusals));
         let refused = record.outcomes.iter().filter(|(_, outcome)| !outcome.refusals.is_empty());
-        let detail = refused.map(|(site, outcome)| format!("{site}: {}", Refusal::sentence(&outcome.refusals)));
+        let detail =
+            refused.map(|(site, outcome)| format!("{site}: {}", Refusal::sentence(&outcome.refusals)));
         meta.insert("job_deploy_detail".into(), json!(detail.collect::<Vec<_>>()));
     }
     Value::Object(meta)

@@ -44,7 +44,7 @@ use std::time::SystemTime;
 use locule_audit::{AppendError, AuditLog, Judged, Review};
 use locule_component::{
     ApprovedPlan, Assembled, BadSetting, BuildCx, BuildError, CheckerOrigin, ConstructionCount, Denial,
-    JobFacts, Phase, Plan, PlanDigest, Refused, Registry, Side, SiteFacts,
+    Finding, JobFacts, Phase, Plan, PlanDigest, Refused, Registry, Side, SiteFacts,
 };
 use locule_config::{Diagnostics, Document, Variables};
 use locule_job::{ConfigFile, ReadConfigError};
@@ -232,13 +232,25 @@ pub fn review_app<'a>(
     Ok(Approval::new(approved.plan().digest(), policy, &occasion.job))
 }
 
-/// Reads, plans and reviews an app as if it were submitted, and leaves no trace in the kit; the plan that would pass.
+/// What a rehearsal said of a plan that would pass.
+#[derive(Debug)]
+pub struct Rehearsal {
+    /// The plan.
+    pub plan: Plan,
+    /// What checkers remark without refusing, under their ids.
+    pub remarks: Vec<(String, Finding)>,
+}
+
+/// Reads, plans and reviews an app as if it were submitted, and leaves no trace in the kit.
 ///
 /// # Errors
 /// As [`assemble`].
-pub fn rehearse<'a>(deployed: &Deployed, program: impl Into<Program<'a>>) -> Result<Plan, AssemblyError> {
+pub fn rehearse<'a>(
+    deployed: &Deployed,
+    program: impl Into<Program<'a>>,
+) -> Result<Rehearsal, AssemblyError> {
     let (approved, ..) = review_at(deployed, &deployed.app_dir, Phase::Submit, program.into(), None)?;
-    Ok(approved.plan().clone())
+    Ok(Rehearsal { plan: approved.plan().clone(), remarks: approved.remarks().to_vec() })
 }
 
 fn review_at(

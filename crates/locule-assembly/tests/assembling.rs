@@ -504,7 +504,7 @@ fn a_verdict_that_cannot_be_recorded_refuses() {
 fn a_rehearsal_judges_and_leaves_no_trace() {
     let site = Site::of(json!({}));
     let passed = rehearse(&site.deployed(), &registry()).unwrap();
-    assert_eq!(passed.digest(), plan(&site.deployed(), &registry()).unwrap().digest());
+    assert_eq!(passed.plan.digest(), plan(&site.deployed(), &registry()).unwrap().digest());
     site.write("local/resources.json", r#"{ "class_allow_list": ["vendor."] }"#);
     assert!(matches!(rehearse(&site.deployed(), &registry()), Err(AssemblyError::Refused(_))));
     assert!(!site.dir.path().join("state").exists());

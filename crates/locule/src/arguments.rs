@@ -19,6 +19,8 @@ const EXAMPLES: &str = "Examples:
   locule provision --dir fed --sites 2      certificates and startup kits for a server and two sites
   locule server fed/project/prod_00/server  run the server of these kits
   locule site fed/project/prod_00/site-1    run a site of these kits
+  locule job check JOB --kit KIT            what a site's checkers would say of a job
+  locule audit show KIT                     what they said so far
   locule demo                               three hospitals train a model together, on this machine
   locule demo --refuse site-2               the same, but one hospital says no";
 
@@ -37,6 +39,12 @@ pub(crate) enum Command {
     Provision(Provision),
     /// Sign a job folder with an administrator's key, so that the server and its sites take it.
     Sign(Sign),
+    /// Look at a job before it is submitted.
+    #[command(subcommand)]
+    Job(Job),
+    /// Verify or show the log of every verdict that a site or server has given.
+    #[command(subcommand)]
+    Audit(Audit),
 }
 
 #[cfg(feature = "demo")]
@@ -151,6 +159,59 @@ pub(crate) struct Sign {
     /// The administrator's startup kit.
     #[arg(long)]
     pub(crate) kit: PathBuf,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum Job {
+    /// Ask the checkers of kits on this machine what they would say of a job. Nothing is written into the kits.
+    Check(CheckJob),
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct CheckJob {
+    /// The job folder: it holds `meta.json` and its apps.
+    pub(crate) job: PathBuf,
+    /// The startup kit of a site or of the server; several, or none to look for mistakes only.
+    #[arg(long = "kit", value_name = "KIT", num_args = 1..)]
+    pub(crate) kits: Vec<PathBuf>,
+    /// The startup kit of the administrator who would submit it: policies may ask who that is.
+    #[arg(long, value_name = "ADMIN_KIT")]
+    pub(crate) submitter: Option<PathBuf>,
+    /// What to print on standard output: a table, or one JSON object.
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    pub(crate) output: Output,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum Audit {
+    /// Follow the chain of records, and say which one breaks it.
+    Verify(AuditVerify),
+    /// Show the records as a table.
+    Show(AuditShow),
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct AuditVerify {
+    /// The startup kit of a site or server.
+    pub(crate) kit: PathBuf,
+    /// A record that was noted earlier, as this command prints the last one; the log must still hold it.
+    #[arg(long, value_name = "NUMBER:HASH")]
+    pub(crate) head: Option<locule_audit::Head>,
+    /// What to print on standard output: text, or one JSON object.
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    pub(crate) output: Output,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct AuditShow {
+    /// The startup kit of a site or server.
+    pub(crate) kit: PathBuf,
+    /// Only what was said of this job.
+    #[arg(long, value_name = "ID")]
+    pub(crate) job: Option<String>,
+    /// What to print on standard output: a table, or one JSON object for each review.
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    pub(crate) output: Output,
 }
 
 /// What carries the messages of the demo.

@@ -15,7 +15,7 @@ use locule_transport::ListenError;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Code {
-    /// The job did not reach its end.
+    /// The job did not reach its end, or the answer to what was asked is no.
     JobFailed = 1,
     /// The command line is wrong.
     Usage = 64,

@@ -40,6 +40,8 @@ fn run(Arguments { command, verbose }: Arguments) -> Result<(), Failure> {
             Command::Site(arguments) => Box::pin(commands::site(arguments, verbose)).await,
             Command::Provision(arguments) => commands::provision(&arguments),
             Command::Sign(arguments) => commands::sign(&arguments),
+            Command::Job(arguments) => commands::job(&arguments),
+            Command::Audit(arguments) => commands::audit(&arguments),
         }
     })
 }

@@ -52,7 +52,7 @@ pub(crate) fn registry() -> Arc<Registry> {
 }
 
 /// What opens checkers that are files of a kit.
-fn checkers() -> Arc<dyn CheckerFiles> {
+pub(crate) fn checkers() -> Arc<dyn CheckerFiles> {
     Arc::new(locule_assembly::NoCheckerFiles)
 }
 
@@ -416,30 +416,35 @@ fn link_policy(
 /// only in our own namespace.
 pub(crate) fn check_job(folder: &Path) -> Result<(), Failure> {
     let job = JobFolder::read(folder).map_err(|error| Failure::from(error).about(folder))?;
-    let registry = registry();
     for (app, to) in &job.meta.deploy_map {
         let halves = [(Side::Server, to.has_server()), (Side::Site, to.has_sites())];
         for (side, _) in halves.into_iter().filter(|(_, deployed)| *deployed) {
-            let deployed = Deployed {
-                side,
-                participant: if side == Side::Server { "server" } else { "site" }.to_owned(),
-                org: String::new(),
-                job_id: "job".to_owned(),
-                kit: Workspace::new(folder),
-                app_dir: job.app_dir(app),
-                meta: job.meta.to_json(job.byoc),
-            };
-            match locule_assembly::plan(&deployed, &registry) {
-                Ok(_) => {}
-                Err(AssemblyError::Config(mistakes))
-                    if side == Side::Site && mistakes.iter().all(is_foreign) => {}
-                // Written in a language that other sites read.
-                Err(AssemblyError::Read { .. }) if side == Side::Site => {}
-                Err(error) => return Err(Failure::new(Code::Data, error).about(&deployed.app_dir)),
-            }
+            let checked = check_half(&job, app, side);
+            checked.map_err(|error| Failure::new(Code::Data, error).about(&job.app_dir(app)))?;
         }
     }
     Ok(())
+}
+
+/// Looks for mistakes in one half of an app, as [`check_job`] does.
+pub(crate) fn check_half(job: &JobFolder, app: &str, side: Side) -> Result<(), AssemblyError> {
+    let deployed = Deployed {
+        side,
+        participant: if side == Side::Server { "server" } else { "site" }.to_owned(),
+        org: String::new(),
+        job_id: "job".to_owned(),
+        kit: Workspace::new(&job.path),
+        app_dir: job.app_dir(app),
+        meta: job.meta.to_json(job.byoc),
+    };
+    match locule_assembly::plan(&deployed, &registry()) {
+        Err(AssemblyError::Config(mistakes)) if side == Side::Site && mistakes.iter().all(is_foreign) => {
+            Ok(())
+        }
+        // Written in a language that other sites read.
+        Err(AssemblyError::Read { .. }) if side == Side::Site => Ok(()),
+        checked => checked.map(drop),
+    }
 }
 
 fn is_foreign(mistake: &Diagnostic) -> bool {

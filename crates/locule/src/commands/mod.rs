@@ -1,11 +1,16 @@
 //! What the binary does, apart from the demo.
 
+mod audit;
+mod job;
 mod provision;
 mod relay;
 mod server;
 mod sign;
 mod site;
+mod table;
 
+pub(crate) use audit::audit;
+pub(crate) use job::job;
 pub(crate) use provision::provision;
 pub(crate) use relay::relay;
 pub(crate) use server::{server, why_not_done};
