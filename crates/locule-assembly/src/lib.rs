@@ -39,12 +39,14 @@ mod environment;
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use locule_audit::{AppendError, AuditLog, Judged, Review};
 use locule_component::{
-    ApprovedPlan, Assembled, BadSetting, BuildCx, BuildError, CheckerOrigin, ConstructionCount, Denial,
-    Finding, JobFacts, Phase, Plan, PlanDigest, Refused, Registry, Side, SiteFacts,
+    ApprovedPlan, Assembled, BadSetting, BuildCx, BuildError, Checker, CheckerOrigin, CheckerReport,
+    ConstructionCount, Denial, Finding, JobFacts, Phase, Plan, PlanDigest, Refused, Registry, Side,
+    SiteFacts,
 };
 use locule_config::{Diagnostics, Document, Variables};
 use locule_job::{ConfigFile, ReadConfigError};
@@ -106,10 +108,7 @@ impl Deployed {
     }
 
     fn kit_file(&self) -> &'static str {
-        match self.side {
-            Side::Server => "fed_server.json",
-            Side::Site => "fed_client.json",
-        }
+        kit_file(self.side)
     }
 
     /// What is known of the job whose app lies in `at`.
@@ -156,6 +155,13 @@ impl Deployed {
             .set("SECURE_MODE", true)
             .set("JOB_CUSTOM_DIR", path(&self.app_dir.join("custom")))
             .set("JOB_CONFIG_DIR", path(&self.app_dir.join("config")))
+    }
+}
+
+fn kit_file(side: Side) -> &'static str {
+    match side {
+        Side::Server => "fed_server.json",
+        Side::Site => "fed_client.json",
     }
 }
 
@@ -251,6 +257,42 @@ pub fn rehearse<'a>(
 ) -> Result<Rehearsal, AssemblyError> {
     let (approved, ..) = review_at(deployed, &deployed.app_dir, Phase::Submit, program.into(), None)?;
     Ok(Rehearsal { plan: approved.plan().clone(), remarks: approved.remarks().to_vec() })
+}
+
+/// Reads an app and asks every gate of the kit about it, as if it were submitted: what each of them says, and
+/// nothing follows from it.
+///
+/// # Errors
+/// As [`assemble`], but for a refusal.
+pub fn explain<'a>(
+    deployed: &Deployed,
+    program: impl Into<Program<'a>>,
+) -> Result<(Plan, Vec<(CheckerOrigin, CheckerReport)>), AssemblyError> {
+    let program = program.into();
+    let gates = gates(&deployed.kit, deployed.side, &deployed.participant, program)?;
+    let site = job_resources(&deployed.kit, deployed.kit_file())?;
+    let plan = plan_with_warnings(deployed, &site, &deployed.app_dir, program.registry)?;
+    let occasion = deployed.occasion(&deployed.app_dir, Phase::Submit)?;
+    let reports = ask_all(&plan, &occasion, &gates, DEADLINE);
+    Ok((plan, gates.iter().map(|gate| gate.origin()).zip(reports).collect()))
+}
+
+/// Opens every gate of a kit, as it is done for each job: a participant whose gates cannot be used had better not
+/// start.
+///
+/// # Errors
+/// [`AssemblyError::Kit`] and [`AssemblyError::Policy`].
+pub fn gates<'a>(
+    kit: &Workspace,
+    side: Side,
+    participant: &str,
+    program: impl Into<Program<'a>>,
+) -> Result<Vec<Arc<dyn Checker>>, AssemblyError> {
+    let Program { registry, checkers } = program.into();
+    let site = job_resources(kit, kit_file(side))?;
+    let uncounted = ConstructionCount::new(); // a site's own checkers are no part of the job
+    let cx = BuildCx::new(side, participant, "", kit.root(), kit.root(), &uncounted);
+    gates_from_site_config(&site, registry, checkers, &cx).map_err(AssemblyError::Policy)
 }
 
 fn review_at(

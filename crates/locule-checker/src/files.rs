@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use locule_component::{Checker, CheckerError, PlanReview, Verdict};
+use locule_component::{Checker, CheckerError, CheckerOrigin, PlanReview, Verdict};
 use locule_config::Diagnostics;
 use locule_policy::{CheckerFiles, FileChecker, Language};
 use serde_json::value::to_raw_value;
@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 use crate::confine::{Confinement, find_python, is_program};
 use crate::document::review_document;
 use crate::process::{AskError, CheckerCommand, Process};
-use crate::wire::{Answer, Opening, Request};
+use crate::wire::{Answer, Opening, Request, backend};
 
 /// Largest file of a checker, in bytes.
 pub const MAX_FILE: u64 = 16 << 20;
@@ -68,7 +68,7 @@ impl SiteCheckers {
             return Err(entry.mistake(format!("`local/custom/{file}` leads out of that folder")).into());
         }
         let source = read(&path).map_err(unreadable)?;
-        let digest = hex(&Sha256::digest(&source));
+        let digest = digest(&source);
         if let Some(expected) = entry.digest.as_ref().filter(|expected| **expected != digest) {
             let message = format!("`local/custom/{file}` is not the file that `digest` names");
             let help = format!("it has sha256:{digest}, and should have sha256:{expected}");
@@ -84,6 +84,7 @@ impl SiteCheckers {
         opening.file = path.display().to_string();
         Ok(FileProcess {
             key: Key { opening, contents, confinement: confinement.clone() },
+            back_end: backend(&entry.language),
             digest,
             folder,
             time: limits.time,
@@ -121,6 +122,7 @@ impl CheckerFiles for SiteCheckers {
 #[derive(Debug)]
 struct FileProcess {
     key: Key,
+    back_end: &'static str,
     digest: String,
     folder: PathBuf,
     time: Duration,
@@ -158,6 +160,10 @@ impl Checker for FileProcess {
     fn time_limit(&self) -> Option<Duration> {
         // Once for the start, and a little for what this side does.
         Some(self.time + START + Duration::from_secs(5))
+    }
+
+    fn origin(&self) -> CheckerOrigin {
+        CheckerOrigin { back_end: self.back_end, digest: Some(self.digest.clone()) }
     }
 
     fn review_plan(&self, review: &PlanReview<'_>) -> Result<Vec<Verdict>, CheckerError> {
@@ -332,6 +338,11 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
         return Err(io::Error::other(format!("it has more than {} MiB", MAX_FILE >> 20)));
     }
     Ok(content)
+}
+
+/// SHA-256 of a file's content, as verdicts are recorded with it.
+pub fn digest(content: &[u8]) -> String {
+    hex(&Sha256::digest(content))
 }
 
 fn hex(hash: &[u8]) -> String {

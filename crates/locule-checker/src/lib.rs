@@ -49,7 +49,7 @@ mod serve;
 mod wire;
 
 pub use document::{REVIEW_SCHEMA, review_document};
-pub use files::{MAX_CHILDREN, MAX_FILE, MAX_IDLE, START, SiteCheckers};
+pub use files::{MAX_CHILDREN, MAX_FILE, MAX_IDLE, START, SiteCheckers, digest};
 pub use process::CheckerCommand;
 pub use serve::{Backend, Reviewer, ServeError, serve};
 pub use wire::{Limits, MAX_ANSWER, MAX_REQUEST, Opening};

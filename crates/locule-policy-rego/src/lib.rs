@@ -59,6 +59,11 @@ pub use backend::RegoBackend;
 pub use policy::{Policy, ReviewError};
 pub use tests_of_policy::{TestReport, TestResult, Unreached, test};
 
+/// A policy to begin with, which explains itself.
+pub const TEMPLATE: &str = include_str!("../templates/policy.rego");
+/// Tests of [`TEMPLATE`].
+pub const TEST_TEMPLATE: &str = include_str!("../templates/policy_test.rego");
+
 /// Mistakes in policies, by code. Codes stay what they are once published.
 pub mod code {
     /// The text is not Rego, or not whole.

@@ -4,7 +4,7 @@
 
 use insta::assert_snapshot;
 use locule_component::{Decision, Verdict};
-use locule_policy_rego::{Policy, ReviewError, test};
+use locule_policy_rego::{Policy, ReviewError, TEMPLATE, TEST_TEMPLATE, test};
 use serde_json::json;
 
 const REVIEW: &str = "package locule\nreview := {\"allow\": count(deny) == 0, \"deny\": deny}\n";
@@ -312,4 +312,11 @@ test_byoc if { some d in deny with input as {"job": {"byoc": true}}; d.code == "
     let none = test(("p.rego", POLICY), ("p_test.rego", "package locule_test\nx := 1")).unwrap();
     assert!(!none.passed());
     assert!(test(("p.rego", "package other"), ("p_test.rego", tests)).is_err());
+}
+
+#[test]
+fn the_template_passes_its_own_tests_which_reach_every_rule() {
+    let report = test(("p.rego", TEMPLATE), ("p_test.rego", TEST_TEMPLATE)).unwrap_or_else(|m| panic!("{m}"));
+    assert!(report.passed(), "{report:?}");
+    assert!(report.unreached.is_empty(), "{report:?}");
 }

@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -45,6 +46,12 @@ pub(crate) enum Command {
     /// Verify or show the log of every verdict that a site or server has given.
     #[command(subcommand)]
     Audit(Audit),
+    /// Write, check, test and explain what a site refuses.
+    #[command(subcommand)]
+    Policy(Policy),
+    /// Be a checker of a site: started by sites, and by nobody else.
+    #[command(hide = true)]
+    Checker(Checker),
 }
 
 #[cfg(feature = "demo")]
@@ -212,6 +219,70 @@ pub(crate) struct AuditShow {
     /// What to print on standard output: a table, or one JSON object for each review.
     #[arg(long, value_enum, default_value_t = Output::Text)]
     pub(crate) output: Output,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum Policy {
+    /// Write a policy in Rego to begin with, and its tests, beside each other.
+    New(NewPolicy),
+    /// Open every gate of a kit as it is done for a job, and show all mistakes.
+    Check(CheckPolicy),
+    /// Run the tests of policies in Rego: of NAME.rego those in NAME_test.rego.
+    Test(TestPolicy),
+    /// Show what each gate of a kit says of each component of a job.
+    Explain(ExplainPolicy),
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct NewPolicy {
+    /// Name of the files, without their ending.
+    #[arg(default_value = "comp_auth")]
+    pub(crate) name: String,
+    /// The startup kit that it is for: written into its `local/custom`, else into the current folder.
+    #[arg(long)]
+    pub(crate) kit: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct CheckPolicy {
+    /// The startup kit of a site or server.
+    pub(crate) kit: PathBuf,
+    /// What to print on standard output: text, or one JSON object.
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    pub(crate) output: Output,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct TestPolicy {
+    /// A startup kit, for every policy in its `local/custom`, or one policy file.
+    pub(crate) what: PathBuf,
+    /// What to print on standard output: text, or one JSON object.
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    pub(crate) output: Output,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ExplainPolicy {
+    /// The startup kit of a site or server.
+    pub(crate) kit: PathBuf,
+    /// The job folder.
+    #[arg(long)]
+    pub(crate) job: PathBuf,
+    /// Only the component at this place in the configuration, and those in it: `executors.#1.executor`.
+    pub(crate) path: Option<String>,
+    /// Name of the site, if it is not that of the kit's folder.
+    #[arg(long)]
+    pub(crate) site: Option<String>,
+    /// What to print on standard output: text, or one JSON object.
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    pub(crate) output: Output,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Checker {
+    /// What the site says of its limits.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) limits: Vec<OsString>,
 }
 
 /// What carries the messages of the demo.

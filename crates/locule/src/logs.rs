@@ -16,7 +16,6 @@ pub(crate) enum Default {
     /// What a person would tell a colleague; for a server or a site.
     Info,
     /// What went wrong.
-    #[cfg(feature = "demo")]
     Warn,
 }
 
@@ -41,7 +40,6 @@ pub(crate) fn to_file(path: &Path, default: Default, verbose: u8) -> Result<(), 
 fn filter(default: Default, verbose: u8) -> EnvFilter {
     let level = match (verbose, default) {
         (0, Default::Info) | (1, _) => "info",
-        #[cfg(feature = "demo")]
         (0, Default::Warn) => "warn",
         (2, _) => "debug",
         (3.., _) => "trace",

@@ -30,6 +30,10 @@ fn main() -> ExitCode {
 }
 
 fn run(Arguments { command, verbose }: Arguments) -> Result<(), Failure> {
+    // A checker limits its process before there is anything else in it: no runtime, no other thread.
+    if let Command::Checker(arguments) = command {
+        return commands::checker(arguments);
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().or_exit(Code::Software)?;
     runtime.block_on(async {
         match command {
@@ -42,6 +46,8 @@ fn run(Arguments { command, verbose }: Arguments) -> Result<(), Failure> {
             Command::Sign(arguments) => commands::sign(&arguments),
             Command::Job(arguments) => commands::job(&arguments),
             Command::Audit(arguments) => commands::audit(&arguments),
+            Command::Policy(arguments) => commands::policy(&arguments, verbose),
+            Command::Checker(arguments) => commands::checker(arguments),
         }
     })
 }

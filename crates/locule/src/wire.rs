@@ -12,11 +12,12 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, anyhow};
 use locule_admin::{Admin, AdminParts, AdminSettings, Rights};
-use locule_assembly::{AssemblyError, CheckerFiles, Deployed};
+use locule_assembly::{AssemblyError, CheckerFiles, Deployed, Program};
 use locule_auth::{
     CertificateLinkPolicy, LedgerLimits, RelayGate, ServerGate, ServerStamp, SessionStamp, TokenLedger,
 };
 use locule_cell::{Cell, CellBuilder, CellConfig, Dialing};
+use locule_checker::{Backend, CheckerCommand, SiteCheckers};
 use locule_communicator::{Communicator, Credentials, RegisterError, Settings};
 use locule_component::{EventBus, Registry, RunContext, Side};
 use locule_config::{Diagnostic, Node};
@@ -51,9 +52,33 @@ pub(crate) fn registry() -> Arc<Registry> {
     Arc::new(registry)
 }
 
-/// What opens checkers that are files of a kit.
-pub(crate) fn checkers() -> Arc<dyn CheckerFiles> {
-    Arc::new(locule_assembly::NoCheckerFiles)
+/// Languages that checkers may be written in, beside Python.
+pub(crate) const CHECKER_BACKENDS: &[&dyn Backend] = &[&locule_policy_rego::RegoBackend];
+
+/// What opens checkers that are files of a kit: each runs in this program again, as `locule checker`.
+pub(crate) fn checkers() -> Result<Arc<dyn CheckerFiles>, Failure> {
+    let program =
+        std::env::current_exe().context("cannot find this program again").or_exit(Code::Software)?;
+    let search_path = std::env::var_os("PATH").unwrap_or_default();
+    Ok(Arc::new(SiteCheckers::new(CheckerCommand { program, args: vec!["checker".into()], search_path })))
+}
+
+/// Opens the gates of a kit once, so that whoever has an unusable policy does not start.
+async fn open_gates(
+    kit: &Workspace,
+    side: Side,
+    name: &str,
+    checkers: &Arc<dyn CheckerFiles>,
+) -> Result<(), Failure> {
+    let (kit, name, checkers) = (kit.clone(), name.to_owned(), Arc::clone(checkers));
+    let open = move || {
+        let registry = registry();
+        let program = Program { registry: &registry, checkers: &*checkers };
+        locule_assembly::gates(&kit, side, &name, program).map(|gates| gates.len())
+    };
+    let gates = tokio::task::spawn_blocking(open).await.or_exit(Code::Software)?.or_exit(Code::Config)?;
+    tracing::info!(gates, "policy is in force");
+    Ok(())
 }
 
 /// A server that listens.
@@ -79,6 +104,8 @@ impl RunningServer {
 pub(crate) async fn server(kit: &ServerKit, network: &Network) -> Result<RunningServer, Failure> {
     let (signer, verifier) = credentials(&kit.files, Usage::Server)?;
     let (external, internal) = (endpoint(&kit.listen)?, network::jobs_endpoint());
+    let checkers = checkers()?;
+    open_gates(&kit.workspace, Side::Server, "server", &checkers).await?;
     let Carriers { all, inside } = network.carriers_of_server(kit)?;
     let state = kit.workspace.make_state_dir();
     let state = state.with_context(|| format!("cannot write {}", kit.state_dir().display()));
@@ -103,7 +130,7 @@ pub(crate) async fn server(kit: &ServerKit, network: &Network) -> Result<Running
 
     let host = Arc::new(JobHost {
         registry: registry(),
-        checkers: checkers(),
+        checkers,
         transports: inside,
         kit: kit.workspace.clone(),
         project: kit.project.clone(),
@@ -203,6 +230,8 @@ pub(crate) async fn site(
     let own = Fqcn::parse(&kit.fqcn(&name)).with_context(|| format!("{name:?} cannot be the name of a site"));
     let own = own.or_exit(Code::Config)?;
     let lock = lock(&kit.workspace, "fed_client.json")?;
+    let checkers = checkers()?;
+    open_gates(&kit.workspace, Side::Site, &name, &checkers).await?;
     let above = endpoint(kit.relay.as_ref().map_or(&kit.server, |relay| &relay.address))?;
     let security = kit.relay.as_ref().map_or(kit.connection_security, |relay| relay.connection_security);
     let Carriers { all, inside } = network.carriers_of_site(kit)?;
@@ -224,7 +253,7 @@ pub(crate) async fn site(
     let (session, of_now) = watch::channel(None);
     let mut host = SiteJobHost::new(settings.clone(), kit.workspace.clone(), registry(), inside, of_now);
     host.org = organization.unwrap_or_default();
-    host.checkers = checkers();
+    host.checkers = checkers;
     let host = Arc::new(host);
     let of_jobs = Arc::clone(&host);
     let run = move |start: JobStart, abort| locule_site::run_job(Arc::clone(&of_jobs), start, abort);

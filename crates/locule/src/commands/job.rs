@@ -30,7 +30,9 @@ fn check(CheckJob { job: folder, kits, submitter, output }: &CheckJob) -> Result
     let submitter = submitter.as_deref().map(identity_of_admin).transpose()?;
     let hosts = kits.iter().map(|kit| Host::open(kit)).collect::<Result<Vec<_>, _>>()?;
     let meta = meta(&job, submitter.as_ref());
-    let mut found: Vec<Found> = hosts.iter().flat_map(|host| host.judge(&job, &meta)).collect();
+    let (registry, checkers) = (wire::registry(), wire::checkers()?);
+    let program = Program { registry: &registry, checkers: &*checkers };
+    let mut found: Vec<Found> = hosts.iter().flat_map(|host| host.judge(&job, &meta, program)).collect();
     let half = |side, there: bool| there && !hosts.iter().any(|host| host.side == side);
     for (app, to) in &job.meta.deploy_map {
         for (side, there) in [(Side::Server, to.has_server()), (Side::Site, to.has_sites())] {
@@ -158,7 +160,7 @@ impl Host {
     }
 
     /// What its gates say; at least one row.
-    fn judge(&self, job: &JobFolder, meta: &Value) -> Vec<Found> {
+    fn judge(&self, job: &JobFolder, meta: &Value, program: Program<'_>) -> Vec<Found> {
         let Some(app) = job.meta.app_of(&self.name) else {
             return vec![Found::new(&self.name, Verdict::NoApp)];
         };
@@ -171,8 +173,7 @@ impl Host {
             app_dir: job.app_dir(app),
             meta: meta.clone(),
         };
-        let (registry, checkers) = (wire::registry(), wire::checkers());
-        match rehearse(&deployed, Program { registry: &registry, checkers: &*checkers }) {
+        match rehearse(&deployed, program) {
             Ok(Rehearsal { remarks, plan }) => {
                 let warned = remarks.into_iter().map(|(_, finding)| {
                     let spec = plan.component(&finding.path);

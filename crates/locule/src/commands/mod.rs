@@ -1,7 +1,9 @@
 //! What the binary does, apart from the demo.
 
 mod audit;
+mod checker;
 mod job;
+mod policy;
 mod provision;
 mod relay;
 mod server;
@@ -10,7 +12,9 @@ mod site;
 mod table;
 
 pub(crate) use audit::audit;
+pub(crate) use checker::checker;
 pub(crate) use job::job;
+pub(crate) use policy::policy;
 pub(crate) use provision::provision;
 pub(crate) use relay::relay;
 pub(crate) use server::{server, why_not_done};
