@@ -68,8 +68,19 @@ fn merge_files(
             names.extend(with_ending(workspace, folder, ending)?);
         }
     }
-    let documents = names.iter().map(|name| parse(workspace, name)).collect::<Result<Vec<_>, _>>()?;
-    merge(&documents).map_err(|mistakes| configuration(workspace, mistakes))
+    let (mut documents, mut mistakes) = (Vec::new(), Diagnostics::new());
+    for name in &names {
+        match parse(workspace, name) {
+            Ok(document) => documents.push(document),
+            Err(KitError::Configuration { mistakes: more, .. }) => mistakes.append(more),
+            Err(error) => return Err(error),
+        }
+    }
+    let merged = merge(&documents).map_err(|more| mistakes.append(more));
+    match merged {
+        Ok(document) if mistakes.is_empty() => Ok(document),
+        Ok(_) | Err(()) => Err(configuration(workspace, mistakes)),
+    }
 }
 
 /// One file of the kit, named as seen from the kit.

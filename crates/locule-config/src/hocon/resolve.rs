@@ -9,10 +9,11 @@ use crate::{Diagnostic, Diagnostics, code, suggest};
 
 /// How many references may be needed one inside another.
 const MAX_LOOKUPS: usize = 32;
-/// How much work a document may cause: bytes of text, [`STEP`] for each value that is made or copied, [`LOOKUP`] for
-/// each reference that is followed.
+/// How much work a document may cause: bytes of text, [`STEP`] for each value that is made, [`COPY`] for each that is
+/// copied, [`LOOKUP`] for each reference that is followed.
 const MAX_WORK: usize = 16 * Document::MAX_LEN;
 const STEP: usize = 16;
+const COPY: usize = 64;
 const LOOKUP: usize = 256;
 
 pub(super) fn resolve(source: &Arc<Source>, root: &Expr) -> Result<Node, Diagnostics> {
@@ -393,5 +394,5 @@ fn measure(node: &Node) -> (usize, usize) {
     let below = node.items().iter().chain(node.entries().map(|(_, node)| node)).map(measure);
     let (work, height) = below.fold((0, 0), |(work, height), (w, h)| (work + w, height.max(h)));
     let own = usize::from(matches!(node.kind(), NodeKind::List | NodeKind::Object));
-    (STEP + node.as_str().map_or(0, str::len) + work, height + own)
+    (COPY + node.as_str().map_or(0, str::len) + work, height + own)
 }

@@ -17,6 +17,7 @@ pub(crate) const CONFIG: Target = Target {
             r#"{"format_version": 2, "min_clients": 2, "workflows": [{"id": "a", "args": {"n": "{min_clients}"}}]}"#,
             "// note\n{\"a\": [1, 2.5, -3e4, null, true], \"b\": \"\\u00fc\\n\", \"c\": \"{$WORKSPACE}/x\"}",
             "a: &x {b: [1, 2]}\nc: *x\nd:\n  <<: *x\n  e: |\n    text\n",
+            r#"{"@net": {"in": "{in}"}, "a": "{@net:in={n}:x=2}", "n": [1], "b": "${secret:T} {c?}"}"#,
             "name: demo\nresource_spec: {}\nmin_clients: 2\ndeploy_map:\n  app: [\"@ALL\"]\n",
         ];
         let kits = include_str!("../../../vectors/kits/kits.json");
@@ -61,6 +62,39 @@ pub(crate) const CONFIG: Target = Target {
         outcome
     },
     allowance: Allowance { memory: (1 << 20, 2500), work: (20_000, 300) },
+};
+
+pub(crate) const HOCON: Target = Target {
+    name: "hocon",
+    about: "configurations, in HOCON",
+    seeds: || {
+        let texts = [
+            "format_version = 2 # note\nworkflows = [{ id : a, args { n = ${n} } }]\nn = 3\n",
+            "a { b = 1, c.d = [x y, \"z\"] }\na.b = ${?a.c} // note\na += 1\nl = [1]\nl += 2\nl = ${l} [3]\n",
+            "t = \"\"\"x\n\"y\"\"\"\"\nu = ${v}${v}\nv = ${?w} -1.5e3 10MB\nw { x = ${w.y}, y = {} } { z = null }\n",
+            "{\"json\": [1, -2.5, true, {\"\\u00e9\": \"{x}\"}],}\n",
+            "include \"x\"\n\"a.b\".c = [\n1\n2,\n]\nname = \"${secret:TOKEN}\"\n",
+        ];
+        texts.into_iter().map(|text| text.as_bytes().to_vec()).collect()
+    },
+    edit: |_: &mut Mutator, _| None,
+    run: |input| match Document::parse_hocon("a.conf", &String::from_utf8_lossy(input)) {
+        Ok(document) => {
+            let json = document.root().to_json().to_string();
+            if json.len() <= Document::MAX_LEN {
+                for again in [Document::parse_json("a.json", &json), Document::parse_hocon("a.conf", &json)] {
+                    let again = again.expect("what is written is read, and JSON is HOCON");
+                    assert_eq!(again.root().to_json().to_string(), json);
+                }
+            }
+            format!("{} entries", some(document.root().entries().count()))
+        }
+        Err(mistakes) => {
+            let first = mistakes.iter().next().expect("an error says what is wrong");
+            format!("{} {}", first.code, first.message)
+        }
+    },
+    allowance: Allowance { memory: (48 << 20, 4000), work: (2_000_000, 400) },
 };
 
 pub(crate) const PROJECT: Target = Target {

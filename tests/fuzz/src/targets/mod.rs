@@ -10,7 +10,7 @@ mod streams;
 
 use crate::Target;
 
-const TARGETS: [Target; 17] = [
+const TARGETS: [Target; 18] = [
     links::FRAMES,
     links::HELLO,
     links::HEADERS,
@@ -22,6 +22,7 @@ const TARGETS: [Target; 17] = [
     downloads::OFFERS,
     downloads::NPZ,
     documents::CONFIG,
+    documents::HOCON,
     documents::PROJECT,
     documents::ADMIN,
     names::NAMES,
