@@ -144,9 +144,8 @@ impl Fields {
     pub(crate) fn address(&mut self, parent: &Node, key: &str) -> Address {
         let scheme = self.scheme(parent);
         let text = self.text(parent, key);
-        let parts = text.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
-        match parts.filter(|(host, port)| is_host(host) && *port > 0) {
-            Some((host, port)) => Address { scheme, host: host.to_owned(), port },
+        match Self::host_and_port(&text) {
+            Some((host, port)) => Address { scheme, host, port },
             None => {
                 if let Some(node) = parent.get(key).filter(|_| !text.is_empty()) {
                     self.bad(node, format!("`{key}` must be `host:port` with a port between 1 and 65535"));
@@ -154,6 +153,13 @@ impl Fields {
                 Address { scheme, host: text, port: 0 }
             }
         }
+    }
+
+    /// What `host:port` says, if it is that.
+    pub(crate) fn host_and_port(text: &str) -> Option<(String, u16)> {
+        let (host, port) = text.rsplit_once(':')?;
+        let port = port.parse::<u16>().ok().filter(|port| *port > 0)?;
+        is_host(host).then(|| (host.to_owned(), port))
     }
 
     pub(crate) fn host(&mut self, parent: &Node, key: &str) -> String {

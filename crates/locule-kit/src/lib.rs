@@ -29,6 +29,7 @@ mod document;
 mod fields;
 mod files;
 mod links;
+mod older;
 mod relay;
 mod server;
 mod site;

@@ -8,6 +8,7 @@ use locule_config::{Document, Node};
 
 use crate::fields::Fields;
 use crate::links::CommConfig;
+use crate::older;
 use crate::{
     Address, ConnectionSecurity, InternalListener, KitError, KitFiles, RelayLink, Workspace, document,
 };
@@ -96,7 +97,7 @@ impl SiteKit {
             fields.text_or(client, "ssl_cert", "client.crt"),
             fields.text_or(client, "ssl_private_key", "client.key"),
         ];
-        let address = fields.target(server);
+        let address = older::server(&mut fields, root, server).unwrap_or_else(|| fields.target(server));
         let timeouts = SiteTimeouts {
             communication: fields.seconds(client, "communication_timeout", 300),
             message: fields.seconds(client, "maint_msg_timeout", 30),

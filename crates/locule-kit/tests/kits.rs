@@ -104,6 +104,35 @@ fn a_stock_site_kit_is_read() {
     );
 }
 
+/// What a site's kit of nvflare 2.7 says after its client.
+const AGENT: &str = r#""overseer_agent": {
+    "path": "nvflare.ha.dummy_overseer_agent.DummyOverseerAgent",
+    "args": { "sp_end_point": "localhost:18002:18003" }
+  },
+  "client""#;
+
+#[test]
+fn the_server_of_an_older_kit_is_the_one_that_its_agent_names() {
+    let kit = Kit::site();
+    kit.replace("startup/fed_client.json", "\"client\"", AGENT);
+    kit.replace("startup/fed_client.json", "localhost:18002\",", "elsewhere:1\",");
+    assert_eq!(SiteKit::open(kit.path()).unwrap().server.to_string(), "grpc://elsewhere:1", "it is named");
+    kit.replace("startup/fed_client.json", "\"target\": \"elsewhere:1\",", "");
+    assert_eq!(SiteKit::open(kit.path()).unwrap().server.to_string(), "grpc://localhost:18002");
+
+    let mistake = |what: &str, with: &str| {
+        kit.replace("startup/fed_client.json", what, with);
+        let KitError::Configuration { mistakes, .. } = SiteKit::open(kit.path()).unwrap_err() else {
+            panic!("not a mistake in the configuration")
+        };
+        mistakes.to_string()
+    };
+    let said = mistake("localhost:18002:18003", "localhost:18002");
+    assert!(said.contains("`sp_end_point` must be `host:port:port`"), "{said}");
+    let said = mistake("sp_end_point", "overseer_end_point");
+    assert!(said.contains("an overseer of nvflare 2.7 is not supported"), "{said}");
+}
+
 #[test]
 fn a_stock_server_kit_is_read() {
     let kit = Kit::server();

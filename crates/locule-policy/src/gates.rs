@@ -107,12 +107,14 @@ fn build(
 ///
 /// # Source
 /// nvflare 2.9.0, `resources.json.default` as `nvflare provision` writes it for servers and clients.
-const SERVICES: [&str; 13] = [
+const SERVICES: [&str; 14] = [
     "nvflare.apis.impl.job_def_manager.SimpleJobDefManager",
     "nvflare.app_common.job_launcher.client_process_launcher.ClientProcessJobLauncher",
     "nvflare.app_common.job_launcher.server_process_launcher.ServerProcessJobLauncher",
     "nvflare.app_common.job_schedulers.job_scheduler.DefaultJobScheduler",
     "nvflare.app_common.logging.job_log_receiver.JobLogReceiver",
+    // its name until nvflare 2.7
+    "nvflare.app_common.logging.log_receiver.LogReceiver",
     "nvflare.app_common.logging.site_log_streamer.SiteLogStreamer",
     "nvflare.app_common.resource_consumers.gpu_resource_consumer.GPUResourceConsumer",
     "nvflare.app_common.resource_consumers.list_resource_consumer.ListResourceConsumer",

@@ -25,6 +25,7 @@
 //! Start with [`TlsFiles`], [`server_config`] and [`TlsError`].
 
 mod chain_only;
+mod older;
 mod pem;
 
 pub use pem::TlsError;
@@ -76,7 +77,8 @@ pub enum ClientAuth {
 /// What a dialer checks of the server's certificate beyond its chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HostCheck {
-    /// The dialed host name or address must be among its subject alternative names.
+    /// The dialed host name or address must be among its subject alternative names; an address may stand there as
+    /// if it were a host name, as nvflare 2.7 writes it.
     San,
     /// No name: any leaf of the root will do. For carriers whose stock peers check no name either;
     /// the gate behind the link still compares the common name.
@@ -146,13 +148,15 @@ type VerifyingClient = rustls::ConfigBuilder<ClientConfig, rustls::client::Wants
 
 fn verifying_client(ca: &Path, host: HostCheck) -> Result<VerifyingClient, TlsError> {
     let (provider, roots) = (provider(), roots(ca)?);
+    let chain = chain_only::ChainOnly::new(roots.clone(), provider.signature_verification_algorithms);
     let verifier: Arc<dyn ServerCertVerifier> = match host {
-        HostCheck::San => WebPkiServerVerifier::builder_with_provider(roots, provider.clone())
-            .build()
-            .map_err(|source| TlsError::Root { file: ca.to_owned(), source })?,
-        HostCheck::None => {
-            Arc::new(chain_only::ChainOnly::new(roots, provider.signature_verification_algorithms))
+        HostCheck::San => {
+            let strict = WebPkiServerVerifier::builder_with_provider(roots, provider.clone())
+                .build()
+                .map_err(|source| TlsError::Root { file: ca.to_owned(), source })?;
+            Arc::new(older::AddressAsName::new(strict, chain))
         }
+        HostCheck::None => Arc::new(chain),
     };
     Ok(ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()

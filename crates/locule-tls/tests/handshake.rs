@@ -50,6 +50,23 @@ fn an_address_among_the_alternative_names_is_accepted() {
 }
 
 #[test]
+fn an_address_may_stand_among_the_host_names() {
+    let shake_as = |host| {
+        let server = server_config(&files("older"), ClientAuth::None).unwrap();
+        let client = anonymous_client_config(&data("olderCA.pem"), HostCheck::San).unwrap();
+        shake(client, server, host)
+    };
+    assert!(shake_as("127.0.0.1").is_ok() && shake_as("localhost").is_ok());
+    let error = shake_as("127.0.0.2").unwrap_err();
+    assert!(error.starts_with("client: invalid peer certificate: certificate not valid for name"), "{error}");
+
+    let server = server_config(&files("older"), ClientAuth::None).unwrap();
+    let client = anonymous_client_config(&data("otherCA.pem"), HostCheck::San).unwrap();
+    let error = shake(client, server, "127.0.0.1").unwrap_err();
+    assert_eq!(error, "client: invalid peer certificate: UnknownIssuer");
+}
+
+#[test]
 fn an_administrator_whose_alternative_name_is_an_email_address_is_accepted() {
     let server = server_config(&files("server"), ClientAuth::Required).unwrap();
     let client = client_config(&files("admin"), HostCheck::San).unwrap();

@@ -20,12 +20,15 @@ leaf() { # file stem, subject, subject alternative names, root stem
 
 root rootCA example_project
 root otherCA other_project
+root olderCA older_project
 leaf server '/CN=server1/O=nvidia' 'DNS:localhost,DNS:server1,IP:127.0.0.1' rootCA
 leaf client '/CN=site-1/O=hospital' 'DNS:site-1' rootCA
 leaf admin '/CN=admin@nvidia.com/O=nvidia/unstructuredName=project_admin' 'DNS:admin@nvidia.com' rootCA
 leaf stranger '/CN=site-1/O=hospital' 'DNS:localhost' otherCA
+# as nvflare 2.7 writes addresses
+leaf older '/CN=server1/O=nvidia' 'DNS:localhost,DNS:server1,DNS:127.0.0.1' olderCA
 leaf two_names '/CN=site-1/CN=site-2/O=hospital' 'DNS:site-1' rootCA
 openssl pkcs8 -topk8 -nocrypt -in client.key -out client_pkcs8.key
 openssl pkcs8 -topk8 -passout pass:secret -in client.key -out encrypted_pkcs8.key
 openssl rsa -traditional -aes128 -passout pass:secret -in client.key -out encrypted_pkcs1.key
-rm -f ./*.csr ./*.tmp rootCA.key otherCA.key two_names.key
+rm -f ./*.csr ./*.tmp rootCA.key otherCA.key olderCA.key two_names.key
