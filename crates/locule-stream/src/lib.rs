@@ -49,6 +49,7 @@
 //! nvflare 2.9.0, `nvflare.fuel.f3.streaming`; vectors in `tests/vectors/streaming.json`.
 
 mod blob;
+mod dialect;
 mod incoming;
 mod outgoing;
 mod share;

@@ -65,7 +65,14 @@ pub(crate) enum Due {
 }
 
 impl Outgoing {
-    pub(crate) fn new(config: &StreamConfig, now: Instant, id: StreamId, target: Fqcn, blob: Blob) -> Self {
+    pub(crate) fn new(
+        config: &StreamConfig,
+        window: u64,
+        now: Instant,
+        id: StreamId,
+        target: Fqcn,
+        blob: Blob,
+    ) -> Self {
         let Blob { channel, topic, mut headers, payload, request_id, reliable, optional, secure } = blob;
         let len = payload.bytes.len() as u64;
         let chunk_size = config.chunk_size.max(1) as u64;
@@ -91,8 +98,8 @@ impl Outgoing {
             chunk_size,
             // an empty blob has one chunk as well
             chunks: len.div_ceil(chunk_size).max(1),
-            window: config.window,
-            ack_interval: config.ack_interval.min(config.window),
+            window,
+            ack_interval: config.ack_interval.min(window),
             retry_wait: config.retry_wait,
             retry_timeout: config.retry_timeout,
             next: 0,

@@ -3,6 +3,7 @@ use std::time::{Duration, Instant};
 
 use locule_message::{Fqcn, Headers, Message, Payload, ReturnCode, key as cell_key};
 
+use crate::dialect::{Older, is_remembered};
 use crate::incoming::{Chunk, Incoming, ReceiveError, Taken};
 use crate::outgoing::{Due, Outgoing};
 use crate::share::{Shares, root};
@@ -123,6 +124,7 @@ pub struct StreamStats {
 pub struct Streams {
     config: StreamConfig,
     next_id: u64,
+    older: Older,
     outgoing: BTreeMap<StreamId, Outgoing>,
     /// Those that have chunks to send, in turns; and those whose way was full when it was their turn.
     line: VecDeque<StreamId>,
@@ -167,6 +169,7 @@ impl Streams {
         Self {
             config,
             next_id: first_id & (u64::MAX >> 2),
+            older: Older::default(),
             outgoing: BTreeMap::new(),
             line: VecDeque::new(),
             held_up: HashMap::new(),
@@ -187,7 +190,8 @@ impl Streams {
     /// [`cancel`](Self::cancel), since its receiver may object later.
     ///
     /// Gives `None` when there are as many streams as there may be.
-    pub fn send(&mut self, now: Instant, target: Fqcn, blob: Blob) -> Option<StreamId> {
+    pub fn send(&mut self, now: Instant, target: Fqcn, mut blob: Blob) -> Option<StreamId> {
+        let window = self.older.adapt(&target, &self.config, &mut blob);
         let len = blob.payload.bytes.len() as u64;
         let is_reply = blob.reliable;
         while self.outgoing.len() >= self.config.max_streams
@@ -205,7 +209,7 @@ impl Streams {
         if is_reply {
             self.unacknowledged.add(&target, len);
         }
-        let mut stream = Outgoing::new(&self.config, now, id, target, blob);
+        let mut stream = Outgoing::new(&self.config, window, now, id, target, blob);
         if let Due::Later(at) | Due::Again(at) = stream.due(now) {
             self.set_timer(id, &mut stream, at);
         }
@@ -501,7 +505,7 @@ impl Streams {
             return;
         }
         stream.release();
-        if stream.reliable || stream.request_id.is_none() {
+        if !is_remembered(stream) {
             self.remove_outgoing(id);
         }
         self.outputs.push_back(Output::Sent(id));
@@ -532,6 +536,7 @@ impl Streams {
             return;
         }
         if !self.incoming.contains_key(&source) {
+            self.older.note(origin, &message.headers);
             let begun = if self.make_room(now, origin) {
                 Incoming::new(&self.config, now, &message)
             } else {
