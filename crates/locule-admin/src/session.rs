@@ -227,6 +227,7 @@ mod tests {
             organization: Some("ward".into()),
             role: Some("lead".into()),
             not_after: Some(at(10_000)),
+            dialect: None,
             alive: true,
         }
     }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use locule_fobs::Map;
 use locule_message::Fqcn;
+use locule_protocol::Dialect;
 
 /// Topic of a chunk.
 pub(crate) const REQUEST: &str = "ObjectStreamer.Request";
@@ -70,11 +71,15 @@ impl Chunk {
             let size = ctx.int("FileStreamer.file_size").and_then(|size| u64::try_from(size).ok())?;
             Some((ctx.str("conn_data")?.to_owned(), size))
         });
-        let data = fields.bytes("Streamer.data").cloned().unwrap_or_default();
-        if fields.int("Streamer.size").and_then(|size| usize::try_from(size).ok()) != Some(data.len()) {
+        let field = |of: &Dialect, name: &str| format!("{}.{name}", of.upload);
+        let sized = |of: &&Dialect| fields.int(&field(of, "size")).is_some();
+        let dialect = Dialect::ALL.into_iter().find(sized)?;
+        let data = fields.bytes(&field(dialect, "data")).cloned().unwrap_or_default();
+        let size = fields.int(&field(dialect, "size")).and_then(|size| usize::try_from(size).ok());
+        if size != Some(data.len()) {
             return None;
         }
-        let last = fields.bool("Streamer.eof").unwrap_or_default();
+        let last = fields.bool(&field(dialect, "eof")).unwrap_or_default();
         Some(Self { id: Self::id(headers)?.to_owned(), seq: headers.int(SEQ)?, opening, data, last })
     }
 }
@@ -246,6 +251,23 @@ mod tests {
         assert!(matches!(start().write(&chunk(1, b"ab", false), now), Err(UploadError::Order)));
         assert!(matches!(start().write(&chunk(0, b"abcde", false), now), Err(UploadError::Size)));
         assert!(matches!(start().write(&chunk(0, b"abc", true), now), Err(UploadError::Size)));
+    }
+
+    #[test]
+    fn chunks_of_every_version_are_read() {
+        let mut headers = Map::from_iter([(TX_ID, "t")]);
+        headers.insert(SEQ, 1_i64);
+        for name in ["Streamer", "FileStreamer"] {
+            let mut fields = Map::new();
+            fields.insert(format!("{name}.data"), Bytes::from_static(b"ab"));
+            fields.insert(format!("{name}.size"), 2_i64);
+            fields.insert(format!("{name}.eof"), true);
+            let read = Chunk::read(&headers, &fields).unwrap();
+            assert_eq!((&read.data[..], read.seq, read.last), (&b"ab"[..], 1, true), "{name}");
+            fields.insert(format!("{name}.size"), 3_i64);
+            assert!(Chunk::read(&headers, &fields).is_none());
+        }
+        assert!(Chunk::read(&headers, &Map::new()).is_none());
     }
 
     #[test]

@@ -60,6 +60,8 @@ pub(crate) struct IssuedToken {
     pub(crate) fingerprints: Vec<Fingerprint>,
     /// Unix seconds; absent in a federation without certificates.
     pub(crate) not_after: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) dialect: Option<String>,
 }
 
 /// Why a token is no longer in force.

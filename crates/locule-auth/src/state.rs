@@ -28,6 +28,8 @@ pub struct Holder {
     pub role: Option<String>,
     /// When its certificate ends; `None` without certificate.
     pub not_after: Option<SystemTime>,
+    /// The dialect that it speaks, by name; `None` for the newest.
+    pub dialect: Option<String>,
     /// Whether a site was heard of lately. An administrator's session sends no heartbeats and always
     /// counts as alive.
     pub alive: bool,
@@ -98,6 +100,7 @@ impl Entry {
             role: self.holder.role.clone(),
             fingerprints: self.fingerprints.clone(),
             not_after: self.holder.not_after.map(unix),
+            dialect: self.holder.dialect.clone(),
         }
     }
 }
@@ -116,6 +119,7 @@ fn to_record(grant: &Grant) -> Result<IssuedToken, IssueRefused> {
         role: identity.and_then(|identity| identity.role.clone()),
         fingerprints: identity.map(|identity| Fingerprint(identity.fingerprint)).into_iter().collect(),
         not_after: identity.map(|identity| unix(identity.not_after)),
+        dialect: grant.dialect().map(str::to_owned),
     })
 }
 
@@ -291,6 +295,7 @@ impl State {
             organization: issued.organization,
             role: issued.role,
             not_after: issued.not_after.map(from_unix),
+            dialect: issued.dialect,
             alive: party != Party::Site || last_seen.is_some(),
         };
         let order = self.issued;

@@ -1,13 +1,13 @@
 //! The site-wide half of the conversation.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use locule_auth::SessionStamp;
 use locule_cell::Cell;
 use locule_component::{Event, EventBus, RunContext};
 use locule_fobs::PeerContext;
 use locule_message::{Fqcn, ReturnCode};
-use locule_protocol::{OutcomeReport, Quit, QuitReply};
+use locule_protocol::{Dialect, OutcomeReport, Outcomes, Quit, QuitReply, outcome};
 use tokio_util::sync::CancellationToken;
 
 use crate::conversation::{Conversation, SayError, request};
@@ -23,6 +23,8 @@ pub struct Communicator {
     pub(crate) settings: Arc<Settings>,
     pub(crate) stamp: Arc<SessionStamp>,
     pub(crate) cancel: CancellationToken,
+    /// What the server speaks that the site registered with last.
+    pub(crate) dialect: Arc<RwLock<&'static Dialect>>,
     events: Arc<EventBus>,
     context: RunContext,
 }
@@ -45,7 +47,8 @@ impl Communicator {
             tracing::info!(compression, "compression is set but has no effect");
         }
         let conversation = Conversation::new(cell, Fqcn::server());
-        Self { conversation, settings: Arc::new(settings), stamp, cancel, events, context }
+        let dialect = Arc::new(RwLock::new(Dialect::NEWEST));
+        Self { conversation, settings: Arc::new(settings), stamp, cancel, dialect, events, context }
     }
 
     /// The settings it was made with.
@@ -74,14 +77,24 @@ impl Communicator {
         Ok(redact(&QuitReply::from_parts(&reply.headers, &reply.payload)?.message))
     }
 
-    /// Tells the server how the site's part of a job ended. The server waits for this, also after success.
+    /// Tells the server how the site's part of a job ended. The server waits for this, also after success; one
+    /// of an older version hears of failures only, and acknowledges none.
     ///
     /// # Errors
     /// [`SayError`]; the report should be sent again until it is acknowledged.
     pub async fn report_outcome(&self, report: &OutcomeReport) -> Result<(), SayError> {
         let (channel, topic) = (OutcomeReport::CHANNEL, OutcomeReport::TOPIC);
         let ask = request(channel, topic, report.to_parts()?, self.settings.maintenance_timeout);
-        self.conversation.send(ask).await.map(|_| ()).map_err(SayError::from)
+        match self.dialect().outcomes {
+            Outcomes::Every => self.conversation.send(ask).await.map(drop)?,
+            Outcomes::Failures if report.code == outcome::DONE => {}
+            Outcomes::Failures => self.conversation.cell.notify(&self.conversation.with, ask).await?,
+        }
+        Ok(())
+    }
+
+    fn dialect(&self) -> &'static Dialect {
+        *self.dialect.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What the server may know of this site's context.

@@ -1,7 +1,7 @@
 //! Challenge, verify, register.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::SystemTime;
 
 use locule_cell::RequestError;
@@ -12,14 +12,14 @@ use locule_identity::{
 };
 use locule_message::ReturnCode;
 use locule_protocol::{
-    ChallengeReply, ChallengeRequest, DecodeError, EncodeError, RegisterReply, RegisterRequest,
-    RegistrationProof,
+    ChallengeReply, ChallengeRequest, DecodeError, Dialect, EncodeError, NVFLARE_VERSION, RegisterReply,
+    RegisterRequest, RegistrationProof, UnspokenVersion,
 };
 
 use crate::address::local_address;
 use crate::communicator::Communicator;
 use crate::conversation::request;
-use crate::redact::reason_of;
+use crate::redact::{reason_of, redact};
 
 /// What a site proves itself with, lent for the time of a registration.
 #[derive(Clone)]
@@ -141,13 +141,21 @@ impl Communicator {
             peer: self.peer(),
             proof,
             site_config: settings.site_config.clone(),
+            version: Some(NVFLARE_VERSION.to_owned()),
         };
         let (channel, topic) = (RegisterRequest::CHANNEL, RegisterRequest::TOPIC);
         let ask = request(channel, topic, register.to_parts()?, settings.maintenance_timeout).optional();
         let reply = self.conversation.send(ask).await;
         let reply = reply.map_err(|error| RegisterError::refused("registration", &error))?;
         match RegisterReply::from_parts(&reply.headers, &reply.payload)? {
-            RegisterReply::Granted { token, signature, ssid, .. } => {
+            RegisterReply::Granted { token, signature, ssid, version } => {
+                let dialect = Dialect::of_server(version.as_deref())?;
+                tracing::info!(
+                    version = version.as_deref().map(redact),
+                    dialect = dialect.name,
+                    "server grants a token"
+                );
+                *self.dialect.write().unwrap_or_else(PoisonError::into_inner) = dialect;
                 Ok(Token { token: Secret::from(token), signature: Secret::from(signature), ssid })
             }
             RegisterReply::Refused => Err(RegisterError::Refused {
@@ -188,6 +196,9 @@ pub enum RegisterError {
     /// The server granted a token that it did not sign.
     #[error("granted token is not valid")]
     Grant(#[from] RegistrationError),
+    /// The server is of a version that is not spoken here.
+    #[error("server cannot be spoken with")]
+    Version(#[from] UnspokenVersion),
     /// The server's answer made no sense.
     #[error("server's answer is not understood")]
     Answer(#[from] DecodeError),

@@ -125,6 +125,7 @@ impl Proven {
             token,
             signature: Secret::from(encode_signature(&signature)),
             identity: Some(self.identity),
+            dialect: None,
         })
     }
 }
@@ -138,6 +139,7 @@ pub struct Grant {
     token: Secret,
     signature: Secret,
     identity: Option<Identity>,
+    dialect: Option<&'static str>,
 }
 
 impl Grant {
@@ -155,7 +157,14 @@ impl Grant {
             token: Secret::from(random_uuid(rng)),
             signature: Secret::from(UNSIGNED),
             identity: None,
+            dialect: None,
         })
+    }
+
+    /// The same to a participant that speaks as an older version does, by the name of its dialect.
+    #[must_use]
+    pub fn in_dialect(self, name: &'static str) -> Self {
+        Self { dialect: Some(name), ..self }
     }
 
     /// The name it was granted to.
@@ -191,6 +200,11 @@ impl Grant {
     /// Who proved itself; `None` in a federation without proofs.
     pub fn identity(&self) -> Option<&Identity> {
         self.identity.as_ref()
+    }
+
+    /// The name of the dialect that its holder speaks, if it is not the newest.
+    pub fn dialect(&self) -> Option<&'static str> {
+        self.dialect
     }
 
     /// What is sent to the participant.

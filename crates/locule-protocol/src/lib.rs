@@ -5,7 +5,8 @@
 //! carries the parts, `locule-identity` makes and checks proofs, server and site decide.
 //!
 //! Reading is strict about what the conversation needs and forgiving about the rest: unknown headers
-//! and fields are passed over, and what an older or newer peer leaves out has a default.
+//! and fields are passed over, and what an older or newer peer leaves out has a default; what it does
+//! otherwise says its [`Dialect`].
 //!
 //! ```
 //! use locule_message::{Headers, Payload};
@@ -35,6 +36,7 @@
 mod admin;
 mod aux_message;
 mod context;
+mod dialect;
 mod parts;
 mod presence;
 mod registration;
@@ -44,6 +46,7 @@ mod task;
 pub use admin::{AdminBody, AdminCommand, AdminContext, AdminReply, AdminRequest, JobStatus, Person};
 pub use aux_message::{AuxReply, AuxRequest, aux_topic};
 pub use context::{prop, server_context, site_context, to_props};
+pub use dialect::{Dialect, Outcomes, UnspokenVersion};
 pub use parts::{DecodeError, EncodeError, Parts};
 pub use presence::{Heartbeat, HeartbeatReply, Quit, QuitReply};
 pub use registration::{

@@ -56,17 +56,30 @@ pub enum DecodeError {
         /// Its value, shortened and escaped.
         value: String,
     },
+    /// The peer speaks another protocol than this.
+    #[error("version {protocol} of the protocol is not spoken here: peer is nvflare {software}")]
+    Protocol {
+        /// Its version of the protocol.
+        protocol: u64,
+        /// Its version of nvflare, shortened and escaped.
+        software: String,
+    },
 }
 
 impl DecodeError {
     pub(crate) fn value(field: &'static str, value: &str) -> Self {
-        let mut chars = value.chars();
-        let mut shown: String = chars.by_ref().take(64).flat_map(char::escape_debug).collect();
-        if chars.next().is_some() {
-            shown.push('…');
-        }
-        Self::Value { field, value: shown }
+        Self::Value { field, value: shown(value) }
     }
+}
+
+/// A peer's text, shortened and escaped.
+pub(crate) fn shown(text: &str) -> String {
+    let mut chars = text.chars();
+    let mut shown: String = chars.by_ref().take(64).flat_map(char::escape_debug).collect();
+    if chars.next().is_some() {
+        shown.push('…');
+    }
+    shown
 }
 
 /// The payload as a value; plain bytes are bytes, none is none.

@@ -5,7 +5,7 @@ use locule_fobs::{Map, PeerContext, Shareable, Value, header};
 use locule_message::{Headers, Payload, key};
 
 use crate::{
-    NVFLARE_VERSION, channel,
+    channel,
     parts::{self, DecodeError, EncodeError, Parts},
 };
 
@@ -17,6 +17,8 @@ const CLIENT_TYPE: &str = "client_type";
 const CLIENT_IP: &str = "client_ip";
 const PROJECT_NAME: &str = "project_name";
 const PROTOCOL_VERSION: &str = "federation_protocol_version";
+/// What it says of itself, and what is spoken here.
+const PROTOCOL: u64 = 1;
 const VERSION: &str = "nvflare_version";
 const SITE_CONFIG: &str = "site_config";
 /// The token that the server's own messages carry.
@@ -148,6 +150,8 @@ pub struct RegisterRequest {
     pub proof: Option<RegistrationProof>,
     /// Configuration that the site makes known to jobs. What is no map counts as none.
     pub site_config: Option<Map>,
+    /// Its version of nvflare, as those before 2.9 do not say; see [`Dialect`](crate::Dialect).
+    pub version: Option<String>,
 }
 
 /// A site's proof of its identity.
@@ -177,8 +181,10 @@ impl RegisterRequest {
         headers.set(CLIENT_TYPE, self.client_type.as_str());
         headers.set(CLIENT_IP, &self.client_ip);
         headers.set(PROJECT_NAME, &self.project_name);
-        headers.set(PROTOCOL_VERSION, 1);
-        headers.set(VERSION, NVFLARE_VERSION);
+        if let Some(version) = &self.version {
+            headers.set(PROTOCOL_VERSION, PROTOCOL);
+            headers.set(VERSION, version);
+        }
         let mut request = Shareable::new();
         request.set_peer_context(self.peer.clone());
         if let Some(proof) = &self.proof {
@@ -195,9 +201,10 @@ impl RegisterRequest {
     /// From the wire. Nothing is verified.
     ///
     /// # Errors
-    /// [`DecodeError`] when name, project or context is missing, the type is unknown, or the proof is
-    /// there in part.
+    /// [`DecodeError`] when name, project or context is missing, the type is unknown, the proof is
+    /// there in part, or the sender speaks another protocol.
     pub fn from_parts(headers: &Headers, payload: &Payload) -> Result<Self, DecodeError> {
+        check_protocol(headers.u64(PROTOCOL_VERSION), headers.str(VERSION))?;
         let request = parts::shareable(payload)?;
         let fields = &request.fields;
         let proof = if [CERT, SIGNATURE, CN].iter().any(|key| fields.get(key).is_some_and(|v| !v.is_none())) {
@@ -217,6 +224,7 @@ impl RegisterRequest {
             peer: request.peer_context().cloned().ok_or(DecodeError::Field(header::PEER_CONTEXT))?,
             proof,
             site_config: fields.map(SITE_CONFIG).cloned(),
+            version: headers.str(VERSION).map(str::to_owned),
         })
     }
 }
@@ -267,7 +275,8 @@ impl RegisterReply {
     /// nvflare 2.9 sends, a refusal included.
     ///
     /// # Errors
-    /// [`DecodeError`] when there is a token without its signature, or the payload cannot be decoded.
+    /// [`DecodeError`] when there is a token without its signature, the payload cannot be decoded, or the
+    /// server speaks another protocol.
     pub fn from_parts(headers: &Headers, payload: &Payload) -> Result<Self, DecodeError> {
         let reply = parts::value(payload)?;
         let none = Map::new();
@@ -276,6 +285,8 @@ impl RegisterReply {
         } else {
             reply.as_map().unwrap_or(&none)
         };
+        let protocol = fields.int(PROTOCOL_VERSION).and_then(|protocol| protocol.try_into().ok());
+        check_protocol(protocol, fields.str(VERSION))?;
         if let Some(token) = fields.str(key::TOKEN).filter(|token| is_site_token(token)) {
             return Ok(Self::Granted {
                 token: token.to_owned(),
@@ -293,6 +304,16 @@ impl RegisterReply {
             });
         }
         Ok(Self::Refused)
+    }
+}
+
+/// What says nothing is older than the question.
+fn check_protocol(protocol: Option<u64>, software: Option<&str>) -> Result<(), DecodeError> {
+    match protocol {
+        None | Some(PROTOCOL) => Ok(()),
+        Some(protocol) => {
+            Err(DecodeError::Protocol { protocol, software: parts::shown(software.unwrap_or("?")) })
+        }
     }
 }
 

@@ -293,6 +293,25 @@ fn a_site_that_does_not_say_what_it_is_is_a_site() {
 }
 
 #[test]
+fn another_version_of_the_protocol_is_refused_by_the_name_of_its_software() {
+    let mut headers = Headers::new();
+    headers.set("client_name", "site-1");
+    headers.set("project_name", "p");
+    headers.set("federation_protocol_version", 2);
+    headers.set("nvflare_version", "3.1.0");
+    let mut request = Shareable::new();
+    request.set_peer_context(site_context("site-1", None));
+    let refused = RegisterRequest::from_parts(&headers, &fobs(request)).expect_err("another protocol");
+    let text = "version 2 of the protocol is not spoken here: peer is nvflare 3.1.0";
+    assert_eq!(refused.to_string(), text);
+
+    let mut granted = Map::from_iter([("nvflare_version", "3.1.0"), ("__token__", "t")]);
+    granted.insert("federation_protocol_version", 2_i64);
+    let refused = RegisterReply::from_parts(&Headers::new(), &fobs(granted)).expect_err("another protocol");
+    assert_eq!(refused.to_string(), text);
+}
+
+#[test]
 fn half_a_proof_is_none() {
     let mut headers = Headers::new();
     headers.set("client_name", "site-1");

@@ -9,9 +9,9 @@ use locule_cell::{HandlerError, Incoming, LinkSecurity, Reply};
 use locule_identity::{Party, RegistrationProof as Proof};
 use locule_message::{Payload, ReturnCode, key};
 use locule_protocol::{
-    AuxReply, AuxRequest, ChallengeReply, ChallengeRequest, ClientType, DecodeError, EncodeError, Heartbeat,
-    HeartbeatReply, NVFLARE_VERSION, OutcomeReport, Parts, Quit, QuitReply, Refusal, RegisterReply,
-    RegisterRequest, prop, server_context,
+    AuxReply, AuxRequest, ChallengeReply, ChallengeRequest, ClientType, DecodeError, Dialect, EncodeError,
+    Heartbeat, HeartbeatReply, NVFLARE_VERSION, OutcomeReport, Parts, Quit, QuitReply, Refusal,
+    RegisterReply, RegisterRequest, prop, server_context,
 };
 
 use crate::book::Entry;
@@ -81,7 +81,13 @@ async fn challenge(shared: Arc<Shared>, incoming: Incoming) -> Result<Reply, Han
 async fn register(shared: Arc<Shared>, incoming: Incoming) -> Result<Reply, HandlerError> {
     // Whatever becomes of it, the registration uses the challenge up.
     let open = lock(&shared.admission).take(incoming.link.link.0, incoming.origin.as_str(), now().instant);
-    let ask = RegisterRequest::from_parts(&incoming.headers, &incoming.payload()).map_err(not_understood)?;
+    let ask = RegisterRequest::from_parts(&incoming.headers, &incoming.payload());
+    let ask = ask.map_err(|error| match error {
+        // It is told why in words that it shows.
+        DecodeError::Protocol { .. } => unauthenticated(error.to_string()),
+        other => not_understood(other),
+    })?;
+    let dialect = Dialect::of_participant(&ask).map_err(|error| unauthenticated(error.to_string()))?;
     let open = open.ok_or_else(|| unauthenticated("no registration session"))?;
     if ask.project_name != shared.settings.project {
         return Err(unauthenticated("Requested task does not match the current server task"));
@@ -115,6 +121,7 @@ async fn register(shared: Arc<Shared>, incoming: Incoming) -> Result<Reply, Hand
                 return Err(unauthenticated("certificate does not say what the registration says"));
             }
             let grant = proven.grant(&*server.signer, &mut rand::rng()).map_err(|e| failed(&e))?;
+            let grant = if dialect == Dialect::NEWEST { grant } else { grant.in_dialect(dialect.name) };
             // The ledger's record is durable before the token leaves.
             server.ledger.issue(&grant, now()).map_err(|e: IssueRefused| {
                 let code = if e.is_retryable() {
@@ -130,14 +137,14 @@ async fn register(shared: Arc<Shared>, incoming: Incoming) -> Result<Reply, Hand
     let grant = granted.inspect_err(|error| {
         tracing::warn!(peer = %incoming.origin, reason = error.reason, "registration refused");
     })?;
-    tracing::info!(name = grant.name(), party = ?grant.party(), "registered");
+    tracing::info!(name = grant.name(), party = ?grant.party(), version = dialect.name, "registered");
     if grant.party() == Party::Site {
         shared.registered(grant.name());
     }
     let answer = RegisterReply::Granted {
         token: grant.token().expose().to_owned(),
         signature: grant.signature().expose().to_owned(),
-        ssid: grant.ssid().to_owned(),
+        ssid: dialect.session.to_owned(),
         version: Some(NVFLARE_VERSION.to_owned()),
     };
     // Older sites look for their token in the headers.
@@ -145,7 +152,7 @@ async fn register(shared: Arc<Shared>, incoming: Incoming) -> Result<Reply, Hand
     reply.headers.set(key::CLIENT_NAME, grant.name());
     reply.headers.set(key::TOKEN, grant.token().expose());
     reply.headers.set(key::TOKEN_SIGNATURE, grant.signature().expose());
-    reply.headers.set(key::SSID, grant.ssid());
+    reply.headers.set(key::SSID, dialect.session);
     Ok(reply)
 }
 

@@ -379,7 +379,7 @@ impl Life {
     /// Writes down who takes part.
     async fn choose(&mut self) -> Result<(), Ending> {
         let sites: BTreeSet<String> = self.sites.keys().cloned().collect();
-        self.watch.pending.clone_from(&sites);
+        self.watch.expect(&sites);
         self.shared.choose(&self.intake.job_id, sites).await.map_err(not_written)
     }
 

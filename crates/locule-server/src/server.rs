@@ -15,6 +15,7 @@ use locule_journal::AppendError;
 use locule_kit::Workspace;
 use locule_launcher::Launcher;
 use locule_message::{Fqcn, ReturnCode};
+use locule_protocol::Dialect;
 use tokio::sync::{Semaphore, broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -380,6 +381,13 @@ impl Shared {
             .into_iter()
             .filter(|holder| holder.alive && holder.party == Party::Site && ready.contains(&holder.name));
         sites.map(|holder| (holder.name.clone(), holder.origin.clone())).collect()
+    }
+
+    /// What a site speaks.
+    pub(crate) fn dialect(&self, site: &str) -> &'static Dialect {
+        let holder = self.ledger.site(site);
+        let older = holder.and_then(|holder| Dialect::named(holder.dialect.as_deref()?));
+        older.unwrap_or(Dialect::NEWEST)
     }
 
     /// A site has registered. The answer with its token is still to go out, so no job counts on it yet.

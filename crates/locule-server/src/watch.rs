@@ -6,7 +6,7 @@ use std::sync::Arc;
 use locule_cell::Request;
 use locule_launcher::JobHandle;
 use locule_message::{Fqcn, Payload};
-use locule_protocol::{channel, outcome};
+use locule_protocol::{Outcomes, channel, outcome};
 use tokio::time::Instant;
 
 use crate::book::Entry;
@@ -36,10 +36,14 @@ pub(crate) struct Watch {
     pub(crate) started: Option<Instant>,
     /// Sites whose outcome is not known.
     pub(crate) pending: BTreeSet<String>,
+    /// Those of them that tell of failures only.
+    silent_when_well: BTreeSet<String>,
     /// Sites that were lost, and why. They may come back.
     lost: BTreeMap<String, String>,
     /// How many heartbeats of a site in a row were without the job.
     missed: BTreeMap<String, u32>,
+    /// When the server's half had ended well.
+    ended: Option<Instant>,
     /// When to give up waiting for outcomes.
     pub(crate) deadline: Option<Instant>,
 }
@@ -52,10 +56,20 @@ impl Watch {
             course: Course::Starting,
             started: None,
             pending: BTreeSet::new(),
+            silent_when_well: BTreeSet::new(),
             lost: BTreeMap::new(),
             missed: BTreeMap::new(),
+            ended: None,
             deadline: None,
         }
+    }
+
+    /// These take part: their outcomes are waited for.
+    pub(crate) fn expect(&mut self, sites: &BTreeSet<String>) {
+        self.pending.clone_from(sites);
+        // Now, since a site that quits is forgotten.
+        let silent = |site: &&String| self.shared.dialect(site).outcomes == Outcomes::Failures;
+        self.silent_when_well = sites.iter().filter(silent).cloned().collect();
     }
 
     pub(crate) fn everybody_is_heard_or_lost(&self) -> bool {
@@ -148,7 +162,9 @@ impl Watch {
                 Some(reason) => return Some((JobStatus::ExecutionException, reason)),
                 None => {
                     self.course = Course::RunEnded;
-                    self.deadline = Some(Instant::now() + self.shared.settings.outcome_wait);
+                    let now = Instant::now();
+                    self.ended = Some(now);
+                    self.deadline = Some(now + self.shared.settings.outcome_wait);
                 }
             },
         }
@@ -166,13 +182,30 @@ impl Watch {
         if self.started.is_none_or(|started| at <= started) {
             return None;
         }
+        if self.ended.is_some_and(|ended| at >= ended) && self.let_go(site) {
+            return None;
+        }
         let missed = self.missed.entry(site.to_owned()).or_default();
         *missed += 1;
         if *missed < MISSED { None } else { self.lose(handle, site, "the site does not hold the job").await }
     }
 
+    /// After the run has ended: whether a site has done its part that tells of failures only. It has none to
+    /// tell, since a failure comes before the news that the site does not hold the job any more.
+    fn let_go(&mut self, site: &str) -> bool {
+        let done = self.silent_when_well.contains(site);
+        if done {
+            tracing::info!(job = self.job_id, site, "site has let go of the job, and told of no failure");
+            self.pending.remove(site);
+        }
+        done
+    }
+
     /// A site will not go on with this job.
     async fn lose(&mut self, handle: &JobHandle, site: &str, reason: &str) -> Option<Ending> {
+        if self.course == Course::RunEnded && self.let_go(site) {
+            return None;
+        }
         let known = self.lost.insert(site.to_owned(), reason.to_owned()).is_some();
         match self.course {
             Course::RunEnded => {

@@ -22,7 +22,8 @@ use locule_launcher::TaskLauncher;
 use locule_message::Fqcn;
 use locule_protocol::{
     AdminBody, AdminCommand, AdminRequest, ChallengeReply, ChallengeRequest, ClientType, Heartbeat,
-    OutcomeReport, Parts, RegisterReply, RegisterRequest, RegistrationProof, outcome, site_context,
+    NVFLARE_VERSION, OutcomeReport, Parts, RegisterReply, RegisterRequest, RegistrationProof, outcome,
+    site_context,
 };
 use locule_server::{JobHost, Server, ServerEvent, ServerParts, ServerSettings, run_job};
 use locule_transport::{Endpoint, Security, Transports};
@@ -233,6 +234,7 @@ pub(crate) async fn register(cell: &Cell, who: &str, client_type: ClientType) ->
             signature: proof.signature.clone().into(),
         }),
         site_config: None,
+        version: Some(NVFLARE_VERSION.into()),
     };
     let reply =
         ask(cell, RegisterRequest::CHANNEL, RegisterRequest::TOPIC, request.to_parts().unwrap()).await;

@@ -165,6 +165,19 @@ fn tokens_outlive_the_process() {
 }
 
 #[test]
+fn what_a_holder_speaks_outlives_the_process() {
+    let mut scene = Scene::new();
+    let (grant, _) = scene.prove(&Toy::new("site-1"), "site-1");
+    scene.ledger.issue(&grant.in_dialect("2.8"), scene.now).unwrap();
+    scene.site("site-2");
+    let records = scene.disk.0.lock().unwrap().replay().unwrap();
+    assert!(!String::from_utf8_lossy(&records[1]).contains("dialect"), "the newest needs no word");
+    scene.restart();
+    assert_eq!(scene.ledger.site("site-1").unwrap().dialect.as_deref(), Some("2.8"));
+    assert_eq!(scene.ledger.site("site-2").unwrap().dialect, None);
+}
+
+#[test]
 fn the_journal_holds_no_token() {
     let mut scene = Scene::new();
     let session = scene.site("site-1");

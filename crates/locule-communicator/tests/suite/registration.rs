@@ -9,7 +9,10 @@ use locule_fobs::Map;
 use locule_identity::{Admission, AdmissionLimits, ChallengeError, Grant, RegistrationProof, Signer};
 use locule_identity_openssl::OpensslSigner;
 use locule_message::{Headers, Payload, ReturnCode, key};
-use locule_protocol::{ChallengeReply, ChallengeRequest, ClientType, RegisterReply, RegisterRequest, prop};
+use locule_protocol::{
+    ChallengeReply, ChallengeRequest, ClientType, OutcomeReport, RegisterReply, RegisterRequest, outcome,
+    prop,
+};
 use locule_transport::{Endpoint, Transports};
 use tokio::time::{Instant, advance};
 
@@ -390,4 +393,32 @@ async fn after_registering_every_request_and_reply_carries_the_session() {
         assert_eq!(message.headers.str(key::TOKEN_SIGNATURE), Some(session.token_signature().expose()));
         assert_eq!(message.headers.str(key::SSID), Some("NA"));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_of_an_older_version_hears_of_failures_only_and_need_not_answer() {
+    let federation = federation_with_door().await;
+    let site = federation.communicator(settings());
+    site.register(Some(&Pki::get().credentials())).await.unwrap();
+    let reports = (OutcomeReport::CHANNEL, OutcomeReport::TOPIC);
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    federation.answer(reports.0, reports.1, move |_, incoming| {
+        tell.send(OutcomeReport::from_parts(&incoming.headers, &incoming.payload()).unwrap().code).unwrap();
+        Err(HandlerError::failed("older servers answer nothing of use"))
+    });
+    site.report_outcome(&OutcomeReport::new("job-1", outcome::DONE, None)).await.unwrap();
+    site.report_outcome(&OutcomeReport::new("job-2", outcome::EXCEPTION, None)).await.unwrap();
+    assert_eq!(told.recv().await, Some(outcome::EXCEPTION));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_is_too_old_is_named() {
+    let (federation, session) = register_at(|grant, _| {
+        let RegisterReply::Granted { token, signature, ssid, .. } = granted(&grant) else { unreachable!() };
+        RegisterReply::Granted { token, signature, ssid, version: Some("2.6.2".into()) }
+    })
+    .await;
+    let Err(RegisterError::Version(refused)) = session else { panic!("{session:?}") };
+    assert_eq!(refused.to_string(), "nvflare 2.6.2 is too old: 2.7 and later are spoken here");
+    assert!(!federation.stamp.is_set());
 }

@@ -10,8 +10,8 @@ use locule_download::FetchLimits;
 use locule_fobs::{Map, Shareable};
 use locule_message::{Fqcn, Payload, ReturnCode, key};
 use locule_protocol::{
-    Assignment, AuxReply, AuxRequest, DecodeError, GetTask, SubmitReply, SubmitUpdate, TaskReply, aux_topic,
-    channel,
+    Assignment, AuxReply, AuxRequest, DecodeError, Dialect, GetTask, SubmitReply, SubmitUpdate, TaskReply,
+    aux_topic, channel,
 };
 
 use super::board::Board;
@@ -179,7 +179,7 @@ impl Desk {
     /// The site whose job cell this comes from.
     fn participant(&self, incoming: &Incoming) -> Result<&str, HandlerError> {
         let refuse = |reason: &str| HandlerError::new(ReturnCode::AuthenticationError, reason);
-        if incoming.headers.str(key::SSID).is_some_and(|ssid| ssid != "NA") {
+        if incoming.headers.str(key::SSID).is_some_and(|session| !Dialect::knows_session(session)) {
             return Err(refuse("request from unknown client ssid"));
         }
         let site = self.participants.get(&incoming.origin);

@@ -1,6 +1,7 @@
 //! Challenge and registration, and everything that must not become one.
 
 use locule_cell::Request;
+use locule_fobs::Map;
 use locule_message::{Fqcn, key};
 use locule_protocol::{ChallengeRequest, ClientType, Heartbeat, RegisterReply, RegisterRequest};
 use locule_server::ServerEvent;
@@ -104,6 +105,21 @@ async fn refused_when(change: impl FnOnce(&mut RegisterRequest)) -> String {
     assert_eq!(scene.kit.ledger.records(), 0);
     assert!(scene.events.try_recv().is_err());
     why
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_older_site_is_granted_the_session_that_it_will_claim() {
+    for (config, session) in [(Some(Map::new()), "NA"), (None, "ebc6125d-0a56-4688-9b08-355fe9e4d61a")] {
+        let scene = Scene::start().await;
+        let site = Site::join_older(&scene, "site-1", config).await;
+        assert_eq!(site.session.ssid(), session);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_version_that_is_not_spoken_is_refused_by_its_name() {
+    let why = refused_when(|request| request.version = Some("2.6.2".into())).await;
+    assert_eq!(why, "nvflare 2.6.2 is too old: 2.7 and later are spoken here");
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,11 +1,13 @@
 //! Heartbeats, good-byes, and sites that come back.
 
+use locule_fobs::Map;
 use locule_message::Fqcn;
-use locule_protocol::{AuxReply, AuxRequest, Heartbeat, Quit, site_context, to_props};
-use locule_server::ServerEvent;
+use locule_protocol::{AuxReply, AuxRequest, Heartbeat, Quit, outcome, site_context, to_props};
+use locule_server::{JobStatus, ServerEvent};
+use serde_json::json;
 
-use crate::scene::{PROJECT, SECOND, Scene};
-use crate::site::{Site, ask, refused};
+use crate::scene::{PROJECT, SECOND, Scene, reason};
+use crate::site::{Site, ask, refused, result};
 
 #[tokio::test(start_paused = true)]
 async fn a_site_that_quits_is_gone_with_its_token() {
@@ -93,4 +95,61 @@ async fn what_cannot_be_decoded_is_answered() {
         let reply = site.cell.request(&Fqcn::server(), request).await.unwrap();
         assert_eq!(reply.code.as_str(), "invalid_request", "{topic}");
     }
+}
+
+/// Two sites of older versions with a job whose run has ended.
+async fn older_sites_with_a_run_that_ended(scene: &mut Scene) -> (Site, Site, String) {
+    let mut one = Site::join_older(scene, "site-1", None).await;
+    let mut two = Site::join_older(scene, "site-2", Some(Map::new())).await;
+    let job = scene.submit(json!({ "min_clients": 2 }), json!({})).await;
+    for site in [&mut one, &mut two] {
+        assert_eq!(site.started().await, job);
+    }
+    let halves = [one.job(scene, &job).await, two.job(scene, &job).await];
+    for half in &halves {
+        let task = half.pull().await.unwrap();
+        half.submit(&task, result(5)).await;
+    }
+    for half in &halves {
+        assert!(half.pull().await.is_none(), "the run has ended");
+    }
+    (one, two, job)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_site_that_tells_of_failures_only_has_done_its_part_when_it_lets_the_job_go() {
+    let mut scene = Scene::start().await;
+    let (one, two, job) = older_sites_with_a_run_that_ended(&mut scene).await;
+    tokio::time::advance(5 * SECOND).await;
+    one.beat(&[&job]).await;
+    two.beat(&[]).await;
+    assert!(scene.server.record(&job).unwrap().status() == JobStatus::Running, "site-1 holds it");
+    tokio::time::advance(10 * SECOND).await;
+    one.beat(&[]).await;
+    let record = scene.finished(&job).await;
+    assert_eq!(record.status(), JobStatus::Completed, "{}", reason(&record));
+    assert!(record.outcomes.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_that_an_older_site_tells_of_counts() {
+    let mut scene = Scene::start().await;
+    let (one, two, job) = older_sites_with_a_run_that_ended(&mut scene).await;
+    two.report_code(&job, outcome::EXCEPTION, "out of beds").await;
+    tokio::time::advance(5 * SECOND).await;
+    one.beat(&[]).await;
+    two.beat(&[]).await;
+    let record = scene.finished(&job).await;
+    assert_eq!(record.status(), JobStatus::ExecutionException);
+    assert_eq!(reason(&record), "site-2: out of beds");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_older_site_that_quits_after_the_run_does_not_make_the_job_fail() {
+    let mut scene = Scene::start().await;
+    let (one, two, job) = older_sites_with_a_run_that_ended(&mut scene).await;
+    one.quit().await;
+    two.quit().await;
+    let record = scene.finished(&job).await;
+    assert_eq!(record.status(), JobStatus::Completed, "{}", reason(&record));
 }

@@ -1,10 +1,11 @@
 //! What is left of a server that ends in the middle of something.
 
+use locule_fobs::Map;
 use locule_server::{JobStatus, read_records};
 use serde_json::json;
 
-use crate::scene::{Disk, Kit, Scene, reason};
-use crate::site::Site;
+use crate::scene::{Disk, Kit, SECOND, Scene, reason};
+use crate::site::{Site, result};
 
 /// The kit as it would be found after the process was killed.
 fn killed(scene: Scene) -> Kit {
@@ -49,6 +50,27 @@ async fn a_token_outlives_the_server_and_stray_jobs_are_ended() {
     cell.add_stamp(site.stamp.clone());
     site.cell = cell;
     assert_eq!(site.beat(&[&job]).await, [job]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn that_a_site_is_older_is_known_after_a_restart() {
+    let scene = Scene::start().await;
+    let mut site = Site::join_older(&scene, "site-1", Some(Map::new())).await;
+    let mut scene = Scene::with(killed(scene), |_| {}).await;
+    let cell = scene.linked("site-1", "site-1").await;
+    cell.add_stamp(site.stamp.clone());
+    site.move_to(cell);
+    site.beat(&[]).await;
+    let job = scene.submit(json!({ "min_clients": 1 }), json!({ "min_results": 1 })).await;
+    assert_eq!(site.started().await, job);
+    let half = site.job(&scene, &job).await;
+    let task = half.pull().await.unwrap();
+    half.submit(&task, result(5)).await;
+    assert!(half.pull().await.is_none());
+    tokio::time::advance(5 * SECOND).await;
+    site.beat(&[]).await;
+    let record = scene.finished(&job).await;
+    assert_eq!(record.status(), JobStatus::Completed, "{}", reason(&record));
 }
 
 #[test]

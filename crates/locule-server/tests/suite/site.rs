@@ -5,14 +5,14 @@ use std::time::SystemTime;
 
 use locule_auth::SessionStamp;
 use locule_cell::{Cell, HandlerError, Incoming, Reply, Request, RequestError};
-use locule_fobs::Shareable;
+use locule_fobs::{Map, Shareable};
 use locule_identity::{Challenge, Registration, Secret, ServerProof, ServerProven, Session, Signer, Token};
 use locule_message::Fqcn;
 use locule_protocol::{
     AdminBody, AdminCommand, AdminRequest, Assignment, AuxReply, AuxRequest, ChallengeReply,
-    ChallengeRequest, ClientType, GetTask, Heartbeat, HeartbeatReply, OutcomeReport, Parts, Quit, QuitReply,
-    Refusal, RegisterReply, RegisterRequest, RegistrationProof, SubmitUpdate, TaskReply, outcome,
-    site_context, to_props,
+    ChallengeRequest, ClientType, GetTask, Heartbeat, HeartbeatReply, NVFLARE_VERSION, OutcomeReport, Parts,
+    Quit, QuitReply, Refusal, RegisterReply, RegisterRequest, RegistrationProof, SubmitUpdate, TaskReply,
+    outcome, site_context, to_props,
 };
 use tokio::sync::mpsc;
 
@@ -69,6 +69,7 @@ pub(crate) fn registration(name: &str, registration: &Registration) -> RegisterR
             signature: proof.signature.clone().into(),
         }),
         site_config: None,
+        version: Some(NVFLARE_VERSION.into()),
     }
 }
 
@@ -111,15 +112,35 @@ impl Site {
     }
 
     pub(crate) async fn register(scene: &Scene, name: &str) -> Self {
+        Self::register_as(scene, name, |_| {}).await
+    }
+
+    /// A site of nvflare 2.8 that has joined, or of 2.7, which tells nothing of its configuration.
+    pub(crate) async fn join_older(scene: &Scene, name: &str, site_config: Option<Map>) -> Self {
+        let silent =
+            |request: &mut RegisterRequest| (request.version, request.site_config) = (None, site_config);
+        let site = Self::register_as(scene, name, silent).await;
+        site.beat(&[]).await;
+        site
+    }
+
+    async fn register_as(scene: &Scene, name: &str, change: impl FnOnce(&mut RegisterRequest)) -> Self {
         let cell = scene.linked(name, name).await;
         let (tell, orders) = mpsc::unbounded_channel();
         let script: Script = Arc::new(Mutex::new(Box::new(|_| Answer::Yes)));
         obey(&cell, script.clone(), tell);
         let stamp = Arc::new(SessionStamp::new());
         cell.add_stamp(stamp.clone());
-        let session = session(&cell, name).await;
+        let session = session(&cell, name, change).await;
         stamp.set(session.clone());
         Self { name: name.to_owned(), cell, stamp, session, orders, script }
+    }
+
+    /// Goes on with another cell.
+    pub(crate) fn move_to(&mut self, cell: Cell) {
+        let (tell, orders) = mpsc::unbounded_channel();
+        obey(&cell, self.script.clone(), tell);
+        (self.cell, self.orders) = (cell, orders);
     }
 
     /// From now on it answers orders so.
@@ -193,10 +214,12 @@ impl Site {
     }
 }
 
-async fn session(cell: &Cell, site: &str) -> Session {
+async fn session(cell: &Cell, site: &str, change: impl FnOnce(&mut RegisterRequest)) -> Session {
     let own = signer(site);
     let open = challenge(cell, &*own).await.register(&*own).unwrap();
-    let parts = registration(site, &open).to_parts().unwrap();
+    let mut request = registration(site, &open);
+    change(&mut request);
+    let parts = request.to_parts().unwrap();
     let reply = ask(cell, "task", RegisterRequest::TOPIC, parts).await.unwrap().into_ok().unwrap();
     match RegisterReply::from_parts(&reply.headers, &reply.payload).unwrap() {
         RegisterReply::Granted { token, signature, ssid, .. } => {

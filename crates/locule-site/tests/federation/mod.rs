@@ -20,8 +20,8 @@ use locule_launcher::TaskLauncher;
 use locule_message::{Fqcn, ReturnCode};
 use locule_protocol::{
     AdminBody, AdminCommand, AdminReply, AdminRequest, Assignment, AuxReply, AuxRequest, GetTask, Heartbeat,
-    HeartbeatReply, OutcomeReport, Parts, Quit, QuitReply, RegisterReply, RegisterRequest, SubmitReply,
-    SubmitUpdate, TaskReply, aux_topic, server_context, to_props,
+    HeartbeatReply, NVFLARE_VERSION, OutcomeReport, Parts, Quit, QuitReply, RegisterReply, RegisterRequest,
+    SubmitReply, SubmitUpdate, TaskReply, aux_topic, server_context, to_props,
 };
 use locule_site::{Pace, Site, SiteJobHost, SiteParts, SiteSettings, run_job};
 use locule_transport::{Endpoint, Transports};
@@ -97,7 +97,7 @@ impl Server {
                 token: Uuid::new_v4().to_string(),
                 signature: UNSIGNED.into(),
                 ssid: "NA".into(),
-                version: None,
+                version: Some(NVFLARE_VERSION.into()),
             };
             async move { ok(granted.to_parts().unwrap()) }
         });
