@@ -165,7 +165,7 @@ hits := {[x, y] | some x in numbers.range(1, 3000); some y in numbers.range(1, 3
 review := {"allow": count(numbers.range(1, 1000000000)) > 0}"#;
     let wrong = "package locule\nreview := {\"allow\": startswith(input.args.x, \"y\")}";
     for (policy, said) in
-        [(slow, "(`time_ms`)"), (hog, "ended by signal"), (wrong, "comp_auth.rego:2:32: `startswith`")]
+        [(slow, "(`time_ms`)"), (hog, "ended by signal"), (wrong, "comp_auth.rego:2:42: `startswith`")]
     {
         let site = Site::new(policy, json!({ "x": 1 }));
         let (error, constructed) = site.start();
