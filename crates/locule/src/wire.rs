@@ -53,7 +53,11 @@ pub(crate) fn registry() -> Arc<Registry> {
 }
 
 /// Languages that checkers may be written in, beside Python.
-pub(crate) const CHECKER_BACKENDS: &[&dyn Backend] = &[&locule_policy_rego::RegoBackend];
+pub(crate) const CHECKER_BACKENDS: &[&dyn Backend] = &[
+    &locule_policy_rego::RegoBackend,
+    #[cfg(feature = "wasm")]
+    &locule_policy_wasm::WasmBackend,
+];
 
 /// What opens checkers that are files of a kit: each runs in this program again, as `locule checker`.
 pub(crate) fn checkers() -> Result<Arc<dyn CheckerFiles>, Failure> {
