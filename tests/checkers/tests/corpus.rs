@@ -6,19 +6,20 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use locule_checker::{CheckerCommand, SiteCheckers};
 use locule_component::{
     BuildCx, BuildError, Built, Component, ConstructionCount, Denial, ExecuteError, Executor, JobFacts, Kind,
     Phase, Plan, Registry, Side, SiteFacts, Task, TaskCx,
 };
-use locule_config::Document;
+use locule_config::{Diagnostics, Document};
 use locule_fobs::Shareable;
 use locule_policy::{Occasion, gates_from_site_config, review};
 use serde_json::{Value as Json, json};
 use sha2::{Digest, Sha256};
+use tempfile::TempDir;
 
 #[test]
 fn a_plan_that_nothing_is_against_is_allowed() {
@@ -203,6 +204,31 @@ fn another_file_than_the_digest_names_keeps_the_site_from_going_on() {
     }
 }
 
+/// `cargo test --release -p checkers --features wasm -- --ignored --nocapture how_long`
+#[test]
+#[ignore = "measures, and judges nothing"]
+#[expect(clippy::print_stderr, reason = "the figures are what it is for")]
+fn how_long_a_warm_review_takes() {
+    let executor = json!({ "path": "example.Echo", "args": {} });
+    let executors: Vec<Json> =
+        (0..200).map(|i| json!({ "tasks": [format!("task-{i}")], "executor": executor })).collect();
+    let config = json!({ "format_version": 2, "executors": executors }).to_string();
+    for checker in same_rule() {
+        let site = checker.site();
+        let gates = site.gates(&checker).unwrap();
+        let mut times: Vec<Duration> = (0..20)
+            .map(|_| {
+                let plan = site.plan(&config);
+                let begin = Instant::now();
+                review(plan, &occasion(site.kit.path()), &gates, Duration::from_secs(60)).unwrap();
+                begin.elapsed()
+            })
+            .collect();
+        times.sort();
+        eprintln!("{:16} median {:?}, from {:?} to {:?}", checker.file(), times[10], times[0], times[19]);
+    }
+}
+
 /// One rule in every language: `example.Shell` is refused.
 fn same_rule() -> Vec<Checker> {
     all([
@@ -327,36 +353,27 @@ impl Checker {
     }
 
     fn asked_about(&self, config: &str) -> Outcome {
+        let site = self.site();
+        let gates = match site.gates(self) {
+            Ok(gates) => gates,
+            Err(mistakes) => return Outcome::NotOpened(mistakes.to_string()),
+        };
+        match review(site.plan(config), &occasion(site.kit.path()), &gates, Duration::from_secs(60)) {
+            Ok(_) => Outcome::Allowed,
+            Err(refused) => Outcome::Refused(refused.findings),
+        }
+    }
+
+    fn site(&self) -> Site {
         let kit = tempfile::tempdir().unwrap();
         let custom = kit.path().join("local/custom");
         fs::create_dir_all(&custom).unwrap();
         if !self.absent {
             fs::write(custom.join(self.file()), &self.source).unwrap();
         }
-        let mut entry = json!({ "id": "comp_checker", "path": self.path, "limits": self.limits });
-        if let Some(digest) = &self.digest {
-            entry["digest"] = digest.as_str().into();
-        }
-        let site =
-            json!({ "format_version": 2, "class_allow_list": ["*"], "components": [entry] }).to_string();
-        let site = Document::parse_json("job_resources.json", &site).unwrap();
-
         let mut registry = Registry::new();
         registry.register::<Echo>().register::<Shell>();
-        let count = ConstructionCount::new();
-        let cx = BuildCx::new(Side::Site, "site-1", "", kit.path(), kit.path(), &count);
-        let gates = match gates_from_site_config(&site, &registry, &self.processes(), &cx) {
-            Ok(gates) => gates,
-            Err(mistakes) => return Outcome::NotOpened(mistakes.to_string()),
-        };
-        let config = Document::parse_json("config_fed_client.json", config).unwrap();
-        let plan = Plan::from_document(&config, Side::Site, &registry).unwrap();
-        let outcome = match review(plan, &occasion(kit.path()), &gates, Duration::from_secs(60)) {
-            Ok(_) => Outcome::Allowed,
-            Err(refused) => Outcome::Refused(refused.findings),
-        };
-        assert_eq!(count.get(), 0, "nothing is built by a review");
-        outcome
+        Site { kit, registry }
     }
 
     /// The process is the binary's own, but for WebAssembly, which that is built without.
@@ -387,6 +404,32 @@ impl Checker {
         let Outcome::NotOpened(text) = self.asked_about(HARMLESS) else { panic!("{self:?}") };
         assert!(text.contains("job_resources.json:1:"), "{text}");
         assert!(why.iter().any(|why| text.contains(why)), "{text}");
+    }
+}
+
+/// A kit with one checker in it, and the components that are known there.
+struct Site {
+    kit: TempDir,
+    registry: Registry,
+}
+
+impl Site {
+    fn gates(&self, checker: &Checker) -> Result<Vec<Arc<dyn locule_component::Checker>>, Diagnostics> {
+        let mut entry = json!({ "id": "comp_checker", "path": checker.path, "limits": checker.limits });
+        if let Some(digest) = &checker.digest {
+            entry["digest"] = digest.as_str().into();
+        }
+        let site =
+            json!({ "format_version": 2, "class_allow_list": ["*"], "components": [entry] }).to_string();
+        let site = Document::parse_json("job_resources.json", &site).unwrap();
+        let (kit, count) = (self.kit.path(), ConstructionCount::new());
+        let cx = BuildCx::new(Side::Site, "site-1", "", kit, kit, &count);
+        gates_from_site_config(&site, &self.registry, &checker.processes(), &cx)
+    }
+
+    fn plan(&self, config: &str) -> Plan {
+        let config = Document::parse_json("config_fed_client.json", config).unwrap();
+        Plan::from_document(&config, Side::Site, &self.registry).unwrap()
     }
 }
 
