@@ -107,6 +107,9 @@ fn main() -> anyhow::Result<()> {
     }
 }
 
+/// What brings the runtime of checkers in WebAssembly into tests.
+const WASM: &str = "locule-policy-wasm/runtime,checkers/wasm";
+
 fn test(slow: bool, filter: Option<&str>) -> anyhow::Result<()> {
     let mut arguments = vec!["test", "--workspace"];
     arguments.extend(filter);
@@ -114,6 +117,10 @@ fn test(slow: bool, filter: Option<&str>) -> anyhow::Result<()> {
         arguments.extend(["--", "--include-ignored"]);
     }
     shell::cargo(&arguments)?;
+    if filter.is_none() {
+        // No other crate's feature: the runtime of WebAssembly is long to compile, and nothing else needs it.
+        shell::cargo(&["test", "-p", "locule-policy-wasm", "-p", "checkers", "--features", WASM])?;
+    }
     match filter {
         Some(_) => Ok(()),
         None if std::env::var_os("CI").is_none() && !shell::runs("python3", &["--version"]) => {

@@ -1,6 +1,10 @@
-//! Refuses what the operator names: `"args": {"refused": ["example.Shell"]}` in the entry of `job_resources.json`.
+//! A site's checker as a WebAssembly component: refuses what the operator names in the entry of the checker.
 //!
-//! A site that has this checker and no such `args` refuses every plan, with the reason in its log.
+//! ```json
+//! { "id": "comp_checker", "path": "comp_auth.wasm", "args": { "refused": ["example.Shell"] } }
+//! ```
+//!
+//! Without such `args` it refuses every plan, with the reason in the site's log.
 
 use serde::Deserialize;
 
