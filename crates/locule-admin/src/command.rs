@@ -50,6 +50,15 @@ pub const COMMANDS: &[Command] = &[
         "show_stats job_id server|client|all [clients]",
     ),
     command("job_mgmt", "abort_job", "abort a job", "abort_job job_id").confirm("yesno"),
+    Command {
+        at_console: PUSH,
+        ..command(
+            "job_mgmt",
+            "check_job",
+            "ask server and sites what they would say of a job",
+            "check_job job_folder",
+        )
+    },
     command("job_mgmt", "clone_job", "submit a job once more", "clone_job job_id"),
     command("job_mgmt", "delete_job", "delete a job that is over, with its results", "delete_job job_id")
         .confirm("auth"),

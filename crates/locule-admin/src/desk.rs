@@ -271,6 +271,7 @@ impl Call {
         tracing::info!(user = session.claim.name, command = command.name, "command of an administrator");
         match command.name {
             "abort_job" => jobs::abort(&self).await,
+            "check_job" => jobs::check(&self).await,
             "clone_job" => jobs::clone(&self).await,
             "delete_job" => jobs::delete(&self).await,
             "download_job" => jobs::download(&self).await,

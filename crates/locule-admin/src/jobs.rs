@@ -9,7 +9,8 @@ use std::time::{Duration, SystemTime};
 use locule_job::{PackError, Packing, pack_file};
 use locule_protocol::{AdminCommand, Refusal};
 use locule_server::{
-    DeleteError, JobFiles, JobRecord, JobStatus, Package, Server, ServerEvent, SubmitError, Submitter,
+    DeleteError, JobCheck, JobFiles, JobRecord, JobStatus, Package, Server, ServerEvent, SubmitError,
+    Submitter,
 };
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
@@ -33,19 +34,49 @@ pub(crate) async fn submit(call: &Call) -> Answered {
         let text = "submit tokens are not supported";
         return Err(ReplyDocument::error(Status::SyntaxError, text, text));
     }
-    desk.allow("submit_job", call.who(), Who::default())?;
+    let package = package(call, folder)?;
+    let job_id = desk.server.submit_package(package).await.map_err(|error| refused(call, &error))?;
+    Ok(ReplyDocument::new().text(format!("Submitted job: {job_id}")).success("").meta("job_id", job_id))
+}
+
+/// Asks the server's checkers and those of the sites what they would say of a job that was sent, and keeps nothing.
+///
+/// The right is that of `submit_job`.
+pub(crate) async fn check(call: &Call) -> Answered {
+    let desk = &call.desk;
+    let [folder] = &call.arguments[..] else { return Err(call.usage()) };
+    let package = package(call, folder)?;
+    let checks = desk.server.check_package(package).await.map_err(|error| refused(call, &error))?;
+    let row = |check: &JobCheck| -> Vec<Vec<Value>> {
+        if check.refusals.is_empty() {
+            return vec![
+                [&check.site, &check.verdict, "", "", "", &check.text].map(|cell: &str| json!(cell)).to_vec(),
+            ];
+        }
+        let cells = |refusal: &Refusal| {
+            let Refusal { component, path, code, reason, .. } = refusal;
+            [&check.site, &check.verdict, component, path, code, reason].map(|cell| json!(cell)).to_vec()
+        };
+        check.refusals.iter().map(cells).collect()
+    };
+    let rows = checks.iter().flat_map(row).collect();
+    let head = ["Site", "Verdict", "Component", "Path", "Code", "Reason"];
+    Ok(ReplyDocument::new().table(&head, rows).meta("checks", json!(checks)).success(""))
+}
+
+/// The job that was sent with the command, by somebody who may submit jobs.
+fn package(call: &Call, folder: &str) -> Result<Package, ReplyDocument> {
+    call.desk.allow("submit_job", call.who(), Who::default())?;
     let Some(file) = call.file.clone() else {
         return Err(ReplyDocument::error(Status::InternalError, "", "missing upload file"));
     };
-    let package = Package {
+    Ok(Package {
         file,
-        folder: folder.clone(),
+        folder: folder.to_owned(),
         submitter: submitter(call),
         may_bring_code: may_bring_code(call),
         cloned_from: None,
-    };
-    let job_id = desk.server.submit_package(package).await.map_err(|error| refused(call, &error))?;
-    Ok(ReplyDocument::new().text(format!("Submitted job: {job_id}")).success("").meta("job_id", job_id))
+    })
 }
 
 /// Submits a job once more.

@@ -11,6 +11,8 @@ const CHECK_RESOURCE: &str = "scheduler.check_resource";
 const CANCEL_RESOURCE: &str = "scheduler.cancel_resource";
 const DEPLOY: &str = "train.deploy";
 const START_JOB: &str = "train.start_job";
+/// Ours.
+const CHECK_JOB: &str = "locule.check_job";
 const ABORT: &str = "train.abort";
 const NOTIFY_JOB_STATUS: &str = "train.notify_job_status";
 const CHECK_STATUS: &str = "train.check_status";
@@ -108,6 +110,18 @@ pub enum AdminCommand {
         /// The contents of the application's folder.
         zip: Bytes,
     },
+    /// Say what the site's checkers would say of an app, and keep nothing of it. An extension: a stock site does
+    /// not know it. The answer is a document with a `verdict` and a `text`, beside [`AdminReply::refusals`].
+    CheckJob {
+        /// An identifier that no job has.
+        job_id: String,
+        /// The application's name.
+        app_name: String,
+        /// The job's meta data.
+        meta: Map,
+        /// The contents of the application's folder.
+        zip: Bytes,
+    },
     /// Start a job that was deployed.
     StartJob {
         /// The job.
@@ -191,6 +205,7 @@ impl AdminCommand {
             Self::CheckResource { .. } => CHECK_RESOURCE,
             Self::CancelResource { .. } => CANCEL_RESOURCE,
             Self::Deploy { .. } => DEPLOY,
+            Self::CheckJob { .. } => CHECK_JOB,
             Self::StartJob { .. } => START_JOB,
             Self::Abort { .. } => ABORT,
             Self::NotifyJobStatus { .. } => NOTIFY_JOB_STATUS,
@@ -234,7 +249,8 @@ impl AdminRequest {
                 headers.insert(RESERVATION, token);
                 spec.clone().into()
             }
-            AdminCommand::Deploy { job_id, app_name, meta, zip } => {
+            AdminCommand::Deploy { job_id, app_name, meta, zip }
+            | AdminCommand::CheckJob { job_id, app_name, meta, zip } => {
                 headers.insert(JOB_ID, job_id);
                 headers.insert(APP_NAME, app_name);
                 headers.insert(JOB_META, meta.clone());
@@ -291,6 +307,12 @@ impl AdminRequest {
                 spec: spec(body)?,
             },
             DEPLOY => AdminCommand::Deploy {
+                job_id: job_id()?,
+                app_name: parts::text(&headers, APP_NAME)?,
+                meta: meta()?,
+                zip: body.as_bytes().cloned().ok_or(DecodeError::Field("zip"))?,
+            },
+            CHECK_JOB => AdminCommand::CheckJob {
                 job_id: job_id()?,
                 app_name: parts::text(&headers, APP_NAME)?,
                 meta: meta()?,

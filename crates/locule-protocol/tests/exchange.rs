@@ -37,6 +37,12 @@ fn commands() -> Vec<AdminCommand> {
             meta: meta(),
             zip: Bytes::from_static(b"PK"),
         },
+        AdminCommand::CheckJob {
+            job_id: job_id(),
+            app_name: "app".into(),
+            meta: meta(),
+            zip: Bytes::from_static(b"PK"),
+        },
         AdminCommand::StartJob { job_id: job_id(), meta: meta(), spec: spec(), token: "t".into() },
         AdminCommand::Abort { job_id: job_id() },
         AdminCommand::CheckStatus,
@@ -83,6 +89,29 @@ fn every_answer_is_read_back() {
             assert_eq!(AdminReply::from_parts(&headers, &payload), Ok(reply));
         }
     }
+}
+
+#[test]
+fn refusals_in_an_answer_are_read_back_and_bounded() {
+    let refusal = Refusal {
+        site: "site-1".into(),
+        component: "vendor.Trainer".into(),
+        file: "config_fed_client.json".into(),
+        path: "executors.#1.executor".into(),
+        code: "house-rule".into(),
+        reason: "not here".into(),
+    };
+    let mut reply =
+        AdminRequest::new("id", AdminCommand::CheckStatus).reply(false, AdminBody::Text("no".into()));
+    reply.refusals = vec![refusal.clone(); OutcomeReport::MAX_REFUSALS + 1];
+    let Parts { headers, payload } = reply.to_parts().expect("plain");
+    let read = AdminReply::from_parts(&headers, &payload).expect("valid");
+    assert_eq!(read.refusals, vec![refusal.clone(); OutcomeReport::MAX_REFUSALS]);
+    assert_eq!(
+        Refusal::sentence(&read.refusals[..1]),
+        "refused: vendor.Trainer at executors.#1.executor of config_fed_client.json: not here (house-rule)"
+    );
+    assert!(Refusal::sentence(&read.refusals).ends_with("; and 248 more"));
 }
 
 #[test]

@@ -117,6 +117,18 @@ impl Intake {
         entry.write(shared, job_id, keep).map(|_| ())
     }
 
+    /// Looks at a packed job that nobody submits: its meta as sites would get it, and the folders of its apps for as
+    /// long as the second lives. Blocking.
+    pub(crate) fn look(shared: &Shared, job_id: &str, package: &Package) -> Result<Looked, SubmitError> {
+        let opened = Opened::new(shared, job_id, &package.file)?;
+        let job = opened.job(&package.folder)?;
+        if job.byoc && !package.may_bring_code {
+            return Err(SubmitError::CustomCode);
+        }
+        let (document, apps) = (document(&job, job_id, &package.submitter), pack_apps(&job)?);
+        Ok(Looked { job, document, apps, _opened: opened })
+    }
+
     /// Makes of a packed job that was accepted, perhaps by an earlier run of the server, what its life needs.
     /// Blocking.
     pub(crate) fn prepare(shared: &Shared, record: JobRecord) -> Result<Self, SubmitError> {
@@ -159,6 +171,15 @@ impl Intake {
         let clients = self.meta.clients().filter(|_| !all)?;
         Some(clients.into_iter().map(str::to_owned).collect())
     }
+}
+
+/// A packed job that was looked at.
+pub(crate) struct Looked {
+    pub(crate) job: JobFolder,
+    pub(crate) document: Value,
+    /// Packed apps by name.
+    pub(crate) apps: BTreeMap<String, Bytes>,
+    _opened: Opened,
 }
 
 fn pack_apps(job: &JobFolder) -> Result<BTreeMap<String, Bytes>, SubmitError> {

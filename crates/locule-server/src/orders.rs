@@ -82,6 +82,24 @@ impl Orders {
         self.give(site, command, Some("submit_job"), true).await.map(|_| ())
     }
 
+    /// Asks what the site's checkers would say of an app: its verdict in a word, a text, and what it refuses.
+    pub(crate) async fn check_job(
+        &self,
+        site: &Fqcn,
+        job_id: &str,
+        app_name: &str,
+        meta: &Map,
+        zip: bytes::Bytes,
+    ) -> Result<(String, String, Vec<Refusal>), OrderError> {
+        let (job_id, app_name, meta) = (job_id.to_owned(), app_name.to_owned(), meta.clone());
+        let command = AdminCommand::CheckJob { job_id, app_name, meta, zip };
+        let answer = self.give(site, command, Some("check_job"), true).await?;
+        let document = answer.json().unwrap_or_default();
+        let text =
+            |key: &str| document.get(key).and_then(|text| text.as_str()).unwrap_or_default().to_owned();
+        Ok((text("verdict"), text("text"), answer.refusals))
+    }
+
     /// Starts the site's half of the job.
     pub(crate) async fn start(
         &self,

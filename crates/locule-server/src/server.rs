@@ -441,7 +441,7 @@ impl Shared {
     }
 }
 
-async fn blocking<T: Send + 'static>(
+pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, SubmitError> + Send + 'static,
 ) -> Result<T, SubmitError> {
     let work = tokio::task::spawn_blocking(work).await;

@@ -66,6 +66,7 @@
 //! `nvflare.private.fed.client.client_executor`, `nvflare.private.fed.app.deployer.base_client_deployer`.
 
 mod book;
+mod check;
 mod context;
 mod end_of_run;
 mod event;

@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::book::JobBook;
+use crate::check::{self, Answer, CheckLimit, Question};
 use crate::event::SiteEvent;
 use crate::folder::{DeployError, RunFolders};
 use crate::job::{CANNOT_JUDGE, SiteJobHost, with_causes};
@@ -45,6 +46,9 @@ pub(crate) struct Parent {
     pub(crate) folders: RunFolders,
     /// What apps are reviewed with.
     pub(crate) host: Arc<SiteJobHost>,
+    /// Whether, and how often, it says what its checkers would say of a job.
+    pub(crate) answer_checks: bool,
+    pub(crate) checks: CheckLimit,
     pub(crate) launcher: Arc<dyn Launcher>,
     pub(crate) internal: Endpoint,
     pub(crate) book: JobBook,
@@ -91,6 +95,17 @@ impl Parent {
         let order = AdminRequest::from_parts(&incoming.headers, &incoming.payload());
         let order = order.map_err(|error| HandlerError::invalid_request(error.to_string()))?;
         let mut reply = order.reply(true, AdminBody::Text(String::new()));
+        if let AdminCommand::CheckJob { job_id, meta, zip, .. } = order.command {
+            let (meta, asker) = (meta::to_json(&meta), order.context.user);
+            match self.check_job(Question { job_id, meta, archive: zip, asker }).await {
+                Ok(Answer { document, refusals }) => {
+                    reply.body = AdminBody::json(&document);
+                    reply.refusals = refusals;
+                }
+                Err(reason) => (reply.ok, reply.body) = (false, AdminBody::Text(reason)),
+            }
+            return answer(&reply);
+        }
         match self.obey(order.command).await {
             Ok(body) => reply.body = body,
             Err(No { reason, refusals }) => {
@@ -136,9 +151,9 @@ impl Parent {
                 let locule = env!("CARGO_PKG_VERSION");
                 Ok(AdminBody::json(&json!({ "version": NVFLARE_VERSION, "locule": locule })))
             }
-            AdminCommand::NotifyJobStatus { .. } | AdminCommand::Other { .. } => {
-                Err("invalid_request".into())
-            }
+            AdminCommand::NotifyJobStatus { .. }
+            | AdminCommand::CheckJob { .. }
+            | AdminCommand::Other { .. } => Err("invalid_request".into()),
         }
     }
 
@@ -192,6 +207,22 @@ impl Parent {
                 Err(No { reason, refusals })
             }
         }
+    }
+
+    /// Says what the checkers would say of a job.
+    async fn check_job(self: &Arc<Self>, question: Question) -> Result<Answer, String> {
+        if !self.answer_checks {
+            return Err("the site does not say beforehand what it would refuse".into());
+        }
+        if !self.checks.admit(Instant::now()) {
+            return Err("the site was asked too often; ask again in a minute".into());
+        }
+        tracing::info!(site = self.site, user = question.asker.name, "job is checked");
+        let this = Arc::clone(self);
+        let permit = self.deployments.acquire().await.map_err(|error| error.to_string())?;
+        let answered = tokio::task::spawn_blocking(move || check::answer(&this.host, question)).await;
+        drop(permit);
+        answered.map_err(|_| "the check broke off".to_owned())?
     }
 
     async fn start_job(

@@ -18,6 +18,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use crate::book::JobBook;
+use crate::check::{self, CheckLimit};
 use crate::context::run_context;
 use crate::event::SiteEvent;
 use crate::folder::RunFolders;
@@ -38,6 +39,9 @@ pub struct SiteSettings {
     pub communicator: Settings,
     /// Whether an app must be signed by an administrator to be deployed here (true).
     pub require_signed_jobs: bool,
+    /// Whether the site answers what its checkers would say of a job that nobody has submitted yet (true). An answer
+    /// holds codes and what the policy marks public.
+    pub answer_checks: bool,
     /// Most jobs that run, or have room promised, at a time (8).
     pub max_jobs: usize,
     /// Most run folders in the kit (1,000). When there are so many, nothing more is deployed.
@@ -57,6 +61,7 @@ impl SiteSettings {
         Self {
             communicator,
             require_signed_jobs: true,
+            answer_checks: true,
             max_jobs: 8,
             max_run_folders: 1000,
             reservation: Duration::from_secs(300),
@@ -136,6 +141,8 @@ impl Site {
             communicator,
             folders,
             host: parts.host,
+            answer_checks: settings.answer_checks,
+            checks: CheckLimit::default(),
             launcher: parts.launcher,
             internal,
             book: JobBook::new(settings.max_jobs, settings.reservation),
@@ -147,6 +154,7 @@ impl Site {
             no_more_time: CancellationToken::new(),
             unknown_there: Notify::new(),
         });
+        check::clear(&parent.host);
         parent.open();
         let (end, ended) = watch::channel(None);
         let presence = Presence {

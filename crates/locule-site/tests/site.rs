@@ -202,6 +202,43 @@ async fn an_app_that_was_edited_after_its_deployment_does_not_start() {
     assert_eq!(FORBIDDEN_MADE.load(Ordering::SeqCst), 0);
 }
 
+fn question(zip: bytes::Bytes) -> AdminCommand {
+    AdminCommand::CheckJob { job_id: JOB.into(), app_name: "app".into(), meta: Map::new(), zip }
+}
+
+#[tokio::test]
+async fn a_site_says_what_its_checkers_would_say_and_keeps_nothing_but_the_record() {
+    let Scene { server, site: _site, signers, kit } = Scene::set().await;
+    forbid(kit.path());
+    let allowed = server.order(question(signers.signed_app(&app(&json!({ "path": "test.AddOne" }))))).await;
+    assert_eq!((allowed.ok, allowed.json().unwrap()["verdict"].as_str()), (true, Some("allowed")));
+    let refused =
+        server.order(question(signers.signed_app(&app(&json!({ "path": "test.Forbidden" }))))).await;
+    assert_eq!((refused.ok, refused.json().unwrap()["verdict"].as_str()), (true, Some("refused")));
+    assert_eq!((refused.refusals.len(), refused.refusals[0].code.as_str()), (1, "house-rule"));
+    let mistaken = server.order(question(signers.signed_app(&app(&json!({ "path": "test.AddTwo" }))))).await;
+    let document = mistaken.json().unwrap();
+    assert_eq!(document["verdict"], "mistakes");
+    assert!(document["text"].as_str().unwrap().contains("did you mean `test.AddOne`?"), "{document}");
+
+    assert!(!kit.path().join(JOB).exists());
+    assert_eq!(fs::read_dir(kit.path().join("state/checks")).unwrap().count(), 0);
+    let log = fs::read_to_string(kit.path().join("state/audit.jsonl")).unwrap();
+    assert_eq!(log.matches("\"phase\":\"submit\"").count(), 2, "{log}");
+}
+
+#[tokio::test]
+async fn a_site_answers_questions_ten_times_a_minute() {
+    let Scene { server, site: _site, signers, kit: _kit } = Scene::set().await;
+    let zip = signers.signed_app(&app(&json!({ "path": "test.AddOne" })));
+    for _ in 0..10 {
+        assert!(server.order(question(zip.clone())).await.ok);
+    }
+    let eleventh = server.order(question(zip)).await;
+    let told = AdminBody::Text("the site was asked too often; ask again in a minute".into());
+    assert_eq!((eleventh.ok, eleventh.body), (false, told));
+}
+
 #[tokio::test]
 async fn a_mistake_in_the_configuration_is_reported_as_a_compiler_would() {
     let Scene { mut server, site: _site, signers, kit: _kit } = Scene::set().await;

@@ -274,10 +274,21 @@ pub(crate) async fn site(
     };
     let mut settings = SiteSettings::new(settings);
     settings.require_signed_jobs = kit.require_signed_jobs;
+    settings.answer_checks = answer_checks(kit)?;
     let site = Site::start(settings, parts).await?;
     let events = site.events();
     let dialing = cell.connect(above).state();
     Ok(RunningSite { site, events, dialing, lock })
+}
+
+/// Whether the operator lets the site say beforehand what it would refuse: `allow_job_checks` in `resources.json`.
+fn answer_checks(kit: &SiteKit) -> Result<bool, Failure> {
+    let Some(node) = kit.resources.root().get("allow_job_checks") else { return Ok(true) };
+    let said = node.as_bool().ok_or_else(|| {
+        let line = node.place().line;
+        anyhow!("`allow_job_checks` must be `true` or `false` in {}, line {line}", node.file())
+    });
+    said.or_exit(Code::Config)
 }
 
 /// A relay between cells below and cells above.

@@ -80,11 +80,16 @@ impl Console {
         reply.meta["info"].as_str().unwrap().to_owned()
     }
 
-    /// Sends a job folder; the server's last word.
+    /// Sends a job folder to be run; the server's last word.
     pub(crate) async fn submit(&self, folder: &Path) -> ReplyDocument {
+        self.push("job_mgmt.submit_job", folder).await
+    }
+
+    /// Sends a job folder with a command; the server's last word.
+    pub(crate) async fn push(&self, command: &str, folder: &Path) -> ReplyDocument {
         let zip = pack_job(folder).unwrap();
         let name = folder.file_name().unwrap().to_str().unwrap();
-        let command = self.command(&line(["job_mgmt.submit_job", name]));
+        let command = self.command(&line([command, name]));
         let id = Uuid::from_u128(rand::random()).to_string();
         let chunks: Vec<&[u8]> = zip.chunks(1_000).collect();
         let mut last = None;

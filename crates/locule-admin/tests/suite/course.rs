@@ -143,3 +143,18 @@ async fn sites_are_asked_kept_out_and_let_in_again_and_the_server_is_stopped() {
     assert!(last.items.contains(&Item::Shutdown("Goodbye!".into())), "{last:?}");
     assert!(scene.stop.is_cancelled());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_job_is_checked_by_server_and_sites_and_not_submitted() {
+    let scene = Scene::start().await;
+    let _site = site(&scene).await;
+    let ann = Console::log_in(&scene, "ann").await;
+    let checked = ann.push("check_job", &scene.job("sum", "ann")).await;
+    assert_eq!(checked.status_word(), Some("ok"), "{checked:?}");
+    let allowed = |site: &str| json!({ "site": site, "verdict": "allowed", "text": "", "refusals": [] });
+    assert_eq!(checked.meta["checks"], json!([allowed("server"), allowed("site-1")]));
+    let Item::Table(rows) = &checked.items[0] else { panic!("{checked:?}") };
+    assert_eq!((rows.len(), &rows[1][0]), (3, &json!("server")));
+    assert_eq!(ann.ask("list_jobs").await.meta["jobs"], json!([]));
+    assert_eq!(scene.spooled(), 0);
+}

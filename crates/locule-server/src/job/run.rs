@@ -86,6 +86,31 @@ impl JobHost {
         }
     }
 
+    /// What the server's checkers would say of its half of a job that lies in `app_dir`: a verdict in a word, a text,
+    /// and what they refuse. Blocking.
+    pub(crate) fn check(
+        &self,
+        job_id: &str,
+        app_dir: &Path,
+        meta: serde_json::Value,
+    ) -> (&'static str, String, Vec<Refusal>) {
+        let deployed = Deployed { app_dir: app_dir.to_owned(), ..self.deployed(job_id, app_dir, meta) };
+        match review_app(&deployed, app_dir, Phase::Submit, self.program()) {
+            Ok(_) => ("allowed", String::new(), Vec::new()),
+            Err(AssemblyError::Refused(refusal)) => {
+                let refusals = refusal.for_submitter(SERVER);
+                ("refused", Refusal::sentence(&refusals), refusals)
+            }
+            Err(error @ (AssemblyError::Config(_) | AssemblyError::Read { .. })) => {
+                ("mistakes", chain(&error), Vec::new())
+            }
+            Err(error) => {
+                tracing::error!(job = job_id, error = chain(&error), "server cannot judge jobs");
+                ("cannot-judge", "the server's own configuration cannot be used".to_owned(), Vec::new())
+            }
+        }
+    }
+
     fn deployed(&self, job_id: &str, run_dir: &Path, meta: serde_json::Value) -> Deployed {
         Deployed {
             side: Side::Server,

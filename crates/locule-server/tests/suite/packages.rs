@@ -4,11 +4,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use locule_job::{pack_job, sign_folder};
+use locule_protocol::Refusal;
 use locule_server::{DeleteError, JobStatus, Package, SubmitError, Submitter};
 use serde_json::json;
 
 use crate::scene::{Scene, signer};
-use crate::site::Site;
+use crate::site::{Answer, Order, Site};
 
 fn ann() -> Submitter {
     Submitter { name: "ann".into(), org: "ward".into(), role: "lead".into() }
@@ -88,4 +89,27 @@ async fn nothing_is_left_of_a_package_that_is_refused() {
     assert!(scene.server.submit_package(code).await.unwrap_err().is_the_jobs_fault());
     assert_eq!(scene.kit.jobs.records(), 0);
     assert!(left_over(&scene).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_is_checked_with_server_and_sites_and_nothing_is_kept() {
+    let scene = Scene::start().await;
+    let one = Site::join(&scene, "site-1").await;
+    let mut two = Site::join(&scene, "site-2").await;
+    let refusal = Refusal { site: "site-1".into(), code: "house-rule".into(), ..Refusal::default() };
+    two.answers(
+        move |order| if *order == Order::Check { Answer::Refuses(refusal.clone()) } else { Answer::Yes },
+    );
+    one.answers(|_| Answer::No("the site does not say beforehand what it would refuse"));
+    let package = package(&scene, json!({}));
+    let checks = scene.server.check_package(package.clone()).await.unwrap();
+    let said: Vec<_> = checks.iter().map(|check| (check.site.as_str(), check.verdict.as_str())).collect();
+    assert_eq!(said, [("server", "allowed"), ("site-1", "no-answer"), ("site-2", "refused")]);
+    assert_eq!(checks[1].text, "the site does not say beforehand what it would refuse");
+    assert_eq!((checks[2].refusals[0].site.as_str(), checks[2].refusals.len()), ("site-2", 1));
+    assert!(package.file.exists() && left_over(&scene).is_empty());
+    assert!(scene.server.records().is_empty());
+    assert_eq!(two.orders(), [Order::Check]);
+    let log = fs::read_to_string(scene.kit.root().join("state/audit.jsonl")).unwrap();
+    assert_eq!(log.matches("\"phase\":\"submit\"").count(), 1);
 }

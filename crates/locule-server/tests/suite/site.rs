@@ -78,6 +78,7 @@ pub(crate) fn registration(name: &str, registration: &Registration) -> RegisterR
 pub(crate) enum Order {
     CheckResource(String),
     CancelResource(String),
+    Check,
     Deploy(String),
     Start(String),
     Abort(String),
@@ -239,6 +240,7 @@ fn obey(cell: &Cell, script: Script, tell: mpsc::UnboundedSender<Order>) {
                 AdminCommand::CheckResource { job_id, .. } => Order::CheckResource(job_id.clone()),
                 AdminCommand::CancelResource { job_id, .. } => Order::CancelResource(job_id.clone()),
                 AdminCommand::Deploy { job_id, .. } => Order::Deploy(job_id.clone()),
+                AdminCommand::CheckJob { .. } => Order::Check,
                 AdminCommand::StartJob { job_id, token, .. } => {
                     assert_eq!(token, "reserved");
                     Order::Start(job_id.clone())
@@ -252,6 +254,7 @@ fn obey(cell: &Cell, script: Script, tell: mpsc::UnboundedSender<Order>) {
                 | AdminCommand::Other { .. } => panic!("nobody expects {request:?}"),
             };
             let answer = script.lock().unwrap()(&order);
+            let order_is_check = order == Order::Check;
             let asks_for_room = matches!(order, Order::CheckResource(_));
             tell.send(order).ok();
             let body = |enough, text: &str| match asks_for_room {
@@ -259,7 +262,16 @@ fn obey(cell: &Cell, script: Script, tell: mpsc::UnboundedSender<Order>) {
                 false => AdminBody::Text(text.to_owned()),
             };
             let reply = match answer {
+                Answer::Yes if order_is_check => {
+                    request.reply(true, AdminBody::Text(r#"{"verdict": "allowed", "text": ""}"#.into()))
+                }
                 Answer::Yes => request.reply(true, body(true, "reserved")),
+                Answer::Refuses(refusal) if order_is_check => {
+                    let document = r#"{"verdict": "refused", "text": "not here"}"#;
+                    let mut reply = request.reply(true, AdminBody::Text(document.into()));
+                    reply.refusals = vec![refusal];
+                    reply
+                }
                 Answer::No(reason) => request.reply(asks_for_room, body(false, reason)),
                 Answer::Refuses(refusal) => {
                     let mut reply = request.reply(false, body(false, "refused: as it says"));

@@ -174,7 +174,7 @@ async fn a_site_that_never_answers_an_order_does_not_hang_the_job() {
                 Order::CheckResource(_) => silent_at == "check",
                 Order::Deploy(_) => silent_at == "deploy",
                 Order::Start(_) | Order::Abort(_) => silent_at == "start",
-                Order::CancelResource(_) => false,
+                Order::CancelResource(_) | Order::Check => false,
             };
             if is_silent { Answer::Never } else { Answer::Yes }
         });
