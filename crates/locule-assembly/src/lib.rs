@@ -49,7 +49,7 @@ use locule_component::{
     SiteFacts,
 };
 use locule_config::{Diagnostics, Document, Variables};
-use locule_job::{ConfigFile, ReadConfigError};
+use locule_config_file::{ConfigFile, ReadConfigError};
 use locule_kit::{KitError, Workspace, job_resources};
 use locule_policy::{DEADLINE, Occasion, ask_all, gates_from_site_config};
 

@@ -4,8 +4,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use locule_config::{Diagnostic, Diagnostics, Document};
+use locule_config_file::{ConfigFile, ReadConfigError};
 
-use crate::{ConfigFile, DeployTo, JobMeta, ReadConfigError, TreeError, code, tree};
+use crate::{DeployTo, JobMeta, TreeError, code, tree};
 
 /// A job that could be submitted: its meta makes sense and its apps are there.
 #[derive(Clone, Debug)]
@@ -97,6 +98,7 @@ fn read_meta(folder: &Path) -> Result<Document, JobError> {
     file.read().map_err(|error| match error {
         ReadConfigError::Read { file, source } => JobError::Read { file, source },
         ReadConfigError::Mistakes(mistakes) => JobError::Mistakes(mistakes),
+        error => read_error(&file.path, io::Error::other(error)),
     })
 }
 

@@ -1,7 +1,6 @@
 //! Job folders: what a job says about itself, its signatures, and its way through zip archives.
 //!
-//! A job is a folder with a `meta.json` (or `.conf`, `.yml`, …) and one folder per app; [`ConfigFile`] finds and
-//! reads its configuration files in any language. [`JobFolder::read`] checks it the way
+//! A job is a folder with a `meta.json` (or `.conf`, `.yml`, …) and one folder per app. [`JobFolder::read`] checks it the way
 //! a server does before it takes a job; [`sign_folder`] and [`verify_folder`] put and check the
 //! signatures by which sites know who wrote an app; [`pack_app`], [`pack_job`] and [`unpack`] carry
 //! folders over the wire. Archives and folders come from peers: everything is bounded, links are
@@ -27,7 +26,6 @@
 //! Start with [`JobFolder`], [`JobMeta`] and [`unpack`].
 
 mod archive;
-mod config_file;
 mod folder;
 mod meta;
 mod signature;
@@ -36,7 +34,6 @@ mod tree;
 pub use archive::{
     Limits, PackError, Packing, UnpackError, Unpacked, pack_app, pack_file, pack_job, unpack, unpack_file,
 };
-pub use config_file::{ConfigFile, ReadConfigError};
 pub use folder::{JobError, JobFolder, has_custom_code};
 pub use meta::{DeployTo, JobMeta};
 pub use signature::{

@@ -12,7 +12,7 @@ pub(crate) fn files() -> Vec<Row> {
         let dir = tree([(name, text)]);
         match ConfigFile::find_below(&[dir.path()], name).unwrap().unwrap().read() {
             Ok(document) => document.root().to_json().to_string(),
-            Err(locule_job::ReadConfigError::Mistakes(mistakes)) => codes(&mistakes),
+            Err(ReadConfigError::Mistakes(mistakes)) => codes(&mistakes),
             Err(error) => error.to_string(),
         }
     };

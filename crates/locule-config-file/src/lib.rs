@@ -1,4 +1,22 @@
-//! Finds and reads the configuration files of a job, whichever language they are written in.
+//! Finds a configuration file by its name without ending, and reads it in any language.
+//!
+//! A job's half may be written as `config_fed_client.json`, `.conf`, `.yml`, …, in any subfolder, and the same file
+//! must be found as nvflare finds: [`ConfigFile::find_below`]. [`ConfigFile::read`] then makes a [`Document`] of it.
+//! What is in it is not known here; see `locule-component`.
+//!
+//! ```
+//! use locule_config_file::ConfigFile;
+//!
+//! # let scratch = tempfile::tempdir()?; let app = scratch.path();
+//! # std::fs::create_dir_all(app.join("config"))?;
+//! std::fs::write(app.join("config/config_fed_client.conf"), "format_version = 2 # in HOCON")?;
+//! let file = ConfigFile::find_below(&[&app.join("config")], "config_fed_client")?.expect("it was written");
+//! assert_eq!(file.name(), "config_fed_client.conf");
+//! assert_eq!(file.read()?.root().get("format_version").and_then(|node| node.as_i64()), Some(2));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Start with [`ConfigFile`].
 
 use std::fs;
 use std::io::{self, Read};
