@@ -17,9 +17,9 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::desk::{self, Desk, lock};
 use crate::download::{FileSource, SourceLimits};
-use crate::rights::Rights;
 use crate::session::{SessionLimits, Sessions};
 use crate::upload::{UploadLimits, Uploads};
+use locule_rights::Rights;
 
 /// From one look at what takes too long to the next.
 const SWEEP: Duration = Duration::from_secs(5);

@@ -24,10 +24,10 @@ use crate::admin::AdminSettings;
 use crate::command::{COMMANDS, Command, HEAD, words};
 use crate::document::{CommandDocument, Item, ReplyDocument, Status};
 use crate::download::{self, Answer, FileSource};
-use crate::rights::{Rights, Who};
 use crate::session::{Claim, STUDY, Session, Sessions};
 use crate::upload::{ABORT, Chunk, END_RESULT, REQUEST, Spool, Upload, Uploads};
 use crate::{CHANNEL, COMMAND_TOPIC, EXPIRED_TOPIC, dates, jobs, sites};
+use locule_rights::{Rights, Who};
 
 /// What is said to who was idle for too long.
 const INACTIVE: &str = "session_inactive";

@@ -20,8 +20,8 @@ use crate::desk::{Answered, Call, lock, not_authorized, now};
 use crate::document::{Item, ReplyDocument, Status};
 use crate::download::Offer;
 use crate::orders::{Word, who};
-use crate::rights::Who;
 use crate::upload::Spool;
+use locule_rights::Who;
 
 /// How long a command waits for a job that it aborted before it began.
 const ABORTED: Duration = Duration::from_secs(3);

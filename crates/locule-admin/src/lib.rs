@@ -34,7 +34,6 @@ mod document;
 mod download;
 mod jobs;
 mod orders;
-mod rights;
 mod session;
 mod sites;
 mod upload;
@@ -43,7 +42,7 @@ pub use admin::{Admin, AdminParts, AdminSettings};
 pub use command::{COMMANDS, Command, line, words};
 pub use document::{CommandDocument, DocumentError, Item, MAX_DOCUMENT, ReplyDocument, Status};
 pub use download::{Answer, FileSource, Offer, SourceLimits, chunk};
-pub use rights::{Rights, RightsError, Who};
+pub use locule_rights::{Rights, RightsError, Who};
 
 /// Between consoles and the server.
 pub const CHANNEL: &str = "hci_channel";

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::desk::{Call, not_authorized};
 use crate::document::{ReplyDocument, Status};
-use crate::rights::Who;
+use locule_rights::Who;
 
 /// Longest answer of a site that is passed on, in bytes.
 const LONGEST_ANSWER: usize = 256 << 10;
@@ -101,7 +101,7 @@ impl Call {
         };
         order.context = AdminContext {
             peer: Some(server_context("server", None)),
-            admin_command: Some(self.command.name.to_owned()),
+            admin_command: Some(self.right().to_owned()),
             require_authz: true,
             user: person(self.who()),
             submitter: person(who(submitter)),

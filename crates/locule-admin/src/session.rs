@@ -10,7 +10,7 @@ use locule_identity::{SignError, Signer, Verifier, decode_signature, encode_sign
 use locule_message::Fqcn;
 use serde::{Deserialize, Serialize};
 
-use crate::rights::Who;
+use locule_rights::Who;
 
 /// Longest token that is looked at, in bytes.
 const MAX_TOKEN: usize = 8 << 10;

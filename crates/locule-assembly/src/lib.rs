@@ -35,6 +35,7 @@
 //!
 //! Start with [`assemble`], [`Deployed`], [`Program`] and [`AssemblyError`].
 
+mod admission;
 mod environment;
 
 use std::io;
@@ -45,8 +46,8 @@ use std::time::SystemTime;
 use locule_audit::{AppendError, AuditLog, Judged, Review};
 use locule_component::{
     ApprovedPlan, Assembled, BadSetting, BuildCx, BuildError, Checker, CheckerOrigin, CheckerReport,
-    ConstructionCount, Denial, Finding, JobFacts, Phase, Plan, PlanDigest, Refused, Registry, Side,
-    SiteFacts,
+    ConstructionCount, Denial, Finding, JobFacts, Phase, Plan, PlanDigest, PrivacyScopes, Refused, Registry,
+    ScopeNotAllowed, Side, SiteFacts,
 };
 use locule_config::{Diagnostics, Document, Variables};
 use locule_config_file::{ConfigFile, ReadConfigError};
@@ -79,6 +80,9 @@ impl<'a> From<&'a Registry> for Program<'a> {
         Program { registry, checkers: &NoCheckerFiles }
     }
 }
+
+use admission::scope_of;
+pub use admission::{Admission, NotAdmitted};
 
 /// An app as it lies in a workspace, and whose it is.
 #[derive(Debug, Clone)]
@@ -198,6 +202,8 @@ pub fn assemble_counted<'a>(
     let program = program.into();
     let site = job_resources(&deployed.kit, deployed.kit_file())?;
     let policy = policy_digest(&deployed.kit, &site)?;
+    let scopes = privacy_scopes(&deployed.kit, deployed.side, program.registry)?;
+    let scope = scopes.as_ref().map(|scopes| scopes.effective(scope_of(&deployed.meta))).transpose()?;
     let plan = plan_with_warnings(deployed, &site, &deployed.app_dir, program.registry)?;
     let occasion = deployed.occasion(&deployed.app_dir, Phase::Launch)?;
     let gatehouse = Gatehouse { deployed, program, site: &site, policy: &policy, log: Some(deployed.log()?) };
@@ -214,7 +220,25 @@ pub fn assemble_counted<'a>(
         },
         None => gatehouse.review(plan, &occasion)?,
     };
+    // What the participant puts before the job is made first: if it cannot be, nothing of the job is.
+    let uncounted = ConstructionCount::new();
+    let own = deployed.build_cx(&uncounted);
+    let scope_name = scope.map(|scope| scope.name.clone());
+    let filters = scope.map(|scope| scope.build(program.registry, &own)).transpose();
+    let filters = filters.map_err(AssemblyError::Privacy)?;
+    let observers = scopes.as_ref().map(|scopes| scopes.build_observers(program.registry, &own)).transpose();
+    let observers = observers.map_err(AssemblyError::Privacy)?.unwrap_or_default();
     let mut assembled = approved.build(program.registry, &deployed.build_cx(constructed))?;
+    if let (Some(filters), Some(scope)) = (filters, scope_name) {
+        tracing::info!(
+            job = deployed.job_id,
+            site = deployed.participant,
+            scope,
+            "privacy scope is in force"
+        );
+        filters.precede(&mut assembled.filters);
+    }
+    assembled.observers.splice(0..0, observers);
     let settings = std::mem::take(&mut assembled.settings);
     assembled.settings = settings.or_environment(deployed.side, |name| std::env::var(name).ok())?;
     Ok(assembled)
@@ -392,6 +416,20 @@ impl Gatehouse<'_> {
     }
 }
 
+/// The privacy scopes of a kit, every filter in them checked; nothing if its operator wrote no `privacy.json`.
+///
+/// # Errors
+/// [`AssemblyError::Kit`] and [`AssemblyError::Policy`]. Nothing may run until that is mended.
+pub fn privacy_scopes(
+    kit: &Workspace,
+    side: Side,
+    registry: &Registry,
+) -> Result<Option<PrivacyScopes>, AssemblyError> {
+    let document = locule_kit::privacy(kit)?;
+    let scopes = document.map(|document| PrivacyScopes::from_document(&document, side, registry));
+    scopes.transpose().map_err(AssemblyError::Policy)
+}
+
 /// Reads an app's configuration into a plan, and neither judges nor builds anything.
 ///
 /// The configuration is `config_fed_client` or `config_fed_server` in or below the app's folder `config`, in any
@@ -428,8 +466,8 @@ pub enum AssemblyError {
     /// The kit's own configuration cannot be read.
     #[error(transparent)]
     Kit(#[from] KitError),
-    /// The kit names checkers that do not exist or do not fit. Nothing runs until that is mended.
-    #[error("the site's checkers cannot be used\n\n{0}")]
+    /// The kit names checkers or privacy filters that do not exist or do not fit. Nothing runs until that is mended.
+    #[error("the site's checkers or privacy scopes cannot be used\n\n{0}")]
     Policy(Diagnostics),
     /// A file of the site's policy cannot be read.
     #[error("cannot read {}, which is part of the site's policy", file.display())]
@@ -443,6 +481,12 @@ pub enum AssemblyError {
     /// The verdict cannot be written into the kit's audit log, and does not count.
     #[error("the verdict cannot be recorded")]
     Audit(#[from] AppendError),
+    /// The job names a privacy scope that the kit does not have, or none where it must.
+    #[error(transparent)]
+    Scope(#[from] ScopeNotAllowed),
+    /// A filter or observer of the kit's privacy policy cannot be made.
+    #[error("the site's privacy policy cannot be used: {}", with_causes(.0))]
+    Privacy(BuildError),
     /// A file of the app cannot be read.
     #[error("cannot read {}", file.display())]
     Read {

@@ -28,7 +28,7 @@ impl Reader<'_> {
             }
             return None;
         }
-        self.known_keys(node, &ELEMENT_KEYS);
+        self.known_keys(node, &[&ELEMENT_KEYS[..], self.more_keys].concat());
         let path = ConfigPath::from(path);
         let disabled = self.flag(node, "disabled");
         self.config_type(node);

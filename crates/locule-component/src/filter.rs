@@ -76,6 +76,8 @@ impl Direction {
 #[derive(Default)]
 pub struct FilterChains {
     filters: Vec<Box<dyn TaskFilter>>,
+    /// Those of the participant, for every task; they come first.
+    every_task: BTreeMap<(Chain, Direction), Vec<usize>>,
     chains: BTreeMap<(Chain, Direction, String), Vec<usize>>,
 }
 
@@ -102,23 +104,41 @@ impl FilterChains {
         }
     }
 
-    /// Passes a payload through its chain; as it is when there is none.
+    /// Appends a filter to those that come before the chain of whatever task, in every direction named.
+    pub fn append_for_every_task(
+        &mut self,
+        chain: Chain,
+        directions: &[Direction],
+        filter: Box<dyn TaskFilter>,
+    ) {
+        for direction in directions {
+            self.every_task.entry((chain, *direction)).or_default().push(self.filters.len());
+        }
+        self.filters.push(filter);
+    }
+
+    /// Passes a payload through the filters for every task and then through its chain; as it is when there are none.
     ///
     /// # Errors
     /// That of the first filter that stops it.
     pub fn apply(&mut self, data: Shareable, cx: &FilterCx<'_>) -> Result<Shareable, FilterError> {
-        let key = (cx.chain, cx.direction, cx.task.to_owned());
-        let chain = self.chains.get(&key).map_or(&[][..], Vec::as_slice);
-        chain.iter().try_fold(data, |data, index| match self.filters.get_mut(*index) {
-            Some(filter) => filter.apply(data, cx),
-            None => Err(FilterError::Failed("the chain names a filter that is not there".to_owned())),
+        let first = self.every_task.get(&(cx.chain, cx.direction));
+        let then = self.chains.get(&(cx.chain, cx.direction, cx.task.to_owned()));
+        first.into_iter().chain(then).flatten().try_fold(data, |data, index| {
+            match self.filters.get_mut(*index) {
+                Some(filter) => filter.apply(data, cx),
+                None => Err(FilterError::Failed("the chain names a filter that is not there".to_owned())),
+            }
         })
     }
 }
 
 impl fmt::Debug for FilterChains {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FilterChains").field("chains", &self.chains).finish()
+        f.debug_struct("FilterChains")
+            .field("every_task", &self.every_task)
+            .field("chains", &self.chains)
+            .finish()
     }
 }
 

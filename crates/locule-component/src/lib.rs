@@ -63,6 +63,7 @@ mod pattern;
 mod plan;
 mod read;
 mod registry;
+mod scope;
 mod settings;
 mod workflow;
 
@@ -81,5 +82,6 @@ pub use pattern::glob_matches;
 pub use plan::{ComponentSpec, FilterEntry, NameKey, Plan, PlanDigest, canonical_json};
 pub use read::{code, site_checkers};
 pub use registry::{ArgumentMistake, Description, Registry};
+pub use scope::{PrivacyScopes, Scope, ScopeFilters, ScopeNames, ScopeNotAllowed};
 pub use settings::{BadSetting, Settings};
 pub use workflow::{Gathered, OutgoingTask, Progress, ResultSink, TaskBoard, Workflow, WorkflowError};

@@ -183,6 +183,8 @@ pub(crate) struct Reader<'a> {
     /// Whether it is a site's own configuration: no component is built from its arguments, and no key is passed
     /// over, for it may be one that was meant to restrict something.
     pub(crate) of_site: bool,
+    /// Keys that a component element may have besides its own.
+    pub(crate) more_keys: &'static [&'static str],
 }
 
 #[derive(Default)]
@@ -203,7 +205,18 @@ impl<'a> Reader<'a> {
             ids: BTreeMap::new(),
             services: &[],
             of_site: false,
+            more_keys: &[],
         }
+    }
+
+    /// For a privacy policy, where each filter says its own direction.
+    pub(crate) fn of_scopes(side: Side, registry: &'a Registry) -> Self {
+        Reader { of_site: true, more_keys: &["direction"], ..Reader::new(side, registry) }
+    }
+
+    /// Reads a component that stands by itself.
+    pub(crate) fn take(&mut self, node: &Node, kinds: &[Kind]) -> Option<ComponentSpec> {
+        self.element(node, kinds, &[]).map(|index| self.components[index].clone())
     }
 
     fn executors(&mut self, node: &Node) -> Vec<ExecutorEntry> {
@@ -291,7 +304,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn directions(&mut self, item: &Node, chain: Chain) -> Vec<Direction> {
+    pub(crate) fn directions(&mut self, item: &Node, chain: Chain) -> Vec<Direction> {
         let leaving = match (self.side, chain) {
             (Side::Server, Chain::TaskData) | (Side::Site, Chain::TaskResult) => Direction::Out,
             (Side::Server, Chain::TaskResult) | (Side::Site, Chain::TaskData) => Direction::In,
@@ -315,7 +328,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn others(&mut self, node: &Node, kinds: &[Kind]) -> Vec<usize> {
+    pub(crate) fn others(&mut self, node: &Node, kinds: &[Kind]) -> Vec<usize> {
         let mut indexes = Vec::new();
         for item in self.objects(node) {
             match item.get("id").map(|node| (node, node.as_str())) {
@@ -384,7 +397,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The objects of a list; what is none is reported.
-    fn objects<'n>(&mut self, node: &'n Node) -> Vec<&'n Node> {
+    pub(crate) fn objects<'n>(&mut self, node: &'n Node) -> Vec<&'n Node> {
         if node.kind() != NodeKind::List {
             let message = format!("this must be a list and is {}", node.kind());
             self.mistakes.push(Diagnostic::at(node, code::WRONG_SORT, message));

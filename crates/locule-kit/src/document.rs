@@ -1,6 +1,7 @@
 //! One document of the several configuration files of a kit.
 
 use std::fs;
+use std::io;
 use std::path::Path;
 
 use locule_config::{Diagnostics, Document, merge};
@@ -53,6 +54,22 @@ pub fn job_resources(workspace: &Workspace, fed: &str) -> Result<Document, KitEr
     let own = "local/job_resources.json";
     let own = workspace.root().join(own).exists().then(|| own.to_owned());
     merge_files(workspace, fed, own, "__j_resources.json")
+}
+
+/// The privacy policy of a kit, `local/privacy.json`, if its operator wrote one. Read it again for every job.
+///
+/// # Errors
+/// [`KitError`] names the mistake; it must not be taken for the absence of a policy.
+///
+/// # Source
+/// nvflare 2.9.0, `nvflare.apis.workspace`.
+pub fn privacy(workspace: &Workspace) -> Result<Option<Document>, KitError> {
+    let name = "local/privacy.json";
+    match workspace.root().join(name).symlink_metadata() {
+        // A link to nowhere, or a folder that may not be looked into, is no absence.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Ok(_) | Err(_) => parse(workspace, name).map(Some),
+    }
 }
 
 fn merge_files(

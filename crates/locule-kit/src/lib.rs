@@ -36,7 +36,7 @@ mod site;
 mod workspace;
 
 pub use admin::{AdminKit, UidSource};
-pub use document::job_resources;
+pub use document::{job_resources, privacy};
 pub use files::KitFiles;
 pub use links::{InternalListener, RelayLink};
 pub use relay::RelayKit;

@@ -27,6 +27,7 @@ mod job;
 mod life;
 mod orders;
 mod oversight;
+mod permit;
 mod record;
 mod rehearsal;
 mod server;

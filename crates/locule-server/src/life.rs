@@ -21,6 +21,7 @@ use crate::event::ServerEvent;
 use crate::intake::{Intake, SubmitError, write_meta};
 use crate::job::JobReport;
 use crate::orders::{OrderError, Orders, to_map};
+use crate::permit::permit;
 use crate::record::{JobRecord, JobStatus, SERVER, SiteOutcome};
 use crate::server::{STOPPING, Shared};
 use crate::watch::{Course, Watch};
@@ -254,9 +255,11 @@ impl Life {
         unwilling
     }
 
-    /// Gives every site its app, once the server's own checkers have approved its half. A site that does not take
-    /// its app is left out; one whose checkers refuse it ends the job.
+    /// Gives every site its app, once the server's own policies and checkers have taken its half; else no site hears
+    /// of the job. A site that does not take its app is left out; one whose checkers refuse it ends the job.
     async fn deploy(&mut self) -> Result<(), Ending> {
+        let permitted = permit(&self.shared, &self.intake).await;
+        permitted.map_err(|reason| (JobStatus::FailedToRun, format!("deploy: {SERVER}: {reason}")))?;
         self.review().await?;
         let meta = to_map(&self.intake.document);
         let deployed = self.sites.iter().map(async |(site, cell)| {

@@ -7,14 +7,15 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use locule_assembly::Approval;
-use locule_identity::Verifier;
+use locule_assembly::{Approval, NotAdmitted};
+use locule_identity::{Identity, Verifier};
 use locule_job::{Limits, UnpackError, VerifyError, has_custom_code, is_signed, unpack, verify_folder};
 use locule_kit::{InvalidJobId, Workspace};
 use locule_protocol::Refusal;
 use serde_json::Value as Json;
 
 use crate::meta::difference;
+use crate::parent::ERROR_PREFIX;
 
 /// Longest name of an app, in bytes.
 const MAX_APP_NAME: usize = 255;
@@ -27,6 +28,8 @@ pub(crate) struct RunFolders {
     /// What judges signatures, if the site can.
     pub(crate) verifier: Option<Arc<dyn Verifier>>,
     pub(crate) require_signed: bool,
+    /// The site's organisation; empty if it has no certificate.
+    pub(crate) org: String,
     pub(crate) most: usize,
 }
 
@@ -52,7 +55,8 @@ impl RunFolders {
         let making = Making::create(run_dir.path())?;
         let app_dir = making.path.join(format!("app_{}", self.site));
         unpack(archive, &app_dir, &Limits::default())?;
-        self.check_signatures(&app_dir)?;
+        let signers = self.check_signatures(&app_dir)?;
+        self.admit(&app_dir, &meta, &signers)?;
         meta["job_id"] = job_id.into();
         meta["byoc"] = has_custom_code(&app_dir).into();
         if let Some(approval) = review(run_dir.path(), &app_dir, &meta).map_err(DeployError::Refused)? {
@@ -86,22 +90,23 @@ impl RunFolders {
         Ok((run_dir.path().to_owned(), app))
     }
 
-    fn check_signatures(&self, app_dir: &Path) -> Result<(), DeployError> {
+    /// Who signed the app, if anybody did.
+    fn check_signatures(&self, app_dir: &Path) -> Result<Vec<Identity>, DeployError> {
         if !is_signed(app_dir) && self.require_signed {
             return Err(DeployError::Unsigned);
         }
         let Some(verifier) = &self.verifier else {
-            return if self.require_signed { Err(DeployError::CannotVerify) } else { Ok(()) };
+            return if self.require_signed { Err(DeployError::CannotVerify) } else { Ok(Vec::new()) };
         };
         if !is_signed(app_dir) {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let signers = verify_folder(app_dir, &**verifier, SystemTime::now())?;
         match signers.iter().find(|signer| !signer.is_admin()) {
             Some(signer) => {
                 Err(DeployError::Signer { name: signer.common_name.escape_debug().take(96).collect() })
             }
-            None => Ok(()),
+            None => Ok(signers),
         }
     }
 
@@ -144,6 +149,9 @@ pub(crate) enum DeployError {
     Signer { name: String },
     #[error("{}", Refusal::sentence(.0))]
     Refused(Vec<Refusal>),
+    /// The prefix is that of nvflare 2.9.0, `nvflare.private.fed.client.client_engine`.
+    #[error("{ERROR_PREFIX}: {0}")]
+    NotAdmitted(#[from] NotAdmitted),
     #[error("the site cannot store the app: {0}")]
     Disk(#[from] io::Error),
 }
@@ -225,6 +233,7 @@ mod tests {
             site: "site-1".into(),
             verifier: None,
             require_signed: false,
+            org: "ward".into(),
             most: 2,
         }
     }

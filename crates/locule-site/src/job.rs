@@ -266,6 +266,7 @@ impl Job {
             AssemblyError::Kit(_)
             | AssemblyError::Policy(_)
             | AssemblyError::PolicyFile { .. }
+            | AssemblyError::Privacy(_)
             | AssemblyError::Audit(_) => {
                 tracing::error!(job, error = with_causes(&error), "site cannot judge jobs");
                 infrastructure(&CANNOT_JUDGE)

@@ -65,6 +65,7 @@
 //! nvflare 2.9.0: `nvflare.private.fed.client.training_cmds`, `nvflare.private.fed.client.scheduler_cmds`,
 //! `nvflare.private.fed.client.client_executor`, `nvflare.private.fed.app.deployer.base_client_deployer`.
 
+mod admit;
 mod book;
 mod check;
 mod context;

@@ -36,7 +36,7 @@ pub(crate) const DEPLOYMENTS: usize = 2;
 ///
 /// # Source
 /// nvflare 2.9.0, `nvflare.private.defs`, `nvflare.private.fed.server.admin`.
-const ERROR_PREFIX: &str = "NVFLARE_ERROR";
+pub(crate) const ERROR_PREFIX: &str = "NVFLARE_ERROR";
 
 /// Everything that the site's handlers and tasks share.
 pub(crate) struct Parent {
@@ -95,9 +95,10 @@ impl Parent {
         let order = AdminRequest::from_parts(&incoming.headers, &incoming.payload());
         let order = order.map_err(|error| HandlerError::invalid_request(error.to_string()))?;
         let mut reply = order.reply(true, AdminBody::Text(String::new()));
-        if let AdminCommand::CheckJob { job_id, meta, zip, .. } = order.command {
-            let (meta, asker) = (meta::to_json(&meta), order.context.user);
-            match self.check_job(Question { job_id, meta, archive: zip, asker }).await {
+        let permitted = self.permit(&order.context).await;
+        if let (Ok(()), AdminCommand::CheckJob { job_id, meta, zip, .. }) = (&permitted, &order.command) {
+            let (meta, asker, archive) = (meta::to_json(meta), order.context.user.clone(), zip.clone());
+            match self.check_job(Question { job_id: job_id.clone(), meta, archive, asker }).await {
                 Ok(Answer { document, refusals }) => {
                     reply.body = AdminBody::json(&document);
                     reply.refusals = refusals;
@@ -106,7 +107,11 @@ impl Parent {
             }
             return answer(&reply);
         }
-        match self.obey(order.command).await {
+        let obeyed = match permitted {
+            Ok(()) => self.obey(order.command).await,
+            Err(reason) => Err(No::from(reason)),
+        };
+        match obeyed {
             Ok(body) => reply.body = body,
             Err(No { reason, refusals }) => {
                 reply.ok = false;

@@ -128,11 +128,14 @@ impl Site {
             Arc::clone(&parts.events),
             stop.clone(),
         );
+        let identity = parts.credentials.as_ref().map(|credentials| credentials.signer.identity());
+        let organization = identity.and_then(|identity| identity.organization.clone());
         let folders = RunFolders {
             kit: parts.kit,
             site: site.clone(),
             verifier: parts.credentials.as_ref().map(|credentials| Arc::clone(&credentials.verifier)),
             require_signed: settings.require_signed_jobs,
+            org: organization.unwrap_or_default(),
             most: settings.max_run_folders,
         };
         let parent = Arc::new(Parent {

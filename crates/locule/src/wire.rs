@@ -107,6 +107,7 @@ impl RunningServer {
 /// From a server's kit to a server that admits sites.
 pub(crate) async fn server(kit: &ServerKit, network: &Network) -> Result<RunningServer, Failure> {
     let (signer, verifier) = credentials(&kit.files, Usage::Server)?;
+    check_privacy(&kit.workspace, Side::Server)?;
     let (external, internal) = (endpoint(&kit.listen)?, network::jobs_endpoint());
     let checkers = checkers()?;
     open_gates(&kit.workspace, Side::Server, "server", &checkers).await?;
@@ -223,6 +224,8 @@ pub(crate) async fn site(
 ) -> Result<RunningSite, Failure> {
     let (signer, verifier) = credentials(&kit.files, Usage::Client)?;
     let Identity { common_name, organization, .. } = signer.identity().clone();
+    check_privacy(&kit.workspace, Side::Site)?;
+    Rights::find(&kit.workspace.local()).or_exit(Code::Config)?;
     let name = choices.name.unwrap_or_else(|| common_name.clone());
     if name != common_name {
         tracing::warn!(
@@ -289,6 +292,21 @@ fn answer_checks(kit: &SiteKit) -> Result<bool, Failure> {
         anyhow!("`allow_job_checks` must be `true` or `false` in {}, line {line}", node.file())
     });
     said.or_exit(Code::Config)
+}
+
+/// A participant whose privacy policy has mistakes does not start: they would only show when a job comes.
+fn check_privacy(kit: &Workspace, side: Side) -> Result<(), Failure> {
+    let scopes = locule_assembly::privacy_scopes(kit, side, &registry()).or_exit(Code::Config)?;
+    if let Some(scopes) = scopes {
+        let names = scopes.names();
+        let all: Vec<&str> = names.names().collect();
+        tracing::info!(
+            scopes = all.join(", "),
+            default = names.default_scope(),
+            "privacy scopes are in force"
+        );
+    }
+    Ok(())
 }
 
 /// A relay between cells below and cells above.

@@ -1,6 +1,7 @@
 //! The board of a job: workflows put tasks up, sites take them and bring results.
 
 use std::fmt::Write as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use futures_core::future::BoxFuture;
 use locule_component::{
     Chain, Direction, FilterChains, FilterCx, Gathered, OutgoingTask, Progress, ResultSink, RunContext,
-    TaskBoard, WorkflowError,
+    TaskBoard, WorkflowError, panic_text,
 };
 use locule_fobs::Shareable;
 use tokio::sync::{Notify, mpsc};
@@ -77,7 +78,11 @@ impl Board {
     ) -> Result<Shareable, String> {
         let context = self.run.open();
         let cx = FilterCx { site: "server", job_id: &self.job_id, task, chain, direction, context: &context };
-        lock(&self.filters).apply(data, &cx).map_err(|error| error.to_string())
+        let applied = catch_unwind(AssertUnwindSafe(|| lock(&self.filters).apply(data, &cx)));
+        match applied {
+            Ok(filtered) => filtered.map_err(|error| error.to_string()),
+            Err(panic) => Err(format!("a filter panicked: {}", panic_text(&*panic))),
+        }
     }
 
     /// A task for this site, waiting up to `hold` for one to come up.

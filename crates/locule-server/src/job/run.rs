@@ -327,10 +327,12 @@ fn infrastructure(reason: String) -> JobFailure {
 fn kind_of(error: &AssemblyError) -> FailureKind {
     match error {
         AssemblyError::Refused(_) => FailureKind::UnsafeComponent,
-        AssemblyError::Config(_) | AssemblyError::Read { .. } | AssemblyError::Policy(_) => {
-            FailureKind::Config
-        }
-        AssemblyError::Build(_) => FailureKind::Config,
+        AssemblyError::Config(_)
+        | AssemblyError::Read { .. }
+        | AssemblyError::Policy(_)
+        | AssemblyError::Scope(_)
+        | AssemblyError::Privacy(_)
+        | AssemblyError::Build(_) => FailureKind::Config,
         AssemblyError::Kit(_) | _ => FailureKind::Infrastructure,
     }
 }

@@ -334,3 +334,34 @@ async fn a_job_without_an_app_for_the_server_is_refused() {
     let error = scene.server.submit(&folder).await.unwrap_err();
     assert!(error.is_the_jobs_fault() && error.to_string().contains("server"), "{error}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_scope_that_the_server_does_not_have_ends_the_job_before_its_sites_hear_of_it() {
+    let kit = crate::scene::Kit::new();
+    kit.write("local/privacy.json", &json!({ "scopes": [{ "name": "open" }] }));
+    let mut scene = Scene::with(kit, |_| {}).await;
+    let mut site = Site::join(&scene, "site-1").await;
+    for (meta, asked) in [(json!({ "scope": "nosuch" }), "nosuch"), (json!({}), "")] {
+        let job = scene.submit(meta, json!({})).await;
+        let record = scene.finished(&job).await;
+        assert_eq!(record.status(), JobStatus::FailedToRun);
+        assert_eq!(reason(&record), format!("deploy: server: privacy scope '{asked}' is not allowed"));
+        assert!(!site.orders().iter().any(|order| matches!(order, Order::Deploy(_))));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn code_for_the_server_needs_the_right_to_it() {
+    let kit = crate::scene::Kit::new();
+    let policy = json!({ "format_version": "1.0", "permissions": { "lead": { "submit_job": "any" } } });
+    kit.write("local/authorization.json", &policy);
+    let mut scene = Scene::with(kit, |_| {}).await;
+    let _site = Site::join(&scene, "site-1").await;
+    let folder = scene.folder(json!({}), json!([{ "id": "sum", "path": "test.Sum", "args": {} }]));
+    fs::create_dir(folder.join("app/custom")).unwrap();
+    fs::write(folder.join("app/custom/trainer.py"), "print()").unwrap();
+    locule_job::sign_folder(&folder, &*signer("lead")).unwrap();
+    let job = scene.server.submit(&folder).await.unwrap();
+    let record = scene.finished(&job).await;
+    assert_eq!(reason(&record), "deploy: server: BYOC not permitted");
+}

@@ -1,4 +1,23 @@
-//! Who may do what: the authorization policy of a kit.
+//! Who may do what at a participant: the authorization policy of its kit.
+//!
+//! [`Rights`] are read from `local/authorization.json` and asked whether somebody has a right; who that is, and
+//! whether it is true, others found out before. A policy that cannot be understood is an error and never an empty
+//! policy.
+//!
+//! ```
+//! use locule_rights::{Rights, Who};
+//!
+//! let policy = serde_json::json!({ "format_version": "1.0", "permissions": {
+//!     "lead": { "submit_job": "o:ward", "byoc": "none", "view": "any" } } });
+//! let rights = Rights::parse(&policy)?;
+//! let ann = Who { name: "ann@ward.org", org: "ward", role: "lead" };
+//! assert!(rights.demand("submit_job", ann, ann, "ward").is_ok());
+//! let refused = rights.demand("byoc", ann, ann, "ward").unwrap_err();
+//! assert_eq!(refused.to_string(), "user 'ann@ward.org' is not authorized for 'byoc'");
+//! # Ok::<(), String>(())
+//! ```
+//!
+//! Start with [`Rights`] and [`Who`].
 
 use std::collections::HashMap;
 use std::fs;
@@ -24,7 +43,7 @@ pub struct Who<'a> {
 /// to case, as there.
 ///
 /// ```
-/// use locule_admin::{Rights, Who};
+/// use locule_rights::{Rights, Who};
 ///
 /// let rights = Rights::stock();
 /// let member = Who { name: "ann@ward.org", org: "ward", role: "member" };
@@ -124,19 +143,28 @@ impl Rights {
     /// # Errors
     /// [`RightsError`]; without a policy that is understood nobody is let in.
     pub fn read(local: &Path) -> Result<Self, RightsError> {
+        Ok(Self::find(local)?.unwrap_or_else(Self::stock))
+    }
+
+    /// The policy in the folder `local` of a kit, if one was written or provisioned.
+    ///
+    /// # Errors
+    /// [`RightsError`].
+    pub fn find(local: &Path) -> Result<Option<Self>, RightsError> {
         for name in ["authorization.json", "authorization.json.default"] {
             let file = local.join(name);
             match fs::read(&file) {
                 Ok(bytes) => {
                     let policy = serde_json::from_slice(&bytes)
                         .map_err(|source| RightsError::Json { file: file.clone(), source })?;
-                    return Self::parse(&policy).map_err(|mistake| RightsError::Policy { file, mistake });
+                    let rights = Self::parse(&policy);
+                    return rights.map(Some).map_err(|mistake| RightsError::Policy { file, mistake });
                 }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(source) => return Err(RightsError::Read { file, source }),
             }
         }
-        Ok(Self::stock())
+        Ok(None)
     }
 
     /// A policy as it is written.
@@ -178,6 +206,24 @@ impl Rights {
     pub fn allow(&self, right: &str, user: Who<'_>, submitter: Who<'_>, site_org: &str) -> bool {
         let rule = |right: &str| self.rules.get(&(normal(user.role), right.to_owned()));
         rule(ANY_RIGHT).or_else(|| rule(right)).is_some_and(|rule| rule.holds(user, submitter, site_org))
+    }
+
+    /// As [`allow`](Self::allow), with the sentence in which a refusal is told.
+    ///
+    /// # Errors
+    /// [`NotAuthorized`].
+    pub fn demand(
+        &self,
+        right: &str,
+        user: Who<'_>,
+        submitter: Who<'_>,
+        site_org: &str,
+    ) -> Result<(), NotAuthorized> {
+        if self.allow(right, user, submitter, site_org) {
+            return Ok(());
+        }
+        let shown = |text: &str| text.escape_debug().take(96).collect();
+        Err(NotAuthorized { user: shown(&normal(user.name)), right: shown(right) })
     }
 }
 
@@ -253,6 +299,19 @@ impl Condition {
 /// Lower case, with single spaces.
 fn normal(text: &str) -> String {
     text.to_lowercase().split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Somebody lacks a right.
+///
+/// # Source
+/// The sentence is that of nvflare 2.9.0, `nvflare.fuel.sec.authz`.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("user '{user}' is not authorized for '{right}'")]
+pub struct NotAuthorized {
+    /// Who, in lower case, shortened and escaped.
+    pub user: String,
+    /// The right.
+    pub right: String,
 }
 
 /// Why a policy is not used.
