@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::{Checker, ConfigPath, Executor, Observer, TaskFilter, Workflow};
+use crate::{Checker, ConfigPath, Executor, Gate, Observer, TaskFilter, Workflow};
 
 /// A kind of thing that a configuration may name: its names, its typed arguments, and how it is made.
 ///
@@ -46,14 +46,23 @@ pub enum Kind {
     Checker,
     /// Hears of events.
     Observer,
+    /// Says yes or no at a moment of a site's or server's life; named by its kit, never by a job.
+    Gate,
     /// Serves other components of its half of the job, which find it by id or type: keeps a model, say.
     Service,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 6] =
-        [Kind::Executor, Kind::Workflow, Kind::Filter, Kind::Checker, Kind::Observer, Kind::Service];
+    pub const ALL: [Kind; 7] = [
+        Kind::Executor,
+        Kind::Workflow,
+        Kind::Filter,
+        Kind::Checker,
+        Kind::Observer,
+        Kind::Gate,
+        Kind::Service,
+    ];
 
     /// The word for it.
     pub fn as_str(self) -> &'static str {
@@ -63,6 +72,7 @@ impl Kind {
             Kind::Filter => "filter",
             Kind::Checker => "checker",
             Kind::Observer => "observer",
+            Kind::Gate => "gate",
             Kind::Service => "service",
         }
     }
@@ -106,6 +116,8 @@ pub enum Built {
     Checker(Arc<dyn Checker>),
     /// See [`Observer`].
     Observer(Box<dyn Observer>),
+    /// See [`Gate`].
+    Gate(Arc<dyn Gate>),
     /// What [`BuildCx::service`] hands out to those who know its type.
     Service(Arc<dyn Any + Send + Sync>),
 }
@@ -119,6 +131,7 @@ impl Built {
             Built::Filter(_) => Kind::Filter,
             Built::Checker(_) => Kind::Checker,
             Built::Observer(_) => Kind::Observer,
+            Built::Gate(_) => Kind::Gate,
             Built::Service(_) => Kind::Service,
         }
     }

@@ -118,6 +118,7 @@ impl Reader<'_> {
             Kind::Filter => "filters stand under `task_data_filters` and `task_result_filters`",
             Kind::Observer | Kind::Service => "observers and services stand under `components` of a job",
             Kind::Checker => "checkers are named by a site, never by a job",
+            Kind::Gate => "gates are named by a site or the server, never by a job",
         };
         let mut mistake = Diagnostic::at(name, code::WRONG_KIND, message).help(place);
         if kinds.len() <= 2 {
@@ -266,6 +267,7 @@ fn with_article(kind: Kind) -> &'static str {
         Kind::Filter => "a filter",
         Kind::Checker => "a checker",
         Kind::Observer => "an observer",
+        Kind::Gate => "a gate",
         Kind::Service => "a service",
     }
 }

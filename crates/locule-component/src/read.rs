@@ -107,11 +107,25 @@ pub fn site_checkers(
     registry: &Registry,
     services: &[&str],
 ) -> Result<Vec<ComponentSpec>, Diagnostics> {
+    site_components(document, side, registry, &[Kind::Checker], services)
+}
+
+/// As [`site_checkers`], for components of other kinds that a site's configuration names: its observers, its gates.
+///
+/// # Errors
+/// Every mistake of that list.
+pub fn site_components(
+    document: &Document,
+    side: Side,
+    registry: &Registry,
+    kinds: &[Kind],
+    services: &[&str],
+) -> Result<Vec<ComponentSpec>, Diagnostics> {
     let mut reader = Reader::new(side, registry);
     reader.services = services;
     reader.of_site = true;
     if let Some(node) = document.root().get("components") {
-        reader.others(node, &[Kind::Checker]);
+        reader.others(node, kinds);
     }
     reader.mistakes.append(misspelt_policy_keys(document));
     let Reader { mut mistakes, components, .. } = reader;

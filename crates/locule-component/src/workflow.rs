@@ -7,8 +7,19 @@ use std::time::Duration;
 use futures_core::future::BoxFuture;
 use locule_fobs::Shareable;
 
+use crate::Event;
+
 /// Conducts a job: which tasks the sites get, in which order, and what becomes of the results.
 pub trait Workflow: Send {
+    /// Gets everything ready, before the workflow is said to have started: loads the model, say.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run), which is then not called.
+    fn prepare<'a>(&'a mut self, board: &'a dyn TaskBoard) -> BoxFuture<'a, Result<(), WorkflowError>> {
+        let _ = board;
+        Box::pin(async { Ok(()) })
+    }
+
     /// Runs to the end of the workflow.
     ///
     /// # Errors
@@ -45,6 +56,12 @@ pub trait TaskBoard: Send + Sync {
 
     /// Whether the run is to stop.
     fn is_aborted(&self) -> bool;
+
+    /// Tells the job's observers of an event of the workflow. Those of tasks and contributions are the board's own.
+    fn announce<'a>(&'a self, event: Event<'a>) -> BoxFuture<'a, ()> {
+        let _ = event;
+        Box::pin(async {})
+    }
 }
 
 /// Takes results one at a time, so that a round never holds all of them in memory.
