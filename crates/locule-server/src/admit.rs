@@ -82,10 +82,10 @@ async fn register(shared: Arc<Shared>, incoming: Incoming) -> Result<Reply, Hand
     // Whatever becomes of it, the registration uses the challenge up.
     let open = lock(&shared.admission).take(incoming.link.link.0, incoming.origin.as_str(), now().instant);
     let ask = RegisterRequest::from_parts(&incoming.headers, &incoming.payload());
-    let ask = ask.map_err(|error| match error {
-        // It is told why in words that it shows.
-        DecodeError::Protocol { .. } => unauthenticated(error.to_string()),
-        other => not_understood(other),
+    let ask = ask.map_err(|error| {
+        // A site shows why it is not authenticated, and nothing else.
+        let shown = matches!(error, DecodeError::Protocol { .. });
+        if shown { unauthenticated(error.to_string()) } else { not_understood(error) }
     })?;
     let dialect = Dialect::of_participant(&ask).map_err(|error| unauthenticated(error.to_string()))?;
     let open = open.ok_or_else(|| unauthenticated("no registration session"))?;

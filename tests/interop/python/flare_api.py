@@ -1,5 +1,6 @@
 """The FLARE API of nvflare, driven by JSON lines."""
 
+import inspect
 import os
 import tempfile
 import time
@@ -94,7 +95,8 @@ def system_info():
 
 def download(job, to):
     os.makedirs(to, exist_ok=True)
-    return session.download_job_result(job, to)
+    takes_folder = len(inspect.signature(session.download_job_result).parameters) > 1  # not before nvflare 2.8
+    return session.download_job_result(job, to) if takes_folder else session.download_job_result(job)
 
 
 def close():

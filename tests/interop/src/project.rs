@@ -1,9 +1,11 @@
 //! Projects, and who provisions them.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use locule_tls::TlsFiles;
 use serde_json::{Value, json};
 use tokio::process::Command;
@@ -83,6 +85,7 @@ impl Project {
         }
         let project = Self { kits };
         project.keep_state_inside(folder)?;
+        project.lock_keys()?;
         Ok(project)
     }
 
@@ -93,6 +96,20 @@ impl Project {
         let state = format!("{}/state/", folder.display());
         let settled = default.context("read the server's resources")?.replace("/tmp/nvflare/", &state);
         std::fs::write(local.join("resources.json"), settled).context("write the server's resources")
+    }
+
+    /// nvflare 2.7 leaves private keys readable by everybody, which our program refuses.
+    fn lock_keys(&self) -> anyhow::Result<()> {
+        for entry in std::fs::read_dir(&self.kits).context("read the kits")? {
+            for name in ["server.key", "client.key"] {
+                let key =
+                    entry.as_ref().map_err(|error| anyhow!("{error}"))?.path().join("startup").join(name);
+                if key.exists() {
+                    std::fs::set_permissions(&key, Permissions::from_mode(0o600)).context("lock a key")?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The kit of a participant.

@@ -7,19 +7,20 @@ use anyhow::{Context as _, ensure};
 use serde_json::json;
 
 use super::{Crew, Fleet, Locule, Running, START, Stock, job, job_completes, sites_leave, sites_register};
+use crate::cells::{OLDER, VERSION};
 use crate::run::{Check, Run};
 
 pub(super) fn suites(run: &Run) -> Vec<Running<'_>> {
     let begin = |(crew, slow): (Crew, bool)| {
         let mut checks = vec![sites_register(), job_completes(), sites_leave()];
-        if crew.sites == [Stock, Stock] && crew.scheme == "grpc" {
+        if crew.sites == [Stock, Stock] && crew.scheme == "grpc" && crew.version == VERSION {
             let script =
                 Check::new("a script job of the recipe API completes, with the same model", |fleet| {
                     Box::pin(recipe_completes(fleet))
                 });
             checks.insert(2, script.within(120));
         }
-        if crew.sites[0] == Locule && crew.scheme == "grpc" {
+        if crew.sites[0] == Locule && crew.scheme == "grpc" && crew.version == VERSION {
             let refusal =
                 Check::new("what site-1 refuses at deployment stands in job_deploy_detail", |fleet| {
                     Box::pin(refusal_is_told(fleet))
@@ -41,7 +42,17 @@ pub(super) fn suites(run: &Run) -> Vec<Running<'_>> {
         (ours_at_theirs.over("http"), true),
         (theirs_at_ours.over("http"), false),
     ];
-    crews.into_iter().map(begin).collect()
+    let older = OLDER.into_iter().flat_map(|version| {
+        [
+            (theirs_at_ours.of(version), false),
+            (ours_at_theirs.of(version), false),
+            (Crew::new(Locule, [Locule, Stock]).of(version), true),
+            (Crew::new(Stock, [Locule, Stock]).of(version), true),
+            (theirs_at_ours.of(version).over("http"), true),
+            (ours_at_theirs.of(version).over("tcp"), true),
+        ]
+    });
+    crews.into_iter().chain(older).map(begin).collect()
 }
 
 /// A job as a data scientist writes it today: a recipe, and a training script that knows of no controller.

@@ -85,6 +85,11 @@ impl Crew {
         Self { scheme, ..self }
     }
 
+    /// The same with another version of nvflare.
+    const fn of(self, version: &'static str) -> Self {
+        Self { version, ..self }
+    }
+
     fn role(self) -> String {
         let relay = self.relay.map_or_else(String::new, |(who, _)| format!("{who:?} relay, "));
         let [first, second] = self.sites;
