@@ -115,11 +115,12 @@ fn check(arguments: &CheckPolicy) -> Result<(), Failure> {
     }
     let shown: Vec<String> = mistakes.iter().map(Diagnostic::to_string).collect();
     let count = shown.len();
-    let error = anyhow!("{}\n\n{count} mistake{}", shown.join("\n\n"), if count == 1 { "" } else { "s" });
-    Err(Failure::new(
-        Code::Config,
-        error.context("the policy cannot be used, and nothing runs until it is mended\n"),
-    ))
+    let error = anyhow!(
+        "the policy cannot be used, and nothing runs until it is mended\n\n{}\n\n{count} mistake{}",
+        shown.join("\n\n"),
+        if count == 1 { "" } else { "s" },
+    );
+    Err(Failure::new(Code::Config, error))
 }
 
 /// The mistakes, where a policy in Rego cannot be read with all of its own in its place.
