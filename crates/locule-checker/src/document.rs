@@ -1,54 +1,154 @@
 //! The review document: what checkers of every language are shown of a plan.
 
-use locule_component::{ComponentSpec, PlanReview};
-use serde_json::{Value as Json, json};
+use std::io::{self, Write};
+
+use locule_component::{
+    AppFile, ComponentSpec, ConfigPath, Kind, NameKey, Phase, PlanDigest, PlanReview, Side,
+};
+use serde::Serialize;
+use serde_json::Value as Json;
+
+use crate::wire::MAX_REQUEST;
 
 /// JSON Schema of the review document, version 1.
 pub const REVIEW_SCHEMA: &str = include_str!("../schema/review-1.json");
 
-/// The document about a plan, as [`REVIEW_SCHEMA`] describes it; `args` are the operator's.
-pub fn review_document(review: &PlanReview<'_>, args: &Json) -> Json {
-    let PlanReview { plan, config, job, site, phase } = review;
-    let components: Vec<Json> = plan.components().iter().map(|spec| component(spec, config)).collect();
-    json!({
-        "schema": 1,
-        "phase": phase,
-        "plan": { "digest": plan.digest(), "side": plan.side() },
-        "components": components,
-        "config": config,
-        "job": {
-            "job_id": job.job_id,
-            "name": job.name,
-            "submitter_name": job.submitter_name,
-            "submitter_org": job.submitter_org,
-            "submitter_role": job.submitter_role,
-            "byoc": job.byoc,
-            "meta": job.meta,
+/// The document about a plan as JSON, as [`REVIEW_SCHEMA`] describes it; `args` are the operator's.
+///
+/// # Errors
+/// [`TooLong`]: what lies in the arguments of components within components stands in it many times, so that a short
+/// configuration can make a long document.
+pub fn review_document(review: &PlanReview<'_>, args: &Json) -> Result<String, TooLong> {
+    let PlanReview { plan, config, job, site, phase } = *review;
+    let document = Document {
+        schema: 1,
+        phase,
+        plan: PlanPart { digest: plan.digest(), side: plan.side() },
+        components: plan.components().iter().map(|spec| ComponentPart::new(spec, config)).collect(),
+        config,
+        job: JobPart {
+            job_id: &job.job_id,
+            name: &job.name,
+            submitter_name: &job.submitter_name,
+            submitter_org: &job.submitter_org,
+            submitter_role: &job.submitter_role,
+            byoc: job.byoc,
+            meta: &job.meta,
         },
-        "site": { "name": site.name, "org": site.org, "side": site.side, "workspace": site.workspace },
-        "files": job.files,
-        "args": args,
-    })
+        site: SitePart {
+            name: &site.name,
+            org: &site.org,
+            side: site.side,
+            workspace: site.workspace.to_string_lossy().into_owned(),
+        },
+        files: &job.files,
+        args,
+    };
+    let mut text = Bounded(Vec::new());
+    serde_json::to_writer(&mut text, &document).map_err(|_| TooLong)?;
+    String::from_utf8(text.0).map_err(|_| TooLong)
 }
 
-fn component(spec: &ComponentSpec, config: &Json) -> Json {
-    json!({
-        "id": spec.id,
-        "label": spec.label(),
-        "kind": spec.kind,
-        "name": spec.name,
-        "aliases": spec.aliases,
-        "requested": spec.requested,
-        "requested_by": spec.requested_by,
-        "args": spec.args,
-        "element": element(config, spec.path.as_str()),
-        "path": spec.path,
-        "file": spec.file,
-        "line": spec.line,
-        "column": spec.column,
-        "ancestors": spec.ancestors,
-        "disabled": spec.disabled,
-    })
+/// A review document that is longer than a checker takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("what checkers are to be shown of the plan is longer than {MAX_DOCUMENT} bytes")]
+pub struct TooLong;
+
+/// Longest review document, in bytes: a message, less what is around the document.
+const MAX_DOCUMENT: usize = MAX_REQUEST - 1024;
+
+struct Bounded(Vec<u8>);
+
+impl Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.0.len() + bytes.len() > MAX_DOCUMENT {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    schema: u32,
+    phase: Phase,
+    plan: PlanPart<'a>,
+    components: Vec<ComponentPart<'a>>,
+    config: &'a Json,
+    job: JobPart<'a>,
+    site: SitePart<'a>,
+    files: &'a [AppFile],
+    args: &'a Json,
+}
+
+#[derive(Serialize)]
+struct PlanPart<'a> {
+    digest: &'a PlanDigest,
+    side: Side,
+}
+
+#[derive(Serialize)]
+struct JobPart<'a> {
+    job_id: &'a str,
+    name: &'a str,
+    submitter_name: &'a str,
+    submitter_org: &'a str,
+    submitter_role: &'a str,
+    byoc: bool,
+    meta: &'a Json,
+}
+
+#[derive(Serialize)]
+struct SitePart<'a> {
+    name: &'a str,
+    org: &'a str,
+    side: Side,
+    workspace: String,
+}
+
+#[derive(Serialize)]
+struct ComponentPart<'a> {
+    id: Option<&'a str>,
+    label: &'a str,
+    kind: Kind,
+    name: &'a str,
+    aliases: &'a [&'a str],
+    requested: &'a str,
+    requested_by: NameKey,
+    args: &'a Json,
+    element: Option<&'a Json>,
+    path: &'a ConfigPath,
+    file: &'a str,
+    line: usize,
+    column: usize,
+    ancestors: &'a [ConfigPath],
+    disabled: bool,
+}
+
+impl<'a> ComponentPart<'a> {
+    fn new(spec: &'a ComponentSpec, config: &'a Json) -> Self {
+        Self {
+            id: spec.id.as_deref(),
+            label: spec.label(),
+            kind: spec.kind,
+            name: spec.name,
+            aliases: spec.aliases,
+            requested: &spec.requested,
+            requested_by: spec.requested_by,
+            args: &spec.args,
+            element: element(config, spec.path.as_str()),
+            path: &spec.path,
+            file: &spec.file,
+            line: spec.line,
+            column: spec.column,
+            ancestors: &spec.ancestors,
+            disabled: spec.disabled,
+        }
+    }
 }
 
 /// What stands at a path. A key may itself hold dots, so the longest that fits is taken first.
@@ -69,7 +169,17 @@ fn element<'a>(value: &'a Json, path: &str) -> Option<&'a Json> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+
+    #[test]
+    fn a_document_ends_at_its_bound() {
+        let mut text = Bounded(Vec::new());
+        let mebibyte = vec![b'x'; 1 << 20];
+        let written = (0..64).take_while(|_| text.write_all(&mebibyte).is_ok()).count();
+        assert_eq!(written, 63);
+    }
 
     #[test]
     fn the_element_at_a_path_is_found_whatever_its_keys_hold() {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use locule_component::{Checker, CheckerError, CheckerOrigin, PlanReview, Verdict};
 use locule_config::Diagnostics;
 use locule_policy::{CheckerFiles, FileChecker, Language};
-use serde_json::value::to_raw_value;
+use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
 use crate::confine::{Confinement, find_python, is_program};
@@ -167,8 +167,9 @@ impl Checker for FileProcess {
     }
 
     fn review_plan(&self, review: &PlanReview<'_>) -> Result<Vec<Verdict>, CheckerError> {
-        let document = review_document(review, &self.key.opening.args);
-        let document = to_raw_value(&document).map_err(|error| CheckerError::Failed(error.to_string()))?;
+        let failed = |error: &dyn std::error::Error| CheckerError::Failed(error.to_string());
+        let document = review_document(review, &self.key.opening.args).map_err(|error| failed(&error))?;
+        let document = RawValue::from_string(document).map_err(|error| failed(&error))?;
         let mut child = self.child().map_err(CheckerError::Failed)?;
         match child.process.ask(&Request::Review(document), self.time) {
             Ok(Answer::Verdicts(verdicts)) => {

@@ -91,7 +91,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let here = median(|| {
         for policy in &mut policies {
-            let document = review_document(&review, &json!({})).to_string();
+            let document = review_document(&review, &json!({}))?;
             let verdicts = policy.review(&document)?;
             assert!(verdicts.iter().all(|verdict| verdict.decision == Decision::Allow));
         }
