@@ -72,7 +72,8 @@ pub enum ReviewError {
     TooMany,
 }
 
-type Answer = (Result<Vec<WireVerdict>, String>,);
+/// The function that a component exports.
+type Review<'a> = TypedFunc<(&'a str,), (Result<Vec<WireVerdict>, String>,)>;
 
 impl Guest {
     /// Longest component, in bytes.
@@ -142,7 +143,7 @@ impl Guest {
     }
 
     /// A fresh instance, with its own fuel and limits.
-    fn start(&self) -> wasmtime::Result<(Store<StoreLimits>, TypedFunc<(&str,), Answer>)> {
+    fn start(&self) -> wasmtime::Result<(Store<StoreLimits>, Review<'_>)> {
         let limits = StoreLimitsBuilder::new()
             .memory_size(self.limits.memory)
             .memories(1)
