@@ -40,10 +40,7 @@ fn a_component_is_refused_with_code_text_and_place_wherever_it_stands() {
         public: true,
     };
     for checker in same_rule() {
-        let mut found = match checker.asked_about(HARMFUL) {
-            Outcome::Refused(found) => found,
-            other => panic!("{checker:?}: {other:?}"),
-        };
+        let Outcome::Refused(mut found) = checker.asked_about(HARMFUL) else { panic!("{checker:?}") };
         found.sort_by(|a, b| a.path.cmp(&b.path));
         assert_eq!(found, [denial("executors.#1.executor.args.inner"), denial("executors.#2.executor")]);
     }
@@ -207,7 +204,6 @@ fn another_file_than_the_digest_names_keeps_the_site_from_going_on() {
 /// `cargo test --release -p checkers --features wasm -- --ignored --nocapture how_long`
 #[test]
 #[ignore = "measures, and judges nothing"]
-#[expect(clippy::print_stderr, reason = "the figures are what it is for")]
 fn how_long_a_warm_review_takes() {
     let executor = json!({ "path": "example.Echo", "args": {} });
     let executors: Vec<Json> =
