@@ -271,7 +271,7 @@ impl Job {
                 tracing::error!(job, error = with_causes(&error), "site cannot judge jobs");
                 infrastructure(&CANNOT_JUDGE)
             }
-            _ => infrastructure(&error),
+            AssemblyError::Setting(_) | _ => infrastructure(&error),
         }
     }
 

@@ -333,7 +333,7 @@ fn kind_of(error: &AssemblyError) -> FailureKind {
         | AssemblyError::Scope(_)
         | AssemblyError::Privacy(_)
         | AssemblyError::Build(_) => FailureKind::Config,
-        AssemblyError::Kit(_) | _ => FailureKind::Infrastructure,
+        AssemblyError::Kit(_) | AssemblyError::Setting(_) | _ => FailureKind::Infrastructure,
     }
 }
 
