@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -25,11 +26,22 @@ pub trait Component: Sized {
     /// The arguments, as the configuration writes them.
     type Args: DeserializeOwned;
 
+    /// JSON Schema of the arguments, for editors and people: `Some(args_schema::<Self::Args>())` where they derive
+    /// [`JsonSchema`].
+    fn schema() -> Option<schemars::Schema> {
+        None
+    }
+
     /// Makes the component. Runs only for a plan that every checker has let pass.
     ///
     /// # Errors
     /// A [`BuildError`] ends the start of the job; what was built before is dropped.
     fn build(args: Self::Args, cx: &BuildCx<'_>) -> Result<Built, BuildError>;
+}
+
+/// JSON Schema of a type of arguments.
+pub fn args_schema<T: JsonSchema>() -> schemars::Schema {
+    schemars::schema_for!(T)
 }
 
 /// What a component is good for; it decides where in a configuration it may stand.
@@ -250,6 +262,20 @@ impl<'a> BuildCx<'a> {
 pub struct Child {
     #[serde(rename = "$component")]
     number: usize,
+}
+
+impl JsonSchema for Child {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Component".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "type": "object",
+            "description": "A component: its name under `path`, and its `args`.",
+            "properties": { "path": { "type": "string" }, "args": { "type": "object" } }
+        })
+    }
 }
 
 impl Child {

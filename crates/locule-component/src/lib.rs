@@ -73,7 +73,9 @@ pub use checker::{
     AppFile, Checker, CheckerError, CheckerFailure, CheckerOrigin, CheckerReport, ConfigPath, Decision,
     Denial, Finding, JobFacts, Phase, PlanReview, Refused, SiteFacts, Verdict,
 };
-pub use component::{BuildCx, BuildError, Built, Child, Component, ConstructionCount, Kind, Side};
+pub use component::{
+    BuildCx, BuildError, Built, Child, Component, ConstructionCount, Kind, Side, args_schema,
+};
 pub use context::{Context, FlagConflict, Flags, RunContext, key};
 pub use event::{Event, EventBus, EventCx, KeptEvent, ObserveError, Observer, TooDeep, panic_text};
 pub use executor::{AbortFlag, ExecuteError, Executor, ExecutorTable, Task, TaskCx};
@@ -84,6 +86,7 @@ pub use pattern::glob_matches;
 pub use plan::{ComponentSpec, FilterEntry, NameKey, Plan, PlanDigest, canonical_json};
 pub use read::{code, site_checkers, site_components};
 pub use registry::{ArgumentMistake, Description, Registry};
+pub use schemars::{JsonSchema, Schema};
 pub use scope::{PrivacyScopes, Scope, ScopeFilters, ScopeNames, ScopeNotAllowed};
 pub use settings::{BadSetting, Settings};
 pub use workflow::{Gathered, OutgoingTask, Progress, ResultSink, TaskBoard, Workflow, WorkflowError};

@@ -46,7 +46,7 @@ impl Registry {
             assert!(taken.is_none(), "two components are registered as `{name}`");
         }
         let about = Description { name: C::NAME, aliases: C::ALIASES, kind: C::KIND };
-        self.entries.push(Entry { about, check: check::<C>, build: build::<C> });
+        self.entries.push(Entry { about, check: check::<C>, build: build::<C>, schema: C::schema });
         self
     }
 
@@ -97,6 +97,11 @@ impl Registry {
         if promised == made { Ok(built) } else { Err(BuildError::WrongKind { name, promised, made }) }
     }
 
+    /// JSON Schema of the arguments of a component, if it has one.
+    pub fn args_schema(&self, name: &str) -> Option<Json> {
+        (self.entry(name)?.schema)().map(schemars::Schema::to_value)
+    }
+
     /// What is wrong with the arguments of a component, without building it: every unknown argument, and the
     /// first other mistake.
     pub fn check_args(&self, name: &str, mut args: Json) -> Vec<ArgumentMistake> {
@@ -142,6 +147,7 @@ struct Entry {
     about: Description,
     check: fn(&Json) -> Result<(), ArgumentMistake>,
     build: fn(Json, &BuildCx<'_>) -> Result<Built, BuildError>,
+    schema: fn() -> Option<schemars::Schema>,
 }
 
 fn check<C: Component>(args: &Json) -> Result<(), ArgumentMistake> {

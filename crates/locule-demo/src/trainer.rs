@@ -30,7 +30,7 @@ pub struct LogisticRegression {
 }
 
 /// Arguments of [`LogisticRegression`]; all have defaults, which are those of [`Training`].
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct TrainerArgs {
     /// The site's rows: a file as [`Rows::read_csv`] reads it, in the site's kit; a path relative to the kit.
@@ -58,6 +58,10 @@ impl Component for LogisticRegression {
     const KIND: Kind = Kind::Executor;
     const NAME: &'static str = "locule.demo.LogisticRegression";
     type Args = TrainerArgs;
+
+    fn schema() -> Option<locule_component::Schema> {
+        Some(locule_component::args_schema::<Self::Args>())
+    }
 
     fn build(args: TrainerArgs, cx: &BuildCx<'_>) -> Result<Built, BuildError> {
         let training = args.training()?;

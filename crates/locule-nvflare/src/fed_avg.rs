@@ -57,7 +57,7 @@ pub struct FedAvg {
 }
 
 /// Arguments of [`FedAvg`].
-#[derive(Debug, PartialEq, Deserialize)]
+#[derive(Debug, PartialEq, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct FedAvgArgs {
     /// Sites that get a task in each round, chosen at random when there are more; 0 or null means all.
@@ -128,6 +128,10 @@ impl Component for FedAvg {
     const KIND: Kind = Kind::Workflow;
     const NAME: &'static str = "nvflare.app_common.workflows.fedavg.FedAvg";
     type Args = FedAvgArgs;
+
+    fn schema() -> Option<locule_component::Schema> {
+        Some(locule_component::args_schema::<Self::Args>())
+    }
 
     fn build(args: FedAvgArgs, cx: &BuildCx<'_>) -> Result<Built, BuildError> {
         let mut workflow = FedAvg::new(args)?;

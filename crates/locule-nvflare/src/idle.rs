@@ -16,7 +16,7 @@ use crate::run_file::{self, RunFile};
 pub struct ConvertToFedEvent;
 
 /// Arguments of [`ConvertToFedEvent`].
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ConvertToFedEventArgs {
     /// Names of events.
@@ -34,6 +34,10 @@ impl Component for ConvertToFedEvent {
     const KIND: Kind = Kind::Observer;
     const NAME: &'static str = "nvflare.app_common.widgets.convert_to_fed_event.ConvertToFedEvent";
     type Args = ConvertToFedEventArgs;
+
+    fn schema() -> Option<locule_component::Schema> {
+        Some(locule_component::args_schema::<Self::Args>())
+    }
 
     fn build(args: ConvertToFedEventArgs, cx: &BuildCx<'_>) -> Result<Built, BuildError> {
         tracing::info!(job = cx.job_id, component = cx.id, events = ?args.events_to_convert, "nothing to do here");
@@ -59,7 +63,7 @@ pub struct ValidationJsonGenerator {
 }
 
 /// Arguments of [`ValidationJsonGenerator`].
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ValidationJsonGeneratorArgs {
     /// Folder of the file, in the run's.
@@ -80,6 +84,10 @@ impl Component for ValidationJsonGenerator {
     const KIND: Kind = Kind::Observer;
     const NAME: &'static str = "nvflare.app_common.widgets.validation_json_generator.ValidationJsonGenerator";
     type Args = ValidationJsonGeneratorArgs;
+
+    fn schema() -> Option<locule_component::Schema> {
+        Some(locule_component::args_schema::<Self::Args>())
+    }
 
     fn build(args: ValidationJsonGeneratorArgs, cx: &BuildCx<'_>) -> Result<Built, BuildError> {
         let file = RunFile::new(&args.results_dir, &args.json_file_name, "json_file_name")?;

@@ -39,7 +39,7 @@ struct Last {
 }
 
 /// Arguments of [`MetricsArtifactWriter`].
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct MetricsArtifactWriterArgs {
     /// Folder of both files, in the run's.
@@ -64,7 +64,7 @@ impl Default for MetricsArtifactWriterArgs {
 }
 
 /// How much a [`MetricsArtifactWriter`] writes at most.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct MetricsLimits {
     /// Characters of a name.
@@ -107,6 +107,10 @@ impl Component for MetricsArtifactWriter {
     const KIND: Kind = Kind::Service;
     const NAME: &'static str = "nvflare.app_common.widgets.metrics_artifact_writer.MetricsArtifactWriter";
     type Args = MetricsArtifactWriterArgs;
+
+    fn schema() -> Option<locule_component::Schema> {
+        Some(locule_component::args_schema::<Self::Args>())
+    }
 
     fn build(args: MetricsArtifactWriterArgs, _: &BuildCx<'_>) -> Result<Built, BuildError> {
         Ok(Built::Service(Arc::new(MetricsArtifactWriter::new(args)?)))

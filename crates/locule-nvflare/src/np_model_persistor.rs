@@ -27,7 +27,7 @@ pub struct NPModelPersistor {
 }
 
 /// Arguments of [`NPModelPersistor`].
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct NPModelPersistorArgs {
     /// Folder of the model, in the run's.
@@ -51,6 +51,10 @@ impl Component for NPModelPersistor {
     const KIND: Kind = Kind::Service;
     const NAME: &'static str = "nvflare.app_common.np.np_model_persistor.NPModelPersistor";
     type Args = NPModelPersistorArgs;
+
+    fn schema() -> Option<locule_component::Schema> {
+        Some(locule_component::args_schema::<Self::Args>())
+    }
 
     fn build(args: NPModelPersistorArgs, cx: &BuildCx<'_>) -> Result<Built, BuildError> {
         Ok(Built::Service(Arc::new(NPModelPersistor::new(args, cx.app_dir)?)))

@@ -32,7 +32,7 @@ pub struct NPTrainer {
 }
 
 /// Arguments of [`NPTrainer`].
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct NPTrainerArgs {
     /// What is added.
@@ -66,6 +66,10 @@ impl Component for NPTrainer {
     const KIND: Kind = Kind::Executor;
     const NAME: &'static str = "nvflare.app_common.np.np_trainer.NPTrainer";
     type Args = NPTrainerArgs;
+
+    fn schema() -> Option<locule_component::Schema> {
+        Some(locule_component::args_schema::<Self::Args>())
+    }
 
     fn build(args: NPTrainerArgs, cx: &BuildCx<'_>) -> Result<Built, BuildError> {
         Ok(Built::Executor(Box::new(NPTrainer::new(args, run_file::run_dir(cx))?)))

@@ -18,7 +18,7 @@ pub struct NPValidator {
 }
 
 /// Arguments of [`NPValidator`].
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct NPValidatorArgs {
     /// Has no effect, at nvflare neither.
@@ -37,6 +37,10 @@ impl Component for NPValidator {
     const KIND: Kind = Kind::Executor;
     const NAME: &'static str = "nvflare.app_common.np.np_validator.NPValidator";
     type Args = NPValidatorArgs;
+
+    fn schema() -> Option<locule_component::Schema> {
+        Some(locule_component::args_schema::<Self::Args>())
+    }
 
     fn build(args: NPValidatorArgs, _: &BuildCx<'_>) -> Result<Built, BuildError> {
         Ok(Built::Executor(Box::new(NPValidator::new(args))))

@@ -39,7 +39,7 @@ pub struct ScatterAndGather {
 }
 
 /// Arguments of [`ScatterAndGather`].
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ScatterAndGatherArgs {
     /// Results after which the other sites are waited for no longer than
@@ -104,6 +104,10 @@ impl Component for ScatterAndGather {
     const KIND: Kind = Kind::Workflow;
     const NAME: &'static str = "nvflare.app_common.workflows.scatter_and_gather.ScatterAndGather";
     type Args = ScatterAndGatherArgs;
+
+    fn schema() -> Option<locule_component::Schema> {
+        Some(locule_component::args_schema::<Self::Args>())
+    }
 
     fn build(args: ScatterAndGatherArgs, cx: &BuildCx<'_>) -> Result<Built, BuildError> {
         if args.min_clients == 0 {
@@ -207,7 +211,7 @@ pub struct InTimeAccumulateWeightedAggregator {
 }
 
 /// Arguments of [`InTimeAccumulateWeightedAggregator`].
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct InTimeAccumulateWeightedAggregatorArgs {
     /// A regular expression; arrays in whose name it is found are left out of the mean.
@@ -235,6 +239,10 @@ impl Component for InTimeAccumulateWeightedAggregator {
     const KIND: Kind = Kind::Service;
     const NAME: &'static str = "nvflare.app_common.aggregators.intime_accumulate_model_aggregator.InTimeAccumulateWeightedAggregator";
     type Args = InTimeAccumulateWeightedAggregatorArgs;
+
+    fn schema() -> Option<locule_component::Schema> {
+        Some(locule_component::args_schema::<Self::Args>())
+    }
 
     fn build(args: InTimeAccumulateWeightedAggregatorArgs, _: &BuildCx<'_>) -> Result<Built, BuildError> {
         let expected = match DataKind::parse(&args.expected_data_kind) {
@@ -272,7 +280,7 @@ impl InTimeAccumulateWeightedAggregator {
 pub struct FullModelShareableGenerator;
 
 /// Arguments of [`FullModelShareableGenerator`]: none.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FullModelShareableGeneratorArgs {}
 
@@ -281,6 +289,10 @@ impl Component for FullModelShareableGenerator {
     const NAME: &'static str =
         "nvflare.app_common.shareablegenerators.full_model_shareable_generator.FullModelShareableGenerator";
     type Args = FullModelShareableGeneratorArgs;
+
+    fn schema() -> Option<locule_component::Schema> {
+        Some(locule_component::args_schema::<Self::Args>())
+    }
 
     fn build(_: Self::Args, _: &BuildCx<'_>) -> Result<Built, BuildError> {
         Ok(Built::Service(Arc::new(FullModelShareableGenerator)))

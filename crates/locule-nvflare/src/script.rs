@@ -17,6 +17,10 @@ impl Component for ClientAPIExecutor {
     const NAME: &'static str = "nvflare.app_common.executors.client_api_executor.ClientAPIExecutor";
     type Args = BTreeMap<String, serde_json::Value>;
 
+    fn schema() -> Option<locule_component::Schema> {
+        Some(locule_component::args_schema::<Self::Args>())
+    }
+
     fn build(_: Self::Args, _: &BuildCx<'_>) -> Result<Built, BuildError> {
         Err(BuildError::Unavailable("this site cannot run Python scripts yet".to_owned()))
     }

@@ -32,7 +32,7 @@ struct Best {
 }
 
 /// Arguments of [`IntimeModelSelector`].
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct IntimeModelSelectorArgs {
     /// Whether a site's metric counts with its number of training steps.
@@ -65,6 +65,10 @@ impl Component for IntimeModelSelector {
     const ALIASES: &'static [&'static str] =
         &["nvflare.app_common.widgets.intime_model_selector.IntimeModelSelectionHandler"];
     type Args = IntimeModelSelectorArgs;
+
+    fn schema() -> Option<locule_component::Schema> {
+        Some(locule_component::args_schema::<Self::Args>())
+    }
 
     fn build(args: IntimeModelSelectorArgs, _: &BuildCx<'_>) -> Result<Built, BuildError> {
         Ok(Built::Service(Arc::new(IntimeModelSelector::new(args)?)))

@@ -16,7 +16,7 @@ pub struct RefuseComponents {
 }
 
 /// Arguments of [`RefuseComponents`].
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RefuseComponentsArgs {
     /// Shell-style patterns of full names: `locule.demo.*`, `*.Script?`.
@@ -36,6 +36,10 @@ impl Component for RefuseComponents {
     const KIND: Kind = Kind::Checker;
     const NAME: &'static str = "locule.policy.RefuseComponents";
     type Args = RefuseComponentsArgs;
+
+    fn schema() -> Option<locule_component::Schema> {
+        Some(locule_component::args_schema::<Self::Args>())
+    }
 
     fn build(args: RefuseComponentsArgs, cx: &BuildCx<'_>) -> Result<Built, BuildError> {
         let mistake = |argument: &str, reason: &str| {

@@ -29,7 +29,7 @@ pub struct FeatureMoments {
 }
 
 /// Arguments of [`FeatureMoments`].
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FeatureMomentsArgs {
     /// Sites that must answer each of the two tasks; 0 means all sites of the job.
@@ -62,6 +62,10 @@ impl Component for FeatureMoments {
     const KIND: Kind = Kind::Workflow;
     const NAME: &'static str = "locule.workflow.FeatureMoments";
     type Args = FeatureMomentsArgs;
+
+    fn schema() -> Option<locule_component::Schema> {
+        Some(locule_component::args_schema::<Self::Args>())
+    }
 
     fn build(args: FeatureMomentsArgs, _: &BuildCx<'_>) -> Result<Built, BuildError> {
         FeatureMoments::new(args).map(|workflow| Built::Workflow(Box::new(workflow)))

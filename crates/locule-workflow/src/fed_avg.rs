@@ -42,7 +42,7 @@ pub struct FedAvg {
 }
 
 /// Arguments of [`FedAvg`].
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FedAvgArgs {
     /// Usable results that a round needs; 0 means those of all sites of the job.
@@ -70,7 +70,7 @@ pub struct FedAvgArgs {
 }
 
 /// An array with the same number everywhere.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ArraySpec {
     /// The extent of each dimension.
@@ -84,7 +84,7 @@ pub struct ArraySpec {
 }
 
 /// The dtypes that can be averaged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum FloatType {
     /// 32 bits.
@@ -110,6 +110,10 @@ impl Component for FedAvg {
     const KIND: Kind = Kind::Workflow;
     const NAME: &'static str = "locule.workflow.FedAvg";
     type Args = FedAvgArgs;
+
+    fn schema() -> Option<locule_component::Schema> {
+        Some(locule_component::args_schema::<Self::Args>())
+    }
 
     fn build(args: FedAvgArgs, _: &BuildCx<'_>) -> Result<Built, BuildError> {
         FedAvg::new(args).map(|workflow| Built::Workflow(Box::new(workflow)))

@@ -43,6 +43,8 @@ pub(crate) enum Command {
     /// Look at a job before it is submitted.
     #[command(subcommand)]
     Job(Job),
+    /// Print the JSON Schema of a component's arguments, or of a job's configuration, for editors.
+    Schema(Schema),
     /// Verify or show the log of every verdict that a site or server has given.
     #[command(subcommand)]
     Audit(Audit),
@@ -283,6 +285,12 @@ pub(crate) struct Checker {
     /// What the site says of its limits.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     pub(crate) limits: Vec<OsString>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Schema {
+    /// Full name of a component, or `job-client`, `job-server`; without it, the names that there are.
+    pub(crate) name: Option<String>,
 }
 
 /// What carries the messages of the demo.

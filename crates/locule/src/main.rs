@@ -44,6 +44,7 @@ fn run(Arguments { command, verbose }: Arguments) -> Result<(), Failure> {
             Command::Site(arguments) => Box::pin(commands::site(arguments, verbose)).await,
             Command::Provision(arguments) => commands::provision(&arguments),
             Command::Sign(arguments) => commands::sign(&arguments),
+            Command::Schema(arguments) => commands::schema(&arguments),
             Command::Job(arguments) => commands::job(&arguments),
             Command::Audit(arguments) => commands::audit(&arguments),
             Command::Policy(arguments) => commands::policy(&arguments, verbose),
