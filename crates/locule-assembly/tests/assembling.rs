@@ -152,9 +152,9 @@ impl Site {
         let log = self.dir.path().join("state");
         assert!(verify(&log, None).unwrap().is_good());
         let entries = records(&log).unwrap().map(|line| line.unwrap().record.unwrap().entry);
-        let reviews = entries.map(|entry| match entry {
-            Entry::Review(review) => *review,
-            other => panic!("{other:?}"),
+        let reviews = entries.map(|entry| {
+            let Entry::Review(review) = entry else { panic!("{entry:?}") };
+            *review
         });
         reviews.collect()
     }
@@ -419,7 +419,8 @@ fn what_only_the_start_brings_is_reviewed_then() {
 #[test]
 fn an_app_that_was_changed_after_its_approval_is_refused_and_what_differs_is_told() {
     const CONFIG: &str = "job-7/app_site-1/config/config_fed_client.json";
-    let edits: [(&str, fn(&Site)); 4] = [
+    type Edit = fn(&Site);
+    let edits: [(&str, Edit); 4] = [
         ("`config/config_fed_client.json` was edited", |site| {
             let file = site.dir.path().join(CONFIG);
             let text = fs::read_to_string(&file).unwrap().replace("hello", "other");
