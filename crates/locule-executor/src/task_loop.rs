@@ -6,12 +6,13 @@ use std::time::Duration;
 use locule_cell::RequestError;
 use locule_communicator::{JobCommunicator, PullError, Pulled, SayError, Submission, SubmitError, SyncError};
 use locule_component::Event;
+use locule_event::Herald;
 use locule_fobs::Shareable;
 use locule_protocol::Assignment;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use crate::workbench::{Notices, Workbench};
+use crate::workbench::Workbench;
 
 /// Waits of a task loop.
 #[derive(Clone, Copy, Debug)]
@@ -75,7 +76,7 @@ pub enum RunError {
 pub struct TaskLoop {
     communicator: JobCommunicator,
     bench: Option<Workbench>,
-    notices: Notices,
+    herald: Herald,
     pace: Pace,
     cancel: CancellationToken,
     last_task: Option<String>,
@@ -93,18 +94,9 @@ impl TaskLoop {
         pace: Pace,
         cancel: CancellationToken,
     ) -> Self {
-        let notices = bench.notices();
+        let herald = bench.herald().clone();
         let bench = Some(bench);
-        Self {
-            communicator,
-            bench,
-            notices,
-            pace,
-            cancel,
-            last_task: None,
-            tasks_done: 0,
-            server_away: false,
-        }
+        Self { communicator, bench, herald, pace, cancel, last_task: None, tasks_done: 0, server_away: false }
     }
 
     /// Runs until the server says that the run is over.
@@ -116,23 +108,23 @@ impl TaskLoop {
     /// [`RunError`] says why it ended early.
     pub async fn run(mut self) -> Result<RunSummary, RunError> {
         self.communicator.sync(self.pace.sync_limit).await?;
-        self.notices.fire(&Event::AboutToStartRun);
-        self.notices.fire(&Event::StartRun);
+        self.herald.tell(&Event::AboutToStartRun).await;
+        self.herald.tell(&Event::StartRun).await;
         let ended = self.pull_until_the_end().await;
         if ended.is_err() {
-            self.notices.fire(&Event::AbortTask);
+            self.herald.tell(&Event::AbortTask).await;
         }
-        self.notices.fire(&Event::AboutToEndRun);
-        self.notices.fire(&Event::CheckEndRunReadiness);
-        self.notices.fire(&Event::EndRun);
+        self.herald.tell(&Event::AboutToEndRun).await;
+        self.herald.await_readiness(ended.is_ok()).await;
+        self.herald.tell(&Event::EndRun).await;
         ended.map(|()| RunSummary { tasks_done: self.tasks_done })
     }
 
     async fn pull_until_the_end(&mut self) -> Result<(), RunError> {
         loop {
-            self.notices.fire(&Event::BeforePullTask);
+            self.herald.tell(&Event::BeforePullTask).await;
             let pulled = self.communicator.pull_task(self.last_task.as_deref()).await;
-            self.notices.fire(&Event::AfterPullTask);
+            self.herald.tell(&Event::AfterPullTask).await;
             let wait = match pulled {
                 Ok(Pulled::Task(task)) => {
                     self.server_away = false;
@@ -160,13 +152,13 @@ impl TaskLoop {
     async fn perform_and_submit(&mut self, task: &Assignment) -> Result<(), RunError> {
         let ssid = self.communicator.session().ssid().to_owned();
         let result = self.perform(task).await?;
-        self.notices.fire(&Event::BeforeSendTaskResult { task: &task.name });
+        self.herald.tell(&Event::BeforeSendTaskResult { task: &task.name }).await;
         let cancel = self.cancel.clone();
         let sent = tokio::select! {
             sent = self.send(task, &ssid, result) => sent,
             () = cancel.cancelled() => Err(RunError::Aborted),
         };
-        self.notices.fire(&Event::AfterSendTaskResult { task: &task.name });
+        self.herald.tell(&Event::AfterSendTaskResult { task: &task.name }).await;
         sent
     }
 

@@ -3,9 +3,10 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use locule_component::{
-    AbortFlag, Assembled, Chain, Context, Direction, Event, EventBus, ExecuteError, ExecutorTable,
-    FilterChains, FilterCx, FilterError, RunContext, Task, TaskCx, panic_text,
+    AbortFlag, Assembled, Chain, Context, Direction, Event, ExecuteError, ExecutorTable, FilterChains,
+    FilterCx, FilterError, RunContext, Task, TaskCx, panic_text,
 };
+use locule_event::Herald;
 use locule_fobs::{Shareable, Value, header};
 use locule_protocol::{Assignment, prop};
 
@@ -26,7 +27,7 @@ pub struct Workbench {
     run: RunContext,
     executors: ExecutorTable,
     filters: FilterChains,
-    events: EventBus,
+    herald: Herald,
     abort: AbortFlag,
     /// A component judged the job to be unsafe: nothing of it runs any more.
     unsafe_job: bool,
@@ -39,23 +40,19 @@ impl Workbench {
         Self {
             site: site.to_owned(),
             job_id: job_id.to_owned(),
+            herald: Herald::new(assembled.observers, run.clone()),
             run,
             executors: assembled.executors,
             filters: assembled.filters,
-            events: EventBus::new(assembled.observers),
             abort,
             unsafe_job: false,
         }
     }
 
-    /// Tells the job's observers.
-    pub fn fire(&self, event: &Event<'_>) {
-        self.events.fire(event, &self.run.open());
-    }
-
     /// Tells the job's observers, also while the workbench is at work elsewhere.
-    pub(crate) fn notices(&self) -> Notices {
-        Notices { events: self.events.clone(), run: self.run.clone() }
+    #[must_use]
+    pub fn herald(&self) -> &Herald {
+        &self.herald
     }
 
     /// What tells executors to stop.
@@ -97,17 +94,17 @@ impl Workbench {
             tracing::warn!(task, "no executor for this task");
             return Err("TASK_UNKNOWN");
         }
-        self.events.fire(&Event::BeforeTaskDataFilter { task }, context);
+        self.herald.tell_blocking(&Event::BeforeTaskDataFilter { task }, context);
         let data = self.filter(assignment.data.clone(), task, Chain::TaskData, Direction::In, context)?;
-        self.events.fire(&Event::AfterTaskDataFilter { task }, context);
+        self.herald.tell_blocking(&Event::AfterTaskDataFilter { task }, context);
 
-        self.events.fire(&Event::BeforeTaskExecution { task }, context);
+        self.herald.tell_blocking(&Event::BeforeTaskExecution { task }, context);
         let result = self.execute(assignment, data, context)?;
-        self.events.fire(&Event::AfterTaskExecution { task }, context);
+        self.herald.tell_blocking(&Event::AfterTaskExecution { task }, context);
 
-        self.events.fire(&Event::BeforeTaskResultFilter { task }, context);
+        self.herald.tell_blocking(&Event::BeforeTaskResultFilter { task }, context);
         let result = self.filter(result, task, Chain::TaskResult, Direction::Out, context)?;
-        self.events.fire(&Event::AfterTaskResultFilter { task }, context);
+        self.herald.tell_blocking(&Event::AfterTaskResultFilter { task }, context);
         Ok(result)
     }
 
@@ -166,18 +163,5 @@ impl Workbench {
                 })
             }
         }
-    }
-}
-
-/// Tells a job's observers.
-#[derive(Debug)]
-pub(crate) struct Notices {
-    events: EventBus,
-    run: RunContext,
-}
-
-impl Notices {
-    pub(crate) fn fire(&self, event: &Event<'_>) {
-        self.events.fire(event, &self.run.open());
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use locule_component::{
-    BoxFuture, BuildCx, BuildError, Built, Child, Component, Kind, OutgoingTask, Progress, TaskBoard,
+    BoxFuture, BuildCx, BuildError, Built, Child, Component, Event, Kind, OutgoingTask, Progress, TaskBoard,
     Workflow, WorkflowError,
 };
 use locule_fobs::{Array, DataKind, Dxo, Map, Shareable};
@@ -191,13 +191,16 @@ impl FedAvg {
             tracing::warn!(sites, wanted = self.args.num_clients, "fewer sites than `num_clients` take part");
         }
         let key_metric = self.early.as_ref().and_then(EarlyStop::key_metric);
+        board.announce(Event::TrainingStarted).await;
         let mut global = Global { model: self.initial_model(board.run_dir())?, meta: Map::new() };
+        board.announce(Event::InitialModelLoaded).await;
         let end = self.args.start_round + self.args.num_rounds;
         for round in self.args.start_round..end {
             if board.is_aborted() {
                 return Err(WorkflowError::Aborted);
             }
             board.report(Progress::RoundStarted { round, rounds: end });
+            board.announce(Event::RoundStarted { round }).await;
             let (task, rules) = (self.task(board, round, &global), self.rules());
             let (weighing, key_metric) = (Weighing::Effective, key_metric.as_ref());
             let settled = self.attendants.round(board, task, rules, weighing, key_metric, global.model);
@@ -208,6 +211,8 @@ impl FedAvg {
             if let Some(persistor) = self.attendants.persistor.as_ref().filter(|_| is_better) {
                 persistor.save(board.run_dir(), &global.model)?;
             }
+            board.announce(Event::AfterSaveModel).await;
+            board.announce(Event::RoundDone { round }).await;
             board.report(Progress::RoundFinished { round, rounds: end, sites, model: saved });
             if let Some(reason) = self.early.as_ref().and_then(|early| early.reason(metrics.as_ref())) {
                 tracing::info!(job = board.job_id(), round, reason, "stopping early");

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use locule_component::{BuildCx, OutgoingTask, TaskBoard, WorkflowError};
+use locule_component::{BuildCx, Event, OutgoingTask, TaskBoard, WorkflowError};
 use locule_fobs::{Map, Value};
 use locule_workflow::{SaveError, save_npz};
 use serde_json::Value as Json;
@@ -42,7 +42,8 @@ impl Attendants {
         }
     }
 
-    /// Puts up the task of a round and makes a new model of the results and the model that the sites were given.
+    /// Puts up the task of a round and makes a new model of the results and the model that the sites were given. The
+    /// caller says when the model is saved everywhere.
     pub(crate) async fn round(
         &self,
         board: &dyn TaskBoard,
@@ -58,7 +59,10 @@ impl Attendants {
         let mut results = Round::new(rules, selections, records);
         let failed = |reason: &str| WorkflowError::Failed(format!("round {round}: {reason}"));
         let folded = match board.broadcast(task, &mut results).await {
-            Ok(_) => results.finish().map_err(|reason| failed(&reason))?,
+            Ok(_) => {
+                board.announce(Event::BeforeAggregation).await;
+                results.finish().map_err(|reason| failed(&reason))?
+            }
             Err(WorkflowError::Aborted) => return Err(WorkflowError::Aborted),
             Err(error) => return Err(results.failure().map_or(error, |reason| failed(&reason))),
         };
@@ -68,7 +72,9 @@ impl Attendants {
         let judged = self.selectors.iter().zip(selections);
         if judged.filter(|(selector, selection)| selector.judge(selection)).count() > 0 {
             save(&folder.join("best.npz"), &model)?;
+            board.announce(Event::GlobalBestModelAvailable).await;
         }
+        board.announce(Event::AfterAggregation).await;
         // Metrics that cannot be written are no reason to end a job.
         for (writer, records) in self.writers.iter().zip(records) {
             if let Err(error) =
@@ -77,7 +83,10 @@ impl Attendants {
                 tracing::warn!(job = board.job_id(), round, %error, "metrics not written");
             }
         }
+        board.announce(Event::BeforeModelUpdate).await;
         let model = if is_difference { sum(model, &update)? } else { update };
+        board.announce(Event::AfterModelUpdate).await;
+        board.announce(Event::BeforeSaveModel).await;
         let saved = folder.join(format!("round-{:04}.npz", round + 1));
         save(&saved, &model)?;
         save(&folder.join("global.npz"), &model)?;

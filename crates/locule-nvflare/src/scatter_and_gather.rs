@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use locule_component::{
-    BoxFuture, BuildCx, BuildError, Built, Component, Kind, OutgoingTask, Progress, TaskBoard, Workflow,
-    WorkflowError,
+    BoxFuture, BuildCx, BuildError, Built, Component, Event, Kind, OutgoingTask, Progress, TaskBoard,
+    Workflow, WorkflowError,
 };
 use locule_fobs::{DataKind, Dxo, Map, Shareable};
 use regex::Regex;
@@ -36,6 +36,8 @@ pub struct ScatterAndGather {
     args: ScatterAndGatherArgs,
     aggregator: Arc<InTimeAccumulateWeightedAggregator>,
     attendants: Attendants,
+    /// Loaded before the workflow starts.
+    model: Option<Map>,
 }
 
 /// Arguments of [`ScatterAndGather`].
@@ -135,7 +137,7 @@ impl Component for ScatterAndGather {
         if attendants.persistor.is_none() && !args.persistor_id.is_empty() {
             return Err(wrong("persistor_id", "no component of this id keeps models"));
         }
-        Ok(Built::Workflow(Box::new(ScatterAndGather { args, aggregator, attendants })))
+        Ok(Built::Workflow(Box::new(ScatterAndGather { args, aggregator, attendants, model: None })))
     }
 }
 
@@ -144,16 +146,18 @@ impl ScatterAndGather {
         if board.sites().is_empty() {
             return Err(WorkflowError::TooFewSites { present: 0, needed: 1 });
         }
-        let mut model = match &self.attendants.persistor {
-            Some(persistor) => persistor.load(board.run_dir())?,
-            None => Map::new(),
+        let mut model = match self.model.take() {
+            Some(model) => model,
+            None => self.initial_model(board)?,
         };
+        board.announce(Event::TrainingStarted).await;
         let end = self.args.start_round + self.args.num_rounds;
         for round in self.args.start_round..end {
             if board.is_aborted() {
                 return Err(WorkflowError::Aborted);
             }
             board.report(Progress::RoundStarted { round, rounds: end });
+            board.announce(Event::RoundStarted { round }).await;
             let sites = board.sites().len();
             let (task, rules) = (self.task(round, &model, sites), self.rules(sites));
             let settled = self.attendants.round(board, task, rules, Weighing::AsReported, None, model);
@@ -164,11 +168,18 @@ impl ScatterAndGather {
             if let Some(persistor) = self.attendants.persistor.as_ref().filter(|_| is_due) {
                 persistor.save(board.run_dir(), &model)?;
             }
+            board.announce(Event::AfterSaveModel).await;
+            board.announce(Event::RoundDone { round }).await;
             board.report(Progress::RoundFinished { round, rounds: end, sites, model: saved });
         }
         board.report(Progress::ModelSaved { path: models(board.run_dir())?.join("global.npz") });
         self.attendants.finish(board);
         Ok(())
+    }
+
+    fn initial_model(&self, board: &dyn TaskBoard) -> Result<Map, WorkflowError> {
+        let persistor = self.attendants.persistor.as_ref();
+        persistor.map_or_else(|| Ok(Map::new()), |persistor| persistor.load(board.run_dir()))
     }
 
     fn task(&self, round: u64, model: &Map, sites: usize) -> OutgoingTask {
@@ -193,6 +204,14 @@ impl ScatterAndGather {
 }
 
 impl Workflow for ScatterAndGather {
+    fn prepare<'a>(&'a mut self, board: &'a dyn TaskBoard) -> BoxFuture<'a, Result<(), WorkflowError>> {
+        Box::pin(async {
+            self.model = Some(self.initial_model(board)?);
+            board.announce(Event::InitialModelLoaded).await;
+            Ok(())
+        })
+    }
+
     fn run<'a>(&'a mut self, board: &'a dyn TaskBoard) -> BoxFuture<'a, Result<(), WorkflowError>> {
         Box::pin(self.rounds(board))
     }

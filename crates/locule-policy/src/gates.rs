@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::sync::Arc;
 
-use locule_component::{BuildCx, BuildError, Built, Checker, ComponentSpec, Registry, site_checkers};
+use locule_component::{BuildCx, BuildError, Built, Checker, ComponentSpec, Kind, Registry, site_checkers};
 use locule_config::{Diagnostic, Diagnostics, Document, Node};
 
 use crate::file_checker::{CheckerFiles, FileChecker, names_a_file, read};
@@ -21,8 +21,9 @@ use crate::{ClassAllowList, ComponentRules, code};
 /// # Errors
 /// Every mistake, each of which must stop the job or the site: an entry that does not name a registered checker, an
 /// id that is missing or taken, arguments that do not fit, a checker that cannot be built, an unusable allow-list.
-/// The only other entries that may stand there are services of nvflare's kits that this project does by other
-/// means: resource managers, launchers, schedulers, stores and log streamers.
+/// The only other entries that may stand there are the site's observers and gates, which `locule-event` reads, and
+/// services of nvflare's kits that this project does by other means: resource managers, launchers, schedulers,
+/// stores and log streamers.
 ///
 /// An entry may name a file of the site instead, in the kit's `local/custom`: see [`FileChecker`]. `files` opens
 /// those.
@@ -46,7 +47,10 @@ pub fn gates_from_site_config(
     let entries = config.root().get("components").map(Node::items).unwrap_or_default();
     let named: Vec<&Node> = entries.iter().filter(|node| names_a_file(node, registry, &SERVICES)).collect();
     let passed_over = named.iter().filter_map(|node| node.get("path")?.as_str()).chain(SERVICES);
-    let passed_over: Vec<&str> = passed_over.collect();
+    let mut passed_over: Vec<&str> = passed_over.collect();
+    for attendants in [Kind::Observer, Kind::Gate] {
+        registry.names(attendants).for_each(|name| passed_over.push(name));
+    }
     let specs = site_checkers(config, cx.side, registry, &passed_over).unwrap_or_else(|found| {
         mistakes.append(found);
         Vec::new()

@@ -33,6 +33,7 @@
 //! # Ok::<(), locule_config::Diagnostics>(())
 //! ```
 
+mod admit_jobs;
 mod allow_list;
 mod component_rules;
 mod file_checker;
@@ -40,13 +41,16 @@ mod gates;
 mod moderation;
 mod refuse_components;
 mod review;
+pub mod supervised;
 
+pub use admit_jobs::{AdmitJobs, AdmitJobsArgs, Hours};
 pub use allow_list::{ClassAllowList, Enforcement};
 pub use component_rules::ComponentRules;
 pub use file_checker::{CheckerFiles, CheckerLimits, FileChecker, Language, NoCheckerFiles};
 pub use gates::gates_from_site_config;
 pub use refuse_components::{RefuseComponents, RefuseComponentsArgs};
-pub use review::{DEADLINE, MAX_OVERDUE, Occasion, ask_all, review};
+pub use review::{DEADLINE, Occasion, ask_all, review};
+pub use supervised::MAX_OVERDUE;
 
 /// Mistakes in a site's policy, by code. Codes stay what they are once published.
 pub mod code {

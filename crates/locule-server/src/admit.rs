@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use locule_auth::{IssueRefused, Pulse};
 use locule_cell::{HandlerError, Incoming, LinkSecurity, Reply};
+use locule_component::{Event, Question};
 use locule_identity::{Party, RegistrationProof as Proof};
 use locule_message::{Payload, ReturnCode, key};
 use locule_protocol::{
@@ -89,6 +90,7 @@ async fn register(shared: Arc<Shared>, incoming: Incoming) -> Result<Reply, Hand
     })?;
     let dialect = Dialect::of_participant(&ask).map_err(|error| unauthenticated(error.to_string()))?;
     let open = open.ok_or_else(|| unauthenticated("no registration session"))?;
+    shared.notice(&Event::ClientRegisterReceived { site: &ask.client_name });
     if ask.project_name != shared.settings.project {
         return Err(unauthenticated("Requested task does not match the current server task"));
     }
@@ -120,6 +122,9 @@ async fn register(shared: Arc<Shared>, incoming: Incoming) -> Result<Reply, Hand
             if proven.party() != party {
                 return Err(unauthenticated("certificate does not say what the registration says"));
             }
+            let name = name.clone();
+            let question = Question::ClientRegister { name, party: word(party) };
+            server.attendants.gates.ask_blocking(question).map_err(|no| unauthenticated(no.to_string()))?;
             let grant = proven.grant(&*server.signer, &mut rand::rng()).map_err(|e| failed(&e))?;
             let grant = if dialect == Dialect::NEWEST { grant } else { grant.in_dialect(dialect.name) };
             // The ledger's record is durable before the token leaves.
@@ -141,6 +146,7 @@ async fn register(shared: Arc<Shared>, incoming: Incoming) -> Result<Reply, Hand
     if grant.party() == Party::Site {
         shared.registered(grant.name());
     }
+    shared.notice(&Event::ClientRegisterProcessed { site: grant.name() });
     let answer = RegisterReply::Granted {
         token: grant.token().expose().to_owned(),
         signature: grant.signature().expose().to_owned(),
@@ -159,10 +165,12 @@ async fn register(shared: Arc<Shared>, incoming: Incoming) -> Result<Reply, Hand
 async fn heartbeat(shared: Arc<Shared>, incoming: Incoming) -> Result<Reply, HandlerError> {
     let beat = Heartbeat::from_parts(&incoming.headers, &incoming.payload()).map_err(not_understood)?;
     let site = claimed(&incoming)?;
+    shared.notice(&Event::ClientHeartbeatReceived { site: &site });
     let pulse = shared.ledger.heartbeat(&site, &incoming.origin, now());
     let pulse = pulse.map_err(|refused| unauthenticated(refused.to_string()))?;
     tracing::debug!(site, jobs = beat.job_ids.len(), "heartbeat");
     shared.heard(&site, pulse == Pulse::Back);
+    shared.notice(&Event::ClientHeartbeatProcessed { site: &site });
     reply(HeartbeatReply::new(shared.holds(&site, beat.job_ids)).to_parts())
 }
 
@@ -180,6 +188,7 @@ async fn quit(shared: Arc<Shared>, incoming: Incoming) -> Result<Reply, HandlerE
     if !had {
         return Err(unauthenticated("Unknown client identity"));
     }
+    shared.notice(&Event::ClientQuit { site: &site });
     shared.left(&site, "quit").await;
     reply(QuitReply::new().to_parts())
 }
@@ -256,6 +265,14 @@ async fn job_report(shared: Arc<Shared>, incoming: Incoming) -> Result<Reply, Ha
         .map_err(|error| HandlerError::invalid_request(error.to_string()))?;
     shared.signal(incoming.origin.leaf(), Signal::Report(report)).await;
     Ok(Reply::ok(Payload::none()))
+}
+
+fn word(party: Party) -> &'static str {
+    match party {
+        Party::Site => "site",
+        Party::Admin => "admin",
+        Party::Relay => "relay",
+    }
 }
 
 /// The site that the token is of; the gate has checked both.

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use bytes::Bytes;
+use locule_component::{Event, JobFacts, Question};
+use locule_event::Refused;
 use locule_fobs::Map;
 use locule_job::{
     DeployTo, JobError, JobFolder, JobMeta, Limits, PackError, Packing, UnpackError, VerifyError, is_signed,
@@ -143,6 +145,11 @@ impl Intake {
         Ok(Self { job_id, meta: job.meta, document, run_dir, apps, submitter })
     }
 
+    /// What gates are told of the job.
+    pub(crate) fn facts(&self) -> JobFacts {
+        facts(&self.job_id, &self.submitter, &self.document)
+    }
+
     /// The app that is meant for this site.
     pub(crate) fn app_of(&self, site: &str) -> Option<&str> {
         self.meta.app_of(site)
@@ -180,6 +187,19 @@ pub(crate) struct Looked {
     /// Packed apps by name.
     pub(crate) apps: BTreeMap<String, Bytes>,
     _opened: Opened,
+}
+
+fn facts(job_id: &str, submitter: &Submitter, document: &Value) -> JobFacts {
+    JobFacts {
+        job_id: job_id.to_owned(),
+        name: document["name"].as_str().unwrap_or_default().to_owned(),
+        submitter_name: submitter.name.clone(),
+        submitter_org: submitter.org.clone(),
+        submitter_role: submitter.role.clone(),
+        byoc: document["byoc"].as_bool().unwrap_or_default(),
+        meta: document.clone(),
+        files: Vec::new(),
+    }
 }
 
 fn pack_apps(job: &JobFolder) -> Result<BTreeMap<String, Bytes>, SubmitError> {
@@ -245,6 +265,9 @@ impl Accepted<'_> {
         if let Some(original) = cloned_from {
             document["cloned_from"] = json!(original);
         }
+        shared.notice(&Event::SubmitJob { job_id });
+        let facts = Box::new(facts(job_id, submitter, &document));
+        shared.attendants.gates.ask_blocking(Question::SubmitJob { job: facts })?;
         let entry = Entry::Submitted {
             job: job_id.to_owned(),
             name: job.meta.name.clone(),
@@ -333,6 +356,9 @@ pub enum SubmitError {
     /// It brings code, and its sender has no right to do so.
     #[error("the job brings code of its own, for which its submitter lacks the right `byoc`")]
     CustomCode,
+    /// A gate of the server says no.
+    #[error("the server does not take it: {0}")]
+    Gate(#[from] Refused),
     /// No app is meant for the server.
     #[error("no app of the job is deployed to the server: add `server` or `@ALL` to deploy_map in meta.json")]
     NoServerApp,
@@ -375,6 +401,7 @@ impl SubmitError {
             | Self::NotAdministrator { .. }
             | Self::NoFolder { .. }
             | Self::CustomCode
+            | Self::Gate(_)
             | Self::NoServerApp
             | Self::Pack(_)
             | Self::Unpack(_) => true,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::future::{join, join_all};
 use futures_util::stream::FuturesUnordered;
+use locule_component::{Event, Question};
 use locule_journal::AppendError;
 use locule_launcher::{FailureKind, JobHandle, JobOutcome, JobStart};
 use locule_message::Fqcn;
@@ -53,11 +54,7 @@ pub(crate) async fn run(
     mut aborted: watch::Receiver<Option<String>>,
 ) {
     let job_id = intake.job_id.clone();
-    let orders = Orders {
-        cell: shared.cell.clone(),
-        submitter: intake.submitter.clone(),
-        timeout: shared.settings.order_timeout,
-    };
+    let orders = Orders { shared: Arc::clone(&shared), submitter: intake.submitter.clone() };
     let watch = Watch::new(Arc::clone(&shared), &job_id);
     let mut life = Life {
         shared: Arc::clone(&shared),
@@ -106,6 +103,12 @@ pub(crate) async fn begin(
 
 async fn over(shared: &Arc<Shared>, job_id: &str, status: JobStatus, reason: &str) {
     shared.end(job_id, status, reason).await;
+    if matches!(status, JobStatus::Aborted | JobStatus::FailedToRun) {
+        shared.notice(&Event::JobAborted { job_id });
+    }
+    if !matches!(status, JobStatus::FailedToRun | JobStatus::CannotSchedule) {
+        shared.notice(&Event::JobCompleted { job_id });
+    }
     shared.forget(job_id);
     if let Some(record) = shared.book.record(job_id) {
         shared.tell(ServerEvent::JobFinished { record, bytes_moved: shared.bytes_moved() });
@@ -170,7 +173,15 @@ impl Life {
                 tokio::time::sleep(self.shared.settings.schedule_pause).await;
             }
             let candidates = self.wait_for_turn().await?;
-            let unwilling = self.ask(&candidates).await;
+            self.shared.notice(&Event::BeforeCheckClientResources { job_id: &self.intake.job_id });
+            let job = Box::new(self.intake.facts());
+            let question =
+                Question::CheckClientResources { job, sites: candidates.keys().cloned().collect() };
+            let unwilling = match self.shared.attendants.gates.ask(question).await {
+                Ok(()) => self.ask(&candidates).await,
+                Err(no) => vec![format!("server: {no}")],
+            };
+            self.shared.notice(&Event::AfterCheckClientResources { job_id: &self.intake.job_id });
             if self.intake.is_enough(self.reservations.keys()) {
                 let willing = candidates.into_iter().filter(|(site, _)| self.reservations.contains_key(site));
                 self.sites = willing.collect();
@@ -262,6 +273,8 @@ impl Life {
         permitted.map_err(|reason| (JobStatus::FailedToRun, format!("deploy: {SERVER}: {reason}")))?;
         self.review().await?;
         let meta = to_map(&self.intake.document);
+        self.shared.notice(&Event::DeployJobToServer { job_id: &self.intake.job_id });
+        self.shared.notice(&Event::DeployJobToClient { job_id: &self.intake.job_id });
         let deployed = self.sites.iter().map(async |(site, cell)| {
             let app = self.intake.app_of(site).unwrap_or_default();
             let zip = self.intake.apps.get(app).cloned().unwrap_or_default();
@@ -276,9 +289,11 @@ impl Life {
             }
         }
         match refused {
-            Some(reason) => Err((JobStatus::Aborted, reason)),
-            None => self.leave_out("deploy", deployed).await,
+            Some(reason) => return Err((JobStatus::Aborted, reason)),
+            None => self.leave_out("deploy", deployed).await?,
         }
+        self.shared.notice(&Event::JobDeployed { job_id: &self.intake.job_id });
+        Ok(())
     }
 
     /// Asks the server's own checkers about its half.
@@ -317,6 +332,7 @@ impl Life {
         write_meta(&run_dir, &document)
             .map_err(|error| failed(format!("cannot write the job's meta: {error}")))?;
 
+        self.shared.notice(&Event::BeforeJobLaunch { job_id: &job_id });
         let cell = format!("server.{job_id}");
         let start = JobStart::new(job_id, cell, run_dir, self.shared.internal.clone());
         let handle = self.shared.launcher.start(start).map_err(|error| failed(error.to_string()))?;
@@ -346,6 +362,7 @@ impl Life {
             // The server's half still counts on it.
             self.watch.tell_lost(&handle, &site, &reason).await.map_or(Ok(()), Err)?;
         }
+        self.shared.notice(&Event::JobStarted { job_id: &self.intake.job_id });
         Ok(handle)
     }
 

@@ -1,8 +1,9 @@
 //! What the server orders its sites to do for a job.
 
-use std::time::Duration;
+use std::sync::Arc;
 
-use locule_cell::{Cell, Request, RequestError};
+use locule_cell::{Request, RequestError};
+use locule_component::Event;
 use locule_fobs::{Map, Value};
 use locule_message::Fqcn;
 use locule_protocol::{
@@ -13,13 +14,13 @@ use uuid::Uuid;
 
 use crate::admit::one_line;
 use crate::record::Submitter;
+use crate::server::Shared;
 
 /// Gives orders in the name of one job.
 #[derive(Debug, Clone)]
 pub(crate) struct Orders {
-    pub(crate) cell: Cell,
+    pub(crate) shared: Arc<Shared>,
     pub(crate) submitter: Submitter,
-    pub(crate) timeout: Duration,
 }
 
 /// Why an order was not carried out, as a sentence without the site's name.
@@ -140,10 +141,11 @@ impl Orders {
             event_id: None,
         };
         let parts = order.to_parts()?;
-        let mut request =
-            Request::new(AdminRequest::CHANNEL, AdminRequest::TOPIC, parts.payload).timeout(self.timeout);
+        let mut request = Request::new(AdminRequest::CHANNEL, AdminRequest::TOPIC, parts.payload)
+            .timeout(self.shared.settings.order_timeout);
         request.headers = parts.headers;
-        let reply = self.cell.request(site, request).await?.into_ok()?;
+        self.shared.notice(&Event::BeforeSendAdminCommand { site: site.leaf() });
+        let reply = self.shared.cell.request(site, request).await?.into_ok()?;
         let answer = AdminReply::from_parts(&reply.headers, &reply.payload)?;
         match (answer.ok, &answer.body) {
             (true, _) => Ok(answer),

@@ -50,8 +50,7 @@ impl Server {
             text,
             refusals,
         });
-        let (cell, timeout) = (self.shared.cell.clone(), self.shared.settings.order_timeout);
-        let orders = Orders { cell, submitter, timeout };
+        let orders = Orders { shared: Arc::clone(&self.shared), submitter };
         let meta = to_map(&looked.document);
         let sites = self.shared.sites();
         let asked = sites.iter().filter_map(|(site, cell)| Some((site, cell, looked.job.meta.app_of(site)?)));

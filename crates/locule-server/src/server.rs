@@ -10,6 +10,8 @@ use std::time::{Duration, Instant, SystemTime};
 use futures_util::future::BoxFuture;
 use locule_auth::TokenLedger;
 use locule_cell::{Cell, HandlerError, Now};
+use locule_component::{Event, RunContext};
+use locule_event::Attendants;
 use locule_identity::{Admission, AdmissionLimits, Party, Signer, Verifier};
 use locule_journal::AppendError;
 use locule_kit::Workspace;
@@ -26,7 +28,7 @@ use crate::event::ServerEvent;
 use crate::intake::{Intake, Package, SubmitError};
 use crate::job::JobHost;
 use crate::life::{self, Signal};
-use crate::record::{JobRecord, JobStatus};
+use crate::record::{JobRecord, JobStatus, SERVER};
 use crate::settings::{ServerParts, ServerSettings};
 
 /// Events that a slow watcher may fall behind before it loses some.
@@ -46,6 +48,9 @@ pub(crate) const STOPPING: &str = "server shuts down";
 
 /// From one look for silent sites to the next.
 const SWEEP: Duration = Duration::from_secs(1);
+
+/// How long observers may take to hear of the server's end.
+const LAST_NOTICES: Duration = Duration::from_secs(2);
 
 /// Signatures made at the same time.
 const SIGNERS: usize = 4;
@@ -68,6 +73,8 @@ pub(crate) struct Shared {
     pub(crate) launcher: Arc<dyn Launcher>,
     pub(crate) internal: String,
     pub(crate) kit: Workspace,
+    pub(crate) attendants: Attendants,
+    context: RunContext,
     pub(crate) admission: Mutex<Admission>,
     pub(crate) signing: Arc<Semaphore>,
     pub(crate) slots: Arc<Semaphore>,
@@ -108,7 +115,8 @@ impl Server {
     /// # Errors
     /// [`BookError`] if the journal of jobs cannot be read, or does not take how such a job ended.
     pub fn start(settings: ServerSettings, parts: ServerParts) -> Result<Self, BookError> {
-        let ServerParts { cell, signer, verifier, ledger, jobs, host, launcher, internal, kit } = parts;
+        let ServerParts { cell, signer, verifier, ledger, jobs, host, launcher, internal, kit, attendants } =
+            parts;
         let book = Book::open(jobs)?;
         let waiting = book.close_open_jobs(seconds(SystemTime::now()))?;
         let admission = Admission::new(signer.identity().clone(), AdmissionLimits::default());
@@ -123,6 +131,8 @@ impl Server {
             launcher,
             internal,
             kit,
+            attendants,
+            context: RunContext::new(SERVER, ""),
             admission: Mutex::new(admission),
             signing: Arc::new(Semaphore::new(SIGNERS)),
             presence: watch::channel(0).0,
@@ -134,6 +144,7 @@ impl Server {
             stop: CancellationToken::new(),
             started: SystemTime::now(),
         });
+        shared.notice(&Event::SystemStart);
         for record in waiting {
             let (receiver, aborted) = shared.line(&record.job_id);
             shared.tasks.spawn(life::begin(Arc::clone(&shared), record, receiver, aborted));
@@ -236,11 +247,19 @@ impl Server {
         if tokio::time::timeout(limit, self.shared.tasks.wait()).await.is_err() {
             tracing::warn!("jobs did not end in time");
         }
+        self.shared.notice(&Event::SystemEnd);
+        let events = Arc::clone(&self.shared.attendants.events);
+        tokio::task::spawn_blocking(move || events.settle(LAST_NOTICES)).await.ok();
         self.shared.cell.shutdown(Duration::from_secs(2)).await;
     }
 }
 
 impl Shared {
+    /// Tells the server's observers.
+    pub(crate) fn notice(&self, event: &Event<'_>) {
+        self.attendants.events.fire(event, &self.context.open());
+    }
+
     pub(crate) fn tell(&self, event: ServerEvent) {
         // Nobody may be watching.
         self.events.send(event).ok();

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use locule_auth::TokenLedger;
 use locule_cell::Cell;
+use locule_event::Attendants;
 use locule_identity::{Signer, Verifier};
 use locule_journal::Journal;
 use locule_kit::Workspace;
@@ -79,6 +80,8 @@ pub struct ServerParts {
     pub internal: String,
     /// The server's kit, in which jobs run.
     pub kit: Workspace,
+    /// Who hears of what happens at the server, and may say no to it.
+    pub attendants: Attendants,
 }
 
 impl fmt::Debug for ServerParts {

@@ -12,11 +12,11 @@
 //! use locule_auth::{CertificateLinkPolicy, SessionStamp};
 //! use locule_cell::{Cell, CellConfig};
 //! use locule_communicator::{Credentials, Settings};
-//! use locule_component::{EventBus, Registry};
+//! use locule_component::Registry;
 //! use locule_kit::Workspace;
 //! use locule_launcher::TaskLauncher;
 //! use locule_message::Fqcn;
-//! use locule_site::{Site, SiteJobHost, SiteParts, SiteSettings, run_job};
+//! use locule_site::{Attendants, Site, SiteJobHost, SiteParts, SiteSettings, run_job};
 //! use locule_transport::{Endpoint, Transports};
 //! use tokio::sync::watch;
 //!
@@ -46,7 +46,7 @@
 //!     launcher: Arc::new(TaskLauncher::new(move |start, abort| run_job(host.clone(), start, abort))),
 //!     internal: Endpoint::parse("mem://hospital-a")?,
 //!     kit,
-//!     events: Arc::new(EventBus::default()),
+//!     attendants: Attendants::default(),
 //! };
 //! let site = Site::start(SiteSettings::new(settings), parts).await?;
 //! site.wait().await?;
@@ -81,5 +81,6 @@ mod site;
 
 pub use event::SiteEvent;
 pub use job::{SiteJobHost, run_job};
+pub use locule_event::Attendants;
 pub use locule_executor::Pace;
 pub use site::{Site, SiteError, SiteParts, SiteSettings};

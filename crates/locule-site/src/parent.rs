@@ -9,12 +9,13 @@ use bytes::Bytes;
 use locule_assembly::{Approval, AssemblyError, review_app};
 use locule_cell::{Cell, HandlerError, Incoming, LinkSecurity, Reply, Request};
 use locule_communicator::{Communicator, JobKeeper, SayError};
-use locule_component::Phase;
+use locule_component::{Event, JobFacts, Phase, Question as GateQuestion, Requester, RunContext};
+use locule_event::Attendants;
 use locule_launcher::{JobHandle, JobStart, Launcher};
 use locule_message::{Fqcn, Payload, ReturnCode};
 use locule_protocol::{
-    AdminBody, AdminCommand, AdminReply, AdminRequest, JobStatus, NVFLARE_VERSION, OutcomeReport, Refusal,
-    channel,
+    AdminBody, AdminCommand, AdminContext, AdminReply, AdminRequest, JobStatus, NVFLARE_VERSION,
+    OutcomeReport, Person, Refusal, channel,
 };
 use locule_transport::Endpoint;
 use serde_json::{Value as Json, json};
@@ -63,9 +64,17 @@ pub(crate) struct Parent {
     pub(crate) no_more_time: CancellationToken,
     /// The server does not know the site any more.
     pub(crate) unknown_there: Notify,
+    /// Who hears of what happens here, and may say no to it.
+    pub(crate) attendants: Attendants,
+    pub(crate) context: RunContext,
 }
 
 impl Parent {
+    /// Tells the site's observers.
+    pub(crate) fn notice(&self, event: &Event<'_>) {
+        self.attendants.events.fire(event, &self.context.open());
+    }
+
     /// Takes orders from the server and news from jobs from now on.
     pub(crate) fn open(self: &Arc<Self>) {
         let (this, cell) = (Arc::clone(self), &self.cell);
@@ -95,7 +104,10 @@ impl Parent {
         let order = AdminRequest::from_parts(&incoming.headers, &incoming.payload());
         let order = order.map_err(|error| HandlerError::invalid_request(error.to_string()))?;
         let mut reply = order.reply(true, AdminBody::Text(String::new()));
-        let permitted = self.permit(&order.context).await;
+        let permitted = match self.permit(&order.context).await {
+            Ok(()) => self.authorize(&order.context).await,
+            Err(reason) => Err(reason),
+        };
         if let (Ok(()), AdminCommand::CheckJob { job_id, meta, zip, .. }) = (&permitted, &order.command) {
             let (meta, asker, archive) = (meta::to_json(meta), order.context.user.clone(), zip.clone());
             match self.check_job(Question { job_id: job_id.clone(), meta, archive, asker }).await {
@@ -108,7 +120,7 @@ impl Parent {
             return answer(&reply);
         }
         let obeyed = match permitted {
-            Ok(()) => self.obey(order.command).await,
+            Ok(()) => self.obey(order.command, &order.context.submitter).await,
             Err(reason) => Err(No::from(reason)),
         };
         match obeyed {
@@ -122,9 +134,26 @@ impl Parent {
         answer(&reply)
     }
 
-    async fn obey(self: &Arc<Self>, command: AdminCommand) -> Result<AdminBody, No> {
+    /// Whether the site's gates let an order pass that a console's command stands behind.
+    async fn authorize(&self, order: &AdminContext) -> Result<(), String> {
+        let Some(command) = &order.admin_command else { return Ok(()) };
+        self.notice(&Event::AuthorizeCommandCheck { command });
+        let (user, submitter) = (requester(&order.user), requester(&order.submitter));
+        let question = GateQuestion::AuthorizeCommand { command: command.clone(), user, submitter };
+        self.attendants.gates.ask(question).await.map_err(|no| no.to_string())
+    }
+
+    async fn obey(self: &Arc<Self>, command: AdminCommand, submitter: &Person) -> Result<AdminBody, No> {
         match command {
-            AdminCommand::CheckResource { job_id, spec, .. } => Ok(self.check_resource(&job_id, &spec)),
+            AdminCommand::CheckResource { job_id, meta, spec } => {
+                self.notice(&Event::BeforeCheckResources { job_id: &job_id });
+                let job = Box::new(facts(&job_id, meta::to_json(&meta), submitter));
+                match self.attendants.gates.ask(GateQuestion::CheckResources { job }).await {
+                    Ok(()) => Ok(self.check_resource(&job_id, &spec)),
+                    // The server keeps what stands in place of the token in the job's history.
+                    Err(no) => Ok(AdminBody::Resource { enough: false, token: no.to_string() }),
+                }
+            }
             AdminCommand::CancelResource { token, .. } => {
                 self.book.cancel(&token);
                 Ok(AdminBody::Code("OK".into()))
@@ -263,7 +292,9 @@ impl Parent {
         let (run_dir, app) = prepared.map_err(|error| error.to_string())?;
         let cell = self.cell.name().child(job_id).map_err(|error| error.to_string())?;
         let start = JobStart::new(job_id, cell.as_str(), run_dir, self.internal.to_string());
+        self.notice(&Event::BeforeJobLaunch { job_id });
         let handle = self.launcher.start(start).map_err(|error| error.to_string())?;
+        self.notice(&Event::AfterJobLaunch { job_id });
         Ok((app, handle))
     }
 
@@ -306,6 +337,7 @@ impl Parent {
     async fn supervise(self: Arc<Self>, job_id: String, handle: JobHandle) {
         let outcome = handle.wait().await;
         let report = self.book.end(&job_id, outcome.code(), outcome.reason());
+        self.notice(&Event::JobCompleted { job_id: &job_id });
         tracing::info!(
             site = self.site,
             job = job_id,
@@ -458,6 +490,26 @@ fn reviewed(
 /// Whether the server refuses because it does not know the site's token.
 pub(crate) fn is_unknown_there(error: &SayError) -> bool {
     matches!(error, SayError::Request(error) if error.code() == ReturnCode::Unauthenticated)
+}
+
+fn requester(person: &Person) -> Requester {
+    Requester { name: person.name.clone(), org: person.org.clone(), role: person.role.clone() }
+}
+
+/// What gates are told of a job. Its meta says who submitted it; a server that leaves that out may say so with the
+/// order.
+fn facts(job_id: &str, meta: Json, submitter: &Person) -> JobFacts {
+    let text = |key: &str, otherwise: &str| meta[key].as_str().unwrap_or(otherwise).to_owned();
+    JobFacts {
+        job_id: job_id.to_owned(),
+        name: text("name", ""),
+        submitter_name: text("submitter_name", &submitter.name),
+        submitter_org: text("submitter_org", &submitter.org),
+        submitter_role: text("submitter_role", &submitter.role),
+        byoc: meta["byoc"].as_bool().unwrap_or_default(),
+        meta,
+        files: Vec::new(),
+    }
 }
 
 /// How a job stands, for people.

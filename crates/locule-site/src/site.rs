@@ -7,7 +7,8 @@ use std::time::Duration;
 use locule_auth::SessionStamp;
 use locule_cell::Cell;
 use locule_communicator::{Communicator, Credentials, JobKeeper as _, RegisterError, Settings};
-use locule_component::{Event, EventBus, RunContext};
+use locule_component::Event;
+use locule_event::Attendants;
 use locule_identity::Session;
 use locule_kit::Workspace;
 use locule_launcher::Launcher;
@@ -89,8 +90,8 @@ pub struct SiteParts {
     pub internal: Endpoint,
     /// The site's kit; run folders are made in it.
     pub kit: Workspace,
-    /// Hears of registrations and heartbeats.
-    pub events: Arc<EventBus>,
+    /// Who hears of what happens at the site, and may say no to it.
+    pub attendants: Attendants,
 }
 
 impl fmt::Debug for SiteParts {
@@ -125,7 +126,7 @@ impl Site {
             settings.communicator,
             parts.stamp,
             context.clone(),
-            Arc::clone(&parts.events),
+            Arc::clone(&parts.attendants.events),
             stop.clone(),
         );
         let identity = parts.credentials.as_ref().map(|credentials| credentials.signer.identity());
@@ -156,6 +157,8 @@ impl Site {
             stop: stop.clone(),
             no_more_time: CancellationToken::new(),
             unknown_there: Notify::new(),
+            attendants: parts.attendants,
+            context: context.clone(),
         });
         check::clear(&parent.host);
         parent.open();
@@ -164,8 +167,6 @@ impl Site {
             parent,
             credentials: parts.credentials,
             session: parts.session,
-            observers: parts.events,
-            context,
             farewell: settings.farewell,
         };
         tokio::spawn(async move {
@@ -220,8 +221,6 @@ struct Presence {
     parent: Arc<Parent>,
     credentials: Option<Credentials>,
     session: watch::Sender<Option<Session>>,
-    observers: Arc<EventBus>,
-    context: RunContext,
     farewell: Duration,
 }
 
@@ -229,7 +228,7 @@ impl Presence {
     async fn live(self) -> Result<(), SiteError> {
         let registered = self.register().await;
         if matches!(registered, Ok(true)) {
-            self.fire(&Event::SystemStart);
+            self.parent.notice(&Event::SystemStart);
             self.stay().await;
         }
         self.leave().await;
@@ -271,12 +270,12 @@ impl Presence {
         let parent = &self.parent;
         let settings = parent.communicator.settings();
         while !parent.stop.is_cancelled() {
-            self.fire(&Event::BeforeClientHeartbeat);
+            self.parent.notice(&Event::BeforeClientHeartbeat);
             let answer = tokio::select! {
                 answer = parent.communicator.heartbeat(parent.job_ids()) => answer,
                 () = parent.stop.cancelled() => return,
             };
-            self.fire(&Event::AfterClientHeartbeat);
+            self.parent.notice(&Event::AfterClientHeartbeat);
             let wait = match answer {
                 Ok(unwanted) => {
                     unwanted.iter().for_each(|job_id| parent.abort(job_id));
@@ -328,8 +327,10 @@ impl Presence {
                 Ok(Err(error)) => tracing::warn!(%error, "server has not heard the good-bye"),
                 Err(_) => tracing::warn!("server has not answered the good-bye"),
             }
-            self.fire(&Event::SystemEnd);
         }
+        self.parent.notice(&Event::SystemEnd);
+        let events = Arc::clone(&self.parent.attendants.events);
+        tokio::task::spawn_blocking(move || events.settle(DRAIN)).await.ok();
         self.parent.cell.shutdown(DRAIN).await;
         tracing::info!(site = self.parent.site, "site stopped");
         self.parent.events.send(SiteEvent::Stopped).ok();
@@ -341,10 +342,6 @@ impl Presence {
             () = tokio::time::sleep(wait) => {}
             () = self.parent.stop.cancelled() => {}
         }
-    }
-
-    fn fire(&self, event: &Event<'_>) {
-        self.observers.fire(event, &self.context.open());
     }
 }
 

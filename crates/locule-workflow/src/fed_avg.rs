@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use locule_component::{
-    BoxFuture, BuildCx, BuildError, Built, Component, Kind, OutgoingTask, Progress, TaskBoard, Workflow,
-    WorkflowError,
+    BoxFuture, BuildCx, BuildError, Built, Component, Event, Kind, OutgoingTask, Progress, TaskBoard,
+    Workflow, WorkflowError,
 };
 use locule_fobs::{Array, DataKind, Dtype, Dxo, Map, Shareable, Value};
 use serde::Deserialize;
@@ -169,15 +169,20 @@ impl FedAvg {
         let folder = board.run_dir().join("models");
         fs::create_dir_all(&folder).map_err(|source| WorkflowError::File { path: folder.clone(), source })?;
 
+        board.announce(Event::TrainingStarted).await;
         let end = self.args.start_round + self.args.num_rounds;
         for round in self.args.start_round..end {
             if board.is_aborted() {
                 return Err(WorkflowError::Aborted);
             }
             board.report(Progress::RoundStarted { round, rounds: end });
+            board.announce(Event::RoundStarted { round }).await;
             let sites = self.round(board, round).await?;
+            board.announce(Event::BeforeSaveModel).await;
             let model = self.save(&folder, round)?;
+            board.announce(Event::AfterSaveModel).await;
             board.report(Progress::RoundFinished { round, rounds: end, sites, model });
+            board.announce(Event::RoundDone { round }).await;
         }
         board.report(Progress::ModelSaved { path: folder.join("global.npz") });
         Ok(())
@@ -198,9 +203,13 @@ impl FedAvg {
 
         let RoundUpdate { mean, kind, metrics, .. } = update;
         let failed = |reason: String| WorkflowError::Failed(format!("round {round}: {reason}"));
+        board.announce(Event::BeforeAggregation).await;
         let mean = mean.finish().map_err(|error| failed(error.to_string()))?;
+        board.announce(Event::AfterAggregation).await;
         let is_difference = kind == Some(DataKind::WeightDiff);
+        board.announce(Event::BeforeModelUpdate).await;
         self.model = if is_difference { sum(&self.model, &mean).map_err(failed)? } else { mean };
+        board.announce(Event::AfterModelUpdate).await;
         Ok(metrics)
     }
 
@@ -223,6 +232,13 @@ impl FedAvg {
 }
 
 impl Workflow for FedAvg {
+    fn prepare<'a>(&'a mut self, board: &'a dyn TaskBoard) -> BoxFuture<'a, Result<(), WorkflowError>> {
+        Box::pin(async {
+            board.announce(Event::InitialModelLoaded).await;
+            Ok(())
+        })
+    }
+
     fn run<'a>(&'a mut self, board: &'a dyn TaskBoard) -> BoxFuture<'a, Result<(), WorkflowError>> {
         Box::pin(self.rounds(board))
     }

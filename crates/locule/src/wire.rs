@@ -19,8 +19,9 @@ use locule_auth::{
 use locule_cell::{Cell, CellBuilder, CellConfig, Dialing};
 use locule_checker::{Backend, CheckerCommand, SiteCheckers};
 use locule_communicator::{Communicator, Credentials, RegisterError, Settings};
-use locule_component::{EventBus, Registry, RunContext, Side};
+use locule_component::{BuildCx, ConstructionCount, Event, EventBus, Question, Registry, RunContext, Side};
 use locule_config::{Diagnostic, Node};
+use locule_event::{Attendants, Record};
 use locule_fobs::{Map, Value};
 use locule_identity::{Identity, Signer, Usage, Verifier};
 use locule_identity_openssl::{OpensslCipher, OpensslSigner, OpensslVerifier};
@@ -47,6 +48,8 @@ pub(crate) fn registry() -> Arc<Registry> {
     locule_nvflare::register(&mut registry);
     locule_filter::register(&mut registry);
     registry.register::<locule_policy::RefuseComponents>();
+    registry.register::<locule_policy::AdmitJobs>();
+    registry.register::<Record>();
     #[cfg(feature = "demo")]
     locule_demo::register(&mut registry);
     Arc::new(registry)
@@ -85,6 +88,30 @@ async fn open_gates(
     Ok(())
 }
 
+/// The observers and gates that a kit's configuration names. They hear of the start, and may say no to it.
+async fn attendants(
+    kit: &Workspace,
+    fed: &str,
+    side: Side,
+    name: &str,
+    registry: &Registry,
+) -> Result<Attendants, Failure> {
+    let constructed = ConstructionCount::new();
+    let cx = BuildCx::new(side, name, "", kit.root(), kit.root(), &constructed);
+    let config = locule_kit::job_resources(kit, fed)?;
+    let attendants = Attendants::from_site_config(&config, registry, &cx);
+    let attendants = attendants.map_err(|mistakes| {
+        let error = anyhow!("{mistakes}").context("the kit's observers and gates cannot be used");
+        Failure::new(Code::Config, error)
+    })?;
+    attendants.events.fire(&Event::SystemBootstrap, &RunContext::new(name, "").open());
+    let asked = attendants.gates.ask(Question::SystemBootstrap).await;
+    asked
+        .with_context(|| format!("a gate of {} lets nothing start", kit.root().display()))
+        .or_exit(Code::Config)?;
+    Ok(attendants)
+}
+
 /// A server that listens.
 #[derive(Debug)]
 pub(crate) struct RunningServer {
@@ -119,6 +146,8 @@ pub(crate) async fn server(kit: &ServerKit, network: &Network) -> Result<Running
     let ledger = TokenLedger::open(journal(&state.join("ledger.journal"))?, limits);
     let ledger = Arc::new(ledger.with_context(|| state.display().to_string()).or_exit(Code::Data)?);
     let jobs = journal(&state.join("jobs.journal"))?;
+    let registry = registry();
+    let attendants = attendants(&kit.workspace, "fed_server.json", Side::Server, "server", &registry).await?;
     let stamp = Arc::new(ServerStamp::parent(&*signer).or_exit(Code::Config)?);
     // provisioning lists each cell that is below a relay
     let below = kit.auth_identity_map.keys().filter_map(|cell| Some(cell.rsplit_once('.')?.0));
@@ -134,7 +163,7 @@ pub(crate) async fn server(kit: &ServerKit, network: &Network) -> Result<Running
         .start();
 
     let host = Arc::new(JobHost {
-        registry: registry(),
+        registry,
         checkers,
         transports: inside,
         kit: kit.workspace.clone(),
@@ -158,6 +187,7 @@ pub(crate) async fn server(kit: &ServerKit, network: &Network) -> Result<Running
         launcher: Arc::new(TaskLauncher::new(run)),
         internal: internal.to_string(),
         kit: kit.workspace.clone(),
+        attendants,
     };
     let server = Server::start(settings, parts);
     let server = server.with_context(|| state.display().to_string()).or_exit(Code::Data)?;
@@ -248,6 +278,8 @@ pub(crate) async fn site(
         Some(relay) => policy.expect(cell(&relay.fqcn)?, &relay.identity),
         None => policy,
     };
+    let registry = registry();
+    let attendants = attendants(&kit.workspace, "fed_client.json", Side::Site, &name, &registry).await?;
     let stamp = Arc::new(SessionStamp::new());
 
     let cell = cell_with_cipher(own, &kit.files)?
@@ -258,7 +290,7 @@ pub(crate) async fn site(
 
     let settings = communicator_settings(kit, &name, choices.heartbeat);
     let (session, of_now) = watch::channel(None);
-    let mut host = SiteJobHost::new(settings.clone(), kit.workspace.clone(), registry(), inside, of_now);
+    let mut host = SiteJobHost::new(settings.clone(), kit.workspace.clone(), registry, inside, of_now);
     host.org = organization.unwrap_or_default();
     host.checkers = checkers;
     let host = Arc::new(host);
@@ -273,7 +305,7 @@ pub(crate) async fn site(
         launcher: Arc::new(TaskLauncher::new(run)),
         internal: network::jobs_endpoint(),
         kit: kit.workspace.clone(),
-        events: Arc::new(EventBus::default()),
+        attendants,
     };
     let mut settings = SiteSettings::new(settings);
     settings.require_signed_jobs = kit.require_signed_jobs;

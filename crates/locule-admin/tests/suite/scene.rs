@@ -25,7 +25,7 @@ use locule_protocol::{
     NVFLARE_VERSION, OutcomeReport, Parts, RegisterReply, RegisterRequest, RegistrationProof, outcome,
     site_context,
 };
-use locule_server::{JobHost, Server, ServerEvent, ServerParts, ServerSettings, run_job};
+use locule_server::{Attendants, JobHost, Server, ServerEvent, ServerParts, ServerSettings, run_job};
 use locule_transport::{Endpoint, Security, Transports};
 use locule_transport_mem::MemTransport;
 use serde::Deserialize;
@@ -140,6 +140,7 @@ impl Scene {
             launcher: Arc::new(TaskLauncher::new(move |start, abort| run_job(host.clone(), start, abort))),
             internal: "mem://server-jobs".into(),
             kit: workspace.clone(),
+            attendants: Attendants::default(),
         };
         let server = Server::start(ServerSettings::new(PROJECT), parts).unwrap();
         let (mut settings, stop) = (AdminSettings::default(), CancellationToken::new());

@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use futures_core::future::BoxFuture;
 use locule_component::{
-    Chain, Direction, FilterChains, FilterCx, Gathered, OutgoingTask, Progress, ResultSink, RunContext,
-    TaskBoard, WorkflowError, panic_text,
+    Chain, Direction, Event, FilterChains, FilterCx, Gathered, OutgoingTask, Progress, ResultSink,
+    RunContext, TaskBoard, WorkflowError, panic_text,
 };
+use locule_event::Herald;
 use locule_fobs::Shareable;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -34,6 +35,7 @@ pub(super) struct Board {
     filters: Mutex<FilterChains>,
     run: RunContext,
     progress: Mutex<Option<mpsc::Sender<Progress>>>,
+    herald: Herald,
     abort: CancellationToken,
 }
 
@@ -45,6 +47,7 @@ impl Board {
         sites: Vec<String>,
         filters: FilterChains,
         progress: mpsc::Sender<Progress>,
+        herald: Herald,
         abort: CancellationToken,
     ) -> Self {
         Self {
@@ -55,6 +58,7 @@ impl Board {
             filters: Mutex::new(filters),
             run,
             progress: Mutex::new(Some(progress)),
+            herald,
             abort,
         }
     }
@@ -120,9 +124,9 @@ impl Board {
         self.changed.notify_waiters();
     }
 
-    /// A site that was lost shows a sign of life.
-    pub(super) fn find_again(&self, site: &str) {
-        self.tasks().find_again(site);
+    /// A site shows a sign of life; whether it was lost.
+    pub(super) fn find_again(&self, site: &str) -> bool {
+        self.tasks().find_again(site)
     }
 
     /// The run is over: every site that asks is told so.
@@ -156,12 +160,19 @@ impl Board {
                             "{site} answered task `{task}` with {code}"
                         )));
                     }
+                    // A result counts as processed when it is folded, and not when it arrives.
+                    self.herald.tell(&Event::BeforeTaskResultFilter { task }).await;
                     let result = if code == "OK" {
                         self.filter(*result, task, Chain::TaskResult, Direction::In)
                     } else {
                         Ok(*result) // the sink says what is wrong with it
                     };
+                    self.herald.tell(&Event::AfterTaskResultFilter { task }).await;
+                    self.herald.tell(&Event::BeforeProcessSubmission { site: &site, task }).await;
+                    self.herald.tell(&Event::BeforeContributionAccept { site: &site }).await;
                     let outcome = result.and_then(|result| sink.accept(&site, &result));
+                    self.herald.tell(&Event::AfterContributionAccept { site: &site }).await;
+                    self.herald.tell(&Event::AfterProcessSubmission { site: &site, task }).await;
                     if let Err(reason) = &outcome {
                         tracing::warn!(site, task, reason, "result not usable");
                     }
@@ -211,7 +222,9 @@ impl TaskBoard for Board {
             }
             let (name, min_results) = (task.name.clone(), task.min_results);
             let data = std::mem::take(&mut task.data);
+            self.herald.tell(&Event::BeforeTaskDataFilter { task: &name }).await;
             let data = self.filter(data, &name, Chain::TaskData, Direction::Out);
+            self.herald.tell(&Event::AfterTaskDataFilter { task: &name }).await;
             task.data = data.map_err(|reason| WorkflowError::Failed(format!("task `{name}`: {reason}")))?;
             self.tasks().put_up(task, || Uuid::from_u128(rand::random()).to_string());
             self.changed.notify_waiters();
@@ -224,6 +237,10 @@ impl TaskBoard for Board {
             }
             Ok(Gathered { accepted, missing: missing.into_iter().map(|(site, _)| site).collect() })
         })
+    }
+
+    fn announce<'a>(&'a self, event: Event<'a>) -> BoxFuture<'a, ()> {
+        Box::pin(async move { self.herald.tell(&event).await })
     }
 
     fn report(&self, progress: Progress) {

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use locule_cell::{Cell, HandlerError, Incoming, LinkSecurity, Reply};
-use locule_component::{Event, EventBus, RunContext};
+use locule_component::{Event, RunContext};
 use locule_download::FetchLimits;
+use locule_event::Herald;
 use locule_fobs::{Map, Shareable};
 use locule_message::{Fqcn, Payload, ReturnCode, key};
 use locule_protocol::{
@@ -33,7 +34,7 @@ pub(super) struct Desk {
     pub(super) participants: BTreeMap<Fqcn, String>,
     pub(super) board: Arc<Board>,
     pub(super) run: RunContext,
-    pub(super) events: Arc<EventBus>,
+    pub(super) herald: Herald,
     pub(super) workflow: tokio::sync::watch::Receiver<String>,
 }
 
@@ -52,26 +53,29 @@ pub(super) fn open(cell: &Cell, desk: Arc<Desk>) {
     let at = Arc::clone(&desk);
     cell.handle(channel::SERVER_COMMAND, "handle_dead_job", move |incoming| {
         let desk = Arc::clone(&at);
-        async move { desk.lose(&incoming) }
+        async move { desk.lose(&incoming).await }
     });
     cell.handle(AuxRequest::CHANNEL, "*", move |incoming| {
         let desk = Arc::clone(&desk);
-        async move { desk.aux(&incoming) }
+        async move { desk.aux(&incoming).await }
     });
 }
 
 impl Desk {
     async fn get_task(&self, incoming: Incoming) -> Result<Reply, HandlerError> {
         let site = self.participant(&incoming)?;
-        self.board.find_again(site);
+        self.find_again(site).await;
         let get = GetTask::from_parts(&incoming.headers, &incoming.payload()).map_err(not_understood)?;
         let peer = self.run.open().peer_context();
         if get.job_id() != self.job_id {
             return reply(TaskReply::EndRun { peer }.to_parts());
         }
-        self.fire(&Event::BeforeProcessTaskRequest { site });
+        self.herald.tell(&Event::BeforeProcessTaskRequest { site }).await;
         let answer = match self.board.assign(site, HOLD).await {
             Assigned::Task { id, name, mut data, round } => {
+                if round.is_some() {
+                    self.herald.tell(&Event::BeforeTrainTask { site }).await;
+                }
                 data.set_peer_context(peer);
                 let cookies = self.cookies(&id, round);
                 TaskReply::Task(Box::new(Assignment { name, id, data, cookies, wait: WAIT }))
@@ -79,7 +83,7 @@ impl Desk {
             Assigned::Nothing => TaskReply::TryAgain { wait: WAIT, peer },
             Assigned::EndRun => TaskReply::EndRun { peer },
         };
-        self.fire(&Event::AfterProcessTaskRequest { site });
+        self.herald.tell(&Event::AfterProcessTaskRequest { site }).await;
         reply(answer.to_parts())
     }
 
@@ -97,11 +101,9 @@ impl Desk {
     /// Answers once the result is in, with all arrays that it refers to: the site may let go of them then.
     async fn submit_update(&self, incoming: Incoming) -> Result<Reply, HandlerError> {
         let site = self.participant(&incoming)?;
-        self.board.find_again(site);
+        self.find_again(site).await;
         let mut update =
             SubmitUpdate::from_parts(&incoming.headers, &incoming.payload()).map_err(not_understood)?;
-        let task = update.task_name.as_str();
-        self.fire(&Event::BeforeProcessSubmission { site, task });
         // Whatever became of it, the site may go on: a late or repeated result is no mistake of its own.
         let outcome = if update.job_id() != self.job_id {
             Submitted::Unknown
@@ -112,7 +114,11 @@ impl Desk {
             self.board.submit(site, &update.task_id, update.result)
         };
         tracing::debug!(job = self.job_id, site, ?outcome, "result handed in");
-        self.fire(&Event::AfterProcessSubmission { site, task: &update.task_name });
+        if matches!(outcome, Submitted::Unknown | Submitted::Late) {
+            let task = update.task_name.as_str();
+            self.herald.tell(&Event::BeforeProcessResultOfUnknownTask { site, task }).await;
+            self.herald.tell(&Event::AfterProcessResultOfUnknownTask { site, task }).await;
+        }
         reply(SubmitReply.to_parts())
     }
 
@@ -138,7 +144,7 @@ impl Desk {
         Ok(())
     }
 
-    fn aux(&self, incoming: &Incoming) -> Result<Reply, HandlerError> {
+    async fn aux(&self, incoming: &Incoming) -> Result<Reply, HandlerError> {
         let site = self.participant(incoming)?;
         let peer = self.run.open().peer_context();
         let aux = match AuxRequest::from_parts(&incoming.headers, &incoming.payload()) {
@@ -148,7 +154,7 @@ impl Desk {
             }
             Err(error) => return Err(not_understood(error)),
         };
-        self.board.find_again(site);
+        self.find_again(site).await;
         let code = match aux.topic.as_str() {
             aux_topic::TASK_CHECK if !aux.task_id().is_some_and(|id| self.board.wants(site, id)) => {
                 "TASK_UNKNOWN"
@@ -163,7 +169,7 @@ impl Desk {
     }
 
     /// The parent says that a site takes no part any more.
-    fn lose(&self, incoming: &Incoming) -> Result<Reply, HandlerError> {
+    async fn lose(&self, incoming: &Incoming) -> Result<Reply, HandlerError> {
         if incoming.origin != Fqcn::server() || incoming.link.security != LinkSecurity::Internal {
             return Err(HandlerError::new(
                 ReturnCode::AuthenticationError,
@@ -172,7 +178,7 @@ impl Desk {
         }
         let site = incoming.headers.str("fl_client").unwrap_or_default();
         self.board.lose(site, incoming.headers.str("reason").unwrap_or("lost"));
-        self.fire(&Event::ClientDisconnected { site });
+        self.herald.tell(&Event::ClientDisconnected { site }).await;
         Ok(Reply::ok(Payload::none()))
     }
 
@@ -186,7 +192,10 @@ impl Desk {
         site.map(String::as_str).ok_or_else(|| refuse("request from a site that takes no part in this job"))
     }
 
-    fn fire(&self, event: &Event<'_>) {
-        self.events.fire(event, &self.run.open());
+    /// A site shows a sign of life, perhaps the first after it was lost.
+    async fn find_again(&self, site: &str) {
+        if self.board.find_again(site) {
+            self.herald.tell(&Event::ClientReconnected { site }).await;
+        }
     }
 }

@@ -10,8 +10,9 @@ use locule_assembly::{AssemblyError, CheckerFiles, Deployed, Program, assemble, 
 use locule_auth::ServerStamp;
 use locule_cell::{Cell, CellConfig, Request, RequestError};
 use locule_component::{
-    Assembled, Event, EventBus, Phase, Progress, Registry, RunContext, Side, Workflow, WorkflowError,
+    Assembled, Event, Phase, Progress, Registry, RunContext, Side, TaskBoard as _, Workflow, WorkflowError,
 };
+use locule_event::Herald;
 use locule_kit::Workspace;
 use locule_launcher::{FailureKind, JobFailure, JobStart};
 use locule_message::{Fqcn, Payload};
@@ -162,7 +163,7 @@ struct Job {
     cell: Cell,
     board: Arc<Board>,
     run: RunContext,
-    events: Arc<EventBus>,
+    herald: Herald,
     workflows: tokio::sync::Mutex<Vec<(String, Box<dyn Workflow>)>>,
     workflow: watch::Sender<String>,
     participants: BTreeMap<Fqcn, String>,
@@ -202,8 +203,9 @@ impl Job {
         let (progress, reports) = mpsc::channel(REPORTS);
         let run = RunContext::new(host.project.clone(), start.job_id.clone());
         let (run_dir, filters) = (start.run_dir.clone(), std::mem::take(&mut assembled.filters));
-        let board = Arc::new(Board::new(run.clone(), run_dir, sites, filters, progress, abort.clone()));
-        let events = Arc::new(EventBus::new(assembled.observers));
+        let herald = Herald::new(assembled.observers, run.clone());
+        let board = Board::new(run.clone(), run_dir, sites, filters, progress, herald.clone(), abort.clone());
+        let board = Arc::new(board);
         let (workflow, current) = watch::channel(String::new());
         let desk = Desk {
             cell: cell.clone(),
@@ -211,7 +213,7 @@ impl Job {
             participants: participants.clone(),
             board: Arc::clone(&board),
             run: run.clone(),
-            events: Arc::clone(&events),
+            herald: herald.clone(),
             workflow: current,
         };
         desk::open(&cell, Arc::new(desk));
@@ -225,7 +227,7 @@ impl Job {
             cell,
             board,
             run,
-            events,
+            herald,
             workflows: tokio::sync::Mutex::new(assembled.workflows),
             workflow,
             participants,
@@ -234,26 +236,38 @@ impl Job {
     }
 
     async fn run_workflows(&self) -> Result<(), JobFailure> {
-        self.fire(&Event::StartRun);
+        self.herald.tell(&Event::StartRun).await;
         let mut ended = Ok(());
         for (id, workflow) in self.workflows.lock().await.iter_mut() {
             self.workflow.send_replace(id.clone());
-            self.fire(&Event::StartWorkflow { workflow: id });
-            ended = workflow.run(&*self.board).await.map_err(|error| failure(id, &error));
-            self.fire(&Event::EndWorkflow { workflow: id });
+            ended = self.run_workflow(id, &mut **workflow).await;
             if ended.is_err() {
                 break;
             }
         }
-        self.fire(&Event::AboutToEndRun);
+        self.herald.tell(&Event::AboutToEndRun).await;
         ended
+    }
+
+    async fn run_workflow(&self, id: &str, workflow: &mut dyn Workflow) -> Result<(), JobFailure> {
+        let mut ended = workflow.prepare(&*self.board).await;
+        if ended.is_ok() {
+            self.herald.tell(&Event::StartWorkflow { workflow: id }).await;
+            ended = workflow.run(&*self.board).await;
+        }
+        let failure = ended.as_ref().err().map(|error| failure(id, error));
+        if let Some(failure) = failure.as_ref().filter(|_| !self.board.is_aborted()) {
+            self.herald.tell(&Event::FatalSystemError { reason: failure.reason() }).await;
+        }
+        self.herald.tell(&Event::EndWorkflow { workflow: id }).await;
+        failure.map_or(Ok(()), Err)
     }
 
     /// Tells the parent how the run ended, ends it for the sites, and answers on until all have reported.
     async fn finish(self, ended: &Result<(), JobFailure>, abort: &CancellationToken) {
         // Every report that a workflow made goes out before the word that it has ended, and that word before
         // the sites hear of it: a site's outcome that comes after it is that of a whole run.
-        let Self { host, job_id, cell, board, run, events, workflows, participants, reporting, .. } = self;
+        let Self { host, job_id, cell, board, run, herald, workflows, participants, reporting, .. } = self;
         drop(workflows);
         board.close_reports();
         reporting.await.ok();
@@ -269,14 +283,11 @@ impl Job {
                 cell.notify(site, request.optional()).await.ok();
             }
         }
-        events.fire(&Event::EndRun, &run.open());
+        herald.await_readiness(!abort.is_cancelled()).await;
+        herald.tell(&Event::EndRun).await;
         tracing::debug!(job = job_id, project = host.project, late = board.late(), "run ended");
         abort.cancelled().await;
         cell.shutdown(DRAIN).await;
-    }
-
-    fn fire(&self, event: &Event<'_>) {
-        self.events.fire(event, &self.run.open());
     }
 }
 

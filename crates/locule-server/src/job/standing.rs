@@ -193,8 +193,8 @@ impl Tasks {
     }
 
     /// A lost site is back: it takes part in later tasks.
-    pub(super) fn find_again(&mut self, site: &str) {
-        self.lost.remove(site);
+    pub(super) fn find_again(&mut self, site: &str) -> bool {
+        self.lost.remove(site).is_some()
     }
 
     /// What to do next for the standing task. Results are handed out in site order: the next one only

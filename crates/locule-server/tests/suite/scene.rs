@@ -16,7 +16,7 @@ use locule_kit::Workspace;
 use locule_launcher::TaskLauncher;
 use locule_message::Fqcn;
 use locule_server::{
-    JobHost, JobRecord, JobStatus, Server, ServerEvent, ServerParts, ServerSettings, run_job,
+    Attendants, JobHost, JobRecord, JobStatus, Server, ServerEvent, ServerParts, ServerSettings, run_job,
 };
 use locule_transport::{Endpoint, Security, Transports};
 use locule_transport_mem::MemTransport;
@@ -220,6 +220,7 @@ impl Scene {
             launcher: Arc::new(TaskLauncher::new(move |start, abort| run_job(host.clone(), start, abort))),
             internal: "mem://server-jobs".into(),
             kit: workspace,
+            attendants: Attendants::default(),
         };
         let server = Server::start(settings, parts).unwrap();
         let events = server.events();

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use locule_auth::SessionStamp;
 use locule_cell::{Cell, CellConfig, HandlerError, Incoming, Reply, Request};
 use locule_communicator::{Credentials, Settings};
-use locule_component::{EventBus, Registry};
+use locule_component::Registry;
 use locule_fobs::{Map, Shareable};
 use locule_identity::{UNSIGNED, Usage};
 use locule_identity_openssl::{CertificateAuthority, Issued, OpensslSigner, OpensslVerifier, Subject};
@@ -23,7 +23,7 @@ use locule_protocol::{
     HeartbeatReply, NVFLARE_VERSION, OutcomeReport, Parts, Quit, QuitReply, RegisterReply, RegisterRequest,
     SubmitReply, SubmitUpdate, TaskReply, aux_topic, server_context, to_props,
 };
-use locule_site::{Pace, Site, SiteJobHost, SiteParts, SiteSettings, run_job};
+use locule_site::{Attendants, Pace, Site, SiteJobHost, SiteParts, SiteSettings, run_job};
 use locule_transport::{Endpoint, Transports};
 use locule_transport_mem::MemTransport;
 use tokio::sync::{mpsc, watch};
@@ -316,7 +316,7 @@ pub(crate) async fn start_site(server: &Server, kit: &Path, registry: Registry, 
         launcher: Arc::new(TaskLauncher::new(move |start, abort| run_job(host.clone(), start, abort))),
         internal: endpoint(SITE),
         kit,
-        events: Arc::new(EventBus::default()),
+        attendants: Attendants::default(),
     };
     Site::start(SiteSettings::new(settings), parts).await.unwrap()
 }

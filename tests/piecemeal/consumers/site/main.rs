@@ -9,7 +9,7 @@ use locule_communicator::Settings;
 use locule_component::Registry;
 use locule_kit::Workspace;
 use locule_launcher::TaskLauncher;
-use locule_site::{Site, SiteEvent, SiteJobHost, SiteParts, SiteSettings, run_job};
+use locule_site::{Attendants, Site, SiteEvent, SiteJobHost, SiteParts, SiteSettings, run_job};
 use locule_transport::{Endpoint, Transports};
 use locule_transport_mem::MemTransport;
 use tokio::sync::watch;
@@ -34,7 +34,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         launcher: Arc::new(TaskLauncher::new(move |start, abort| run_job(host.clone(), start, abort))),
         internal: Endpoint::parse("mem://hospital-a")?,
         kit,
-        events: Arc::default(),
+        attendants: Attendants::default(),
     };
     let site = Site::start(SiteSettings::new(settings), parts).await?;
     let mut events = site.events();
