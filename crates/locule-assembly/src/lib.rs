@@ -222,23 +222,20 @@ pub fn assemble_counted<'a>(
     };
     // What the participant puts before the job is made first: if it cannot be, nothing of the job is.
     let uncounted = ConstructionCount::new();
-    let own = deployed.build_cx(&uncounted);
-    let scope_name = scope.map(|scope| scope.name.clone());
-    let filters = scope.map(|scope| scope.build(program.registry, &own)).transpose();
-    let filters = filters.map_err(AssemblyError::Privacy)?;
-    let observers = scopes.as_ref().map(|scopes| scopes.build_observers(program.registry, &own)).transpose();
-    let observers = observers.map_err(AssemblyError::Privacy)?.unwrap_or_default();
-    let mut assembled = approved.build(program.registry, &deployed.build_cx(constructed))?;
-    if let (Some(filters), Some(scope)) = (filters, scope_name) {
+    let own = scopes.as_ref().zip(scope).map(|(scopes, scope)| {
         tracing::info!(
             job = deployed.job_id,
             site = deployed.participant,
-            scope,
+            scope = scope.name,
             "privacy scope is in force"
         );
-        filters.precede(&mut assembled.filters);
+        scopes.build(scope, program.registry, &deployed.build_cx(&uncounted))
+    });
+    let own = own.transpose().map_err(AssemblyError::Privacy)?;
+    let mut assembled = approved.build(program.registry, &deployed.build_cx(constructed))?;
+    if let Some(own) = own {
+        own.precede(&mut assembled);
     }
-    assembled.observers.splice(0..0, observers);
     let settings = std::mem::take(&mut assembled.settings);
     assembled.settings = settings.or_environment(deployed.side, |name| std::env::var(name).ok())?;
     Ok(assembled)

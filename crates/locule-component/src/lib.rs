@@ -87,6 +87,6 @@ pub use plan::{ComponentSpec, FilterEntry, NameKey, Plan, PlanDigest, canonical_
 pub use read::{code, site_checkers, site_components};
 pub use registry::{ArgumentMistake, Description, Registry};
 pub use schemars::{JsonSchema, Schema};
-pub use scope::{PrivacyScopes, Scope, ScopeFilters, ScopeNames, ScopeNotAllowed};
+pub use scope::{PrivacyScopes, Scope, ScopeNames, ScopeNotAllowed, ScopeParts};
 pub use settings::{BadSetting, Settings};
 pub use workflow::{Gathered, OutgoingTask, Progress, ResultSink, TaskBoard, Workflow, WorkflowError};

@@ -1,14 +1,15 @@
 //! Privacy scopes: what a participant does to the payloads of every job, whatever the jobs say.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use locule_config::{Diagnostic, Diagnostics, Document, Node, NodeKind, suggest};
 use serde_json::Value as Json;
 
 use crate::read::{Reader, code};
 use crate::{
-    BuildCx, BuildError, Built, Chain, ComponentSpec, Direction, FilterChains, Kind, Observer, Registry,
-    Side, TaskFilter,
+    Assembled, BuildCx, BuildError, Built, Chain, ComponentSpec, Direction, Kind, Observer, Registry, Side,
+    TaskFilter,
 };
 
 /// The scopes that a participant's `privacy.json` defines, by name only: enough to say which jobs may run.
@@ -205,22 +206,28 @@ impl PrivacyScopes {
         self.names.position(requested).map(|at| &self.scopes[at])
     }
 
-    /// Makes the observers.
+    /// Makes what comes before a job of this scope: the scope's filters, and the observers of the policy.
     ///
     /// # Errors
     /// The first constructor's.
-    pub fn build_observers(
+    pub fn build(
         &self,
+        scope: &Scope,
         registry: &Registry,
         cx: &BuildCx<'_>,
-    ) -> Result<Vec<(String, Box<dyn Observer>)>, BuildError> {
-        let mut observers = Vec::new();
-        for spec in self.components.iter().filter(|spec| !spec.disabled) {
-            if let Built::Observer(observer) = build(spec, registry, cx)? {
-                observers.push((spec.label().to_owned(), observer));
+    ) -> Result<ScopeParts, BuildError> {
+        let mut parts = ScopeParts { filters: Vec::new(), observers: Vec::new() };
+        for (chain, directions, spec) in scope.filters() {
+            if let Built::Filter(filter) = build(spec, registry, cx)? {
+                parts.filters.push((chain, directions.to_vec(), filter));
             }
         }
-        Ok(observers)
+        for spec in self.components.iter().filter(|spec| !spec.disabled) {
+            if let Built::Observer(observer) = build(spec, registry, cx)? {
+                parts.observers.push((spec.label().to_owned(), observer));
+            }
+        }
+        Ok(parts)
     }
 }
 
@@ -230,39 +237,30 @@ impl Scope {
         let enabled = self.filters.iter().filter(|filter| !filter.spec.disabled);
         enabled.map(|filter| (filter.chain, filter.directions.as_slice(), &filter.spec))
     }
-
-    /// Makes its filters; in the chains they stand before those of the job, for every task.
-    ///
-    /// # Errors
-    /// The first constructor's.
-    pub fn build(&self, registry: &Registry, cx: &BuildCx<'_>) -> Result<ScopeFilters, BuildError> {
-        let mut made = ScopeFilters { filters: Vec::new() };
-        for (chain, directions, spec) in self.filters() {
-            if let Built::Filter(filter) = build(spec, registry, cx)? {
-                made.filters.push((chain, directions.to_vec(), filter));
-            }
-        }
-        Ok(made)
-    }
 }
 
-/// The filters of a scope, made.
-pub struct ScopeFilters {
+/// What a participant puts before a job, made.
+pub struct ScopeParts {
     filters: Vec<(Chain, Vec<Direction>, Box<dyn TaskFilter>)>,
+    observers: Vec<(String, Box<dyn Observer>)>,
 }
 
-impl ScopeFilters {
-    /// Puts them before those of a job.
-    pub fn precede(self, chains: &mut FilterChains) {
+impl ScopeParts {
+    /// Puts it before what was built of the job: the filters for every task.
+    pub fn precede(self, job: &mut Assembled) {
         for (chain, directions, filter) in self.filters {
-            chains.append_for_every_task(chain, &directions, filter);
+            job.filters.append_for_every_task(chain, &directions, filter);
         }
+        job.observers.splice(0..0, self.observers);
     }
 }
 
-impl std::fmt::Debug for ScopeFilters {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ScopeFilters").field("filters", &self.filters.len()).finish()
+impl fmt::Debug for ScopeParts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ScopeParts")
+            .field("filters", &self.filters.len())
+            .field("observers", &self.observers.len())
+            .finish()
     }
 }
 

@@ -6,8 +6,8 @@ use std::path::Path;
 
 use insta::assert_snapshot;
 use locule_component::{
-    BuildCx, BuildError, Built, Chain, Component, ConstructionCount, Direction, FilterChains, FilterCx,
-    FilterError, Kind, PrivacyScopes, Registry, RunContext, ScopeNames, Side, TaskFilter,
+    Assembled, BuildCx, BuildError, Built, Chain, Component, ConstructionCount, Direction, FilterChains,
+    FilterCx, FilterError, Kind, PrivacyScopes, Registry, RunContext, ScopeNames, Side, TaskFilter,
 };
 use locule_config::{Diagnostics, Document};
 use locule_fobs::Shareable;
@@ -89,16 +89,18 @@ fn filters_of_a_scope_come_before_those_of_the_job_for_every_task() {
     for (side, own) in [(Side::Site, [(In, Out), (Out, In)]), (Side::Server, [(Out, In), (In, Out)])] {
         let cx = BuildCx::new(side, "x", "job", kit, kit, &count);
         let scopes = scopes(side, HOSPITAL).unwrap();
-        let mut chains = FilterChains::new();
+        let mut built = Assembled::default();
         let job: Box<dyn TaskFilter> = Box::new(Stamp("j".into()));
-        chains.append(Chain::TaskResult, &[In, Out], &["train".into()], vec![job]);
-        scopes.effective("").unwrap().build(&registry(), &cx).unwrap().precede(&mut chains);
+        built.filters.append(Chain::TaskResult, &[In, Out], &["train".into()], vec![job]);
+        let scope = scopes.effective("").unwrap();
+        scopes.build(scope, &registry(), &cx).unwrap().precede(&mut built);
+        let chains = &mut built.filters;
         let [(data, result), (no_data, other)] = own;
-        assert_eq!(stamps(&mut chains, "train", Chain::TaskResult, result), "abj");
-        assert_eq!(stamps(&mut chains, "train", Chain::TaskResult, other), "bj");
-        assert_eq!(stamps(&mut chains, "other", Chain::TaskResult, result), "ab");
-        assert_eq!(stamps(&mut chains, "train", Chain::TaskData, data), "c");
-        assert_eq!(stamps(&mut chains, "train", Chain::TaskData, no_data), "");
+        assert_eq!(stamps(chains, "train", Chain::TaskResult, result), "abj");
+        assert_eq!(stamps(chains, "train", Chain::TaskResult, other), "bj");
+        assert_eq!(stamps(chains, "other", Chain::TaskResult, result), "ab");
+        assert_eq!(stamps(chains, "train", Chain::TaskData, data), "c");
+        assert_eq!(stamps(chains, "train", Chain::TaskData, no_data), "");
     }
 }
 

@@ -256,7 +256,7 @@ impl Job {
         let job = &self.start.job_id;
         match &error {
             AssemblyError::Refused(_) => JobFailure::new(FailureKind::UnsafeComponent, error.to_string()),
-            AssemblyError::Config(_) | AssemblyError::Build(_) => {
+            AssemblyError::Config(_) | AssemblyError::Build(_) | AssemblyError::Scope(_) => {
                 JobFailure::new(FailureKind::Config, error.to_string())
             }
             AssemblyError::Read { file, source } => {
