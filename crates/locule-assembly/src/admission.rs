@@ -45,8 +45,7 @@ impl Admission<'_> {
         stands_for: &[Who<'_>],
         submits: bool,
     ) -> Result<(), NotAdmitted> {
-        if let Some(document) = locule_kit::privacy(self.kit)? {
-            let scopes = ScopeNames::from_document(&document).map_err(NotAdmitted::Privacy)?;
+        if let Some(scopes) = self.scopes()? {
             scopes.effective(scope_of(meta))?;
         }
         let Some(rights) = self.rights()? else { return Ok(()) };
@@ -79,6 +78,16 @@ impl Admission<'_> {
             Some(rights) => Ok(rights.demand(right, user, submitter, self.org)?),
             None => Ok(()),
         }
+    }
+
+    /// The participant's privacy scopes, by name; nothing if it has no privacy policy. Blocking.
+    ///
+    /// # Errors
+    /// [`NotAdmitted::Kit`] and [`NotAdmitted::Privacy`].
+    pub fn scopes(&self) -> Result<Option<ScopeNames>, NotAdmitted> {
+        let document = locule_kit::privacy(self.kit)?;
+        let scopes = document.map(|document| ScopeNames::from_document(&document));
+        scopes.transpose().map_err(NotAdmitted::Privacy)
     }
 
     /// Nothing where everything is allowed.

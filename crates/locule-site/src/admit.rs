@@ -4,10 +4,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use locule_assembly::{Admission, NotAdmitted};
+use locule_component::ScopeNames;
 use locule_identity::Identity;
-use locule_protocol::{AdminContext, Person};
+use locule_protocol::{AdminBody, AdminContext, Person};
 use locule_rights::Who;
-use serde_json::Value as Json;
+use serde_json::{Value as Json, json};
 
 use crate::folder::RunFolders;
 use crate::parent::Parent;
@@ -28,7 +29,7 @@ impl RunFolders {
     }
 
     /// The operator reads what is wrong with the site's own files; others do not.
-    fn logged(&self, decided: Result<(), NotAdmitted>) -> Result<(), NotAdmitted> {
+    fn logged<T>(&self, decided: Result<T, NotAdmitted>) -> Result<T, NotAdmitted> {
         if let Some(mistake) = decided.as_ref().err().and_then(NotAdmitted::own_mistake) {
             tracing::error!(
                 site = self.site,
@@ -53,6 +54,24 @@ impl Parent {
         let (this, context) = (Arc::clone(self), context.clone());
         let permitted = tokio::task::spawn_blocking(move || this.folders.permit(&context, &right)).await;
         permitted.map_err(|_| "the site cannot judge this".to_owned())?.map_err(|refused| refused.to_string())
+    }
+
+    /// The site's privacy scopes, by name.
+    ///
+    /// # Source
+    /// nvflare 2.9.0, `nvflare.private.fed.client.training_cmds` (`ScopeInfoProcessor`).
+    pub(crate) async fn scopes(self: &Arc<Self>) -> Result<AdminBody, String> {
+        let this = Arc::clone(self);
+        let scopes = tokio::task::spawn_blocking(move || {
+            let scopes = this.folders.admission().scopes();
+            this.folders.logged(scopes)
+        });
+        let scopes = scopes.await.map_err(|_| "the site cannot tell".to_owned())?;
+        let scopes = scopes.map_err(|refused| refused.to_string())?;
+        let mut names: Vec<&str> = scopes.iter().flat_map(ScopeNames::names).collect();
+        names.sort_unstable();
+        let default = scopes.as_ref().and_then(ScopeNames::default_scope).unwrap_or_default();
+        Ok(AdminBody::json(&json!({ "scope_names": names, "default_scope": default })))
     }
 }
 

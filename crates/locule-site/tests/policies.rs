@@ -176,6 +176,9 @@ async fn a_scope_that_the_site_does_not_have_is_refused_at_deploy() {
     assert_eq!(text(&refused), (false, "NVFLARE_ERROR: privacy scope 'nosuch' is not allowed"));
     assert!(!scene.kit.path().join(JOB).exists(), "nothing of it stays");
     assert!(scene.deploy(app(), &json!({ "scope": "open" })).await.ok);
+    let scopes = scene.server.order(AdminCommand::Other { topic: "train.get_scopes".into() }).await;
+    let names = json!({ "scope_names": ["open", "patients"], "default_scope": "patients" });
+    assert_eq!(scopes.json().unwrap(), names);
 }
 
 #[tokio::test]

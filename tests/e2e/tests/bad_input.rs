@@ -151,6 +151,29 @@ fn mistakes_in_a_kit_are_all_shown_with_their_places() {
 }
 
 #[test]
+fn a_privacy_policy_with_mistakes_keeps_its_kit_from_starting() {
+    let dir = tempfile::tempdir().unwrap();
+    let kits = provision(dir.path(), 1);
+    let policy = r#"{ "scopes": [{ "name": "patients",
+    "task_result_filters": [{ "name": "ExcludeVar", "args": { "exclude_vars": "^head" } }] }],
+  "default_scope": "patient" }"#;
+    for (command, kit, _) in daemons(&kits) {
+        fs::write(kit.join("local/privacy.json"), policy).unwrap();
+        let words = ["privacy.json:2:", "did you mean", "ExcludeVars", "privacy.json:3:", "`patients`"];
+        assert_refused(&[command, text(kit)], 78, &words, &[kit]);
+    }
+}
+
+#[test]
+fn an_authorization_policy_with_a_mistake_keeps_a_site_from_starting() {
+    let dir = tempfile::tempdir().unwrap();
+    let kits = provision(dir.path(), 1);
+    let kit = &kits.sites[0];
+    fs::write(kit.join("local/authorization.json"), r#"{ "format_version": "1.0" }"#).unwrap();
+    assert_refused(&["site", text(kit)], 78, &["authorization.json", "`permissions`"], &[kit]);
+}
+
+#[test]
 fn a_port_in_use_is_named_and_can_be_used_once_it_is_free() {
     let dir = tempfile::tempdir().unwrap();
     let kits = provision(&dir.path().join("one"), 1);
