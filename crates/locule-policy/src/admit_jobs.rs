@@ -26,7 +26,7 @@ use serde::Deserialize;
 ///
 /// let job = JobFacts { submitter_org: "hospital-a".into(), ..JobFacts::default() };
 /// let question = Question::CheckResources { job: Box::new(job) };
-/// let at = |hour| GateCx::new("site-1", Side::Site, UNIX_EPOCH + Duration::from_secs(3600 * hour));
+/// let at = |hour: u64| GateCx::new("site-1", Side::Site, UNIX_EPOCH + Duration::from_secs(3600 * hour));
 /// assert_eq!(gate.judge(&question, &at(23)), Ok(Answer::Yes));
 /// assert_eq!(gate.judge(&question, &at(12)), Ok(Answer::no("site-1 runs jobs from 20 to 6 o'clock UTC")));
 /// # Ok::<(), serde_json::Error>(())

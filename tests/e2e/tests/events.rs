@@ -13,7 +13,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use e2e::{Running, run, said, text};
 use serde_json::{Value, json};
@@ -22,11 +22,10 @@ const RECORD: &str = "locule.event.Record";
 
 /// Adds a recorder to the `components` of a configuration.
 fn record_in(file: &Path) {
-    let mut config: Value = serde_json::from_str(&fs::read_to_string(file).unwrap()).unwrap();
-    let config = config.as_object_mut().unwrap();
-    let components = config.entry("components").or_insert_with(|| json!([]));
-    components.as_array_mut().unwrap().push(json!({ "id": "recorder", "path": RECORD }));
-    fs::write(file, serde_json::to_vec_pretty(&config).unwrap()).unwrap();
+    edit(file, |config| {
+        let components = config.as_object_mut().unwrap().entry("components").or_insert_with(|| json!([]));
+        components.as_array_mut().unwrap().push(json!({ "id": "recorder", "path": RECORD }));
+    });
 }
 
 /// The kit's own configuration, which is a default before somebody edits it.
@@ -36,6 +35,36 @@ fn record_in_kit(kit: &Path) {
         fs::copy(kit.join("local/resources.json.default"), &file).unwrap();
     }
     record_in(&file);
+}
+
+/// The kits that a demo leaves, and its job for one site and one round.
+fn demo(dir: &Path) -> PathBuf {
+    let made = run(&["demo", "--dir", text(dir), "--sites", "2", "--rounds", "1"]);
+    assert!(made.status.success(), "{}", said(&made));
+    let job = dir.join("job");
+    edit(&job.join("meta.json"), |meta| {
+        meta["deploy_map"] = json!({ "app": ["server", "site-1"] });
+        meta["min_clients"] = json!(1);
+    });
+    edit(&job.join("app/config/config_fed_server.json"), |config| {
+        for workflow in config["workflows"].as_array_mut().unwrap() {
+            workflow["args"]["min_clients"] = json!(1);
+        }
+    });
+    sign(dir);
+    dir.join("project/prod_00")
+}
+
+fn sign(dir: &Path) {
+    let admin = dir.join("project/prod_00/scientist@university.org");
+    let signed = run(&["sign", text(&dir.join("job")), "--kit", text(&admin)]);
+    assert!(signed.status.success(), "{}", said(&signed));
+}
+
+fn edit(file: &Path, change: impl FnOnce(&mut Value)) {
+    let mut document = serde_json::from_str(&fs::read_to_string(file).unwrap()).unwrap();
+    change(&mut document);
+    fs::write(file, serde_json::to_vec_pretty(&document).unwrap()).unwrap();
 }
 
 fn events(file: &Path) -> Vec<Value> {
@@ -52,9 +81,7 @@ fn names(events: &[Value], without: &[&str]) -> Vec<String> {
 #[test]
 fn events_of_a_whole_job_come_in_the_order_of_nvflare() {
     let dir = tempfile::tempdir().unwrap();
-    let made = run(&["demo", "--dir", text(dir.path()), "--sites", "1", "--rounds", "1"]);
-    assert!(made.status.success(), "{}", said(&made));
-    let prod = dir.path().join("project/prod_00");
+    let prod = demo(dir.path());
     let (server_kit, site_kit) = (prod.join("server"), prod.join("site-1"));
     record_in_kit(&server_kit);
     record_in_kit(&site_kit);
@@ -62,8 +89,7 @@ fn events_of_a_whole_job_come_in_the_order_of_nvflare() {
     for half in ["config_fed_server.json", "config_fed_client.json"] {
         record_in(&job.join("app/config").join(half));
     }
-    let signed = run(&["sign", text(&job), "--kit", text(&prod.join("scientist@university.org"))]);
-    assert!(signed.status.success(), "{}", said(&signed));
+    sign(dir.path());
 
     let mut server = Running::start(&["server", text(&server_kit), "-v", "--job", text(&job)]);
     server.wait_for("listening at");
@@ -77,7 +103,7 @@ fn events_of_a_whole_job_come_in_the_order_of_nvflare() {
     let recorded = events(&server_kit.join("state/events.jsonl"));
     let of_job = recorded.iter().find(|event| event["event"] == "_submit_job").unwrap();
     let job_id = of_job["job_id"].as_str().unwrap().to_owned();
-    let of_sites = ["heartbeat", "_client_", "_system_"];
+    let of_sites = ["heartbeat", "_client_register", "_client_quit", "_system_"];
     assert_eq!(
         names(&recorded, &of_sites),
         [
@@ -139,7 +165,7 @@ fn events_of_a_whole_job_come_in_the_order_of_nvflare() {
         "_before_send_task_result",
         "_after_send_task_result",
     ];
-    expected.extend(task.repeat(2)); // the moments of the features, and the round
+    expected.extend(task.repeat(3)); // two for the moments of the features, and the round
     expected.extend(["_about_to_end_run", "_check_end_run_readiness", "_end_run"]);
     assert_eq!(at_site, expected);
 
@@ -152,9 +178,11 @@ fn events_of_a_whole_job_come_in_the_order_of_nvflare() {
         "_after_contribution_accept",
         "_after_process_submission",
     ];
-    let mut expected =
-        vec!["_start_run", "_start_workflow", "_before_task_data_filter", "_after_task_data_filter"];
-    expected.extend(gathering);
+    let mut expected = vec!["_start_run", "_start_workflow"];
+    for _ in ["their means", "their variances"] {
+        expected.extend(["_before_task_data_filter", "_after_task_data_filter"]);
+        expected.extend(gathering);
+    }
     expected.extend(["_end_workflow", "_initial_model_loaded", "_start_workflow", "_training_started"]);
     expected.extend(["_round_started", "_before_task_data_filter", "_after_task_data_filter"]);
     expected.push("_before_train_task");
@@ -178,9 +206,7 @@ fn events_of_a_whole_job_come_in_the_order_of_nvflare() {
 #[test]
 fn a_gate_of_a_site_keeps_a_job_waiting_and_its_reason_reaches_the_server() {
     let dir = tempfile::tempdir().unwrap();
-    let made = run(&["demo", "--dir", text(dir.path()), "--sites", "1", "--rounds", "1"]);
-    assert!(made.status.success(), "{}", said(&made));
-    let prod = dir.path().join("project/prod_00");
+    let prod = demo(dir.path());
     let site_kit = prod.join("site-1");
     let gate = json!({ "components": [
         { "id": "ours", "path": "locule.policy.AdmitJobs", "args": { "orgs": ["hospital*"] } }
