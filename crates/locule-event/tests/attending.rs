@@ -102,9 +102,9 @@ impl Diary {
 impl Observer for Diary {
     fn observe(&self, event: &Event<'_>, cx: &EventCx<'_>) -> Result<(), ObserveError> {
         self.0.lock().unwrap().push(event.name().to_owned());
-        match event {
-            Event::Named("outer") => Ok(cx.fire(&Event::Named("inner"))?),
-            Event::Named("panic") => panic!("on purpose"),
+        match event.name() {
+            "outer" => Ok(cx.fire(&Event::Named("inner"))?),
+            "panic" => panic!("on purpose"),
             _ => Ok(()),
         }
     }
@@ -124,7 +124,9 @@ impl Observer for Slow {
     }
 }
 
-fn slow() -> ((String, Box<dyn Observer>), Receiver<()>, Sender<()>) {
+type Named = (String, Box<dyn Observer>);
+
+fn slow() -> (Named, Receiver<()>, Sender<()>) {
     let ((begun, has_begun), (tell, go_on)) = (channel(), channel());
     (("slow".to_owned(), Box::new(Slow { begun, go_on: Mutex::new(go_on) })), has_begun, tell)
 }

@@ -92,13 +92,10 @@ pub(crate) fn answer(host: &SiteJobHost, question: Question) -> Result<Answer, S
             let refusals = refusal.for_submitter(&deployed.participant);
             Ok(of("refused", &Refusal::sentence(&refusals), refusals))
         }
-        Err(error @ (AssemblyError::Config(_) | AssemblyError::Read { .. })) => {
-            let text = match &error {
-                AssemblyError::Read { source, .. } => format!("a file of the app cannot be read: {source}"),
-                _ => error.to_string(),
-            };
-            Ok(of("mistakes", &text[..text.floor_char_boundary(LONGEST_TEXT)], Vec::new()))
+        Err(AssemblyError::Read { source, .. }) => {
+            Ok(of("mistakes", short(&format!("a file of the app cannot be read: {source}")), Vec::new()))
         }
+        Err(error @ AssemblyError::Config(_)) => Ok(of("mistakes", short(&error.to_string()), Vec::new())),
         Err(error) => {
             tracing::error!(job = job_id, error = with_causes(&error), "site cannot judge jobs");
             Ok(of("cannot-judge", CANNOT_JUDGE, Vec::new()))
@@ -128,6 +125,10 @@ impl Drop for Scratch {
         // What is left is removed at the next start.
         fs::remove_dir_all(path).ok();
     }
+}
+
+fn short(text: &str) -> &str {
+    &text[..text.floor_char_boundary(LONGEST_TEXT)]
 }
 
 #[cfg(test)]

@@ -181,7 +181,9 @@ impl Parent {
                 self.standing(&job_id).ok_or("the site does not hold the job")?;
                 Ok(AdminBody::json(&json!({})))
             }
-            AdminCommand::Other { topic } if topic == "train.get_scopes" => self.scopes().await,
+            AdminCommand::Other { topic } if topic == "train.get_scopes" => {
+                self.scopes().await.map_err(No::from)
+            }
             AdminCommand::Other { topic } if topic == "sys.report_version" => {
                 let locule = env!("CARGO_PKG_VERSION");
                 Ok(AdminBody::json(&json!({ "version": NVFLARE_VERSION, "locule": locule })))

@@ -166,7 +166,7 @@ async fn a_refused_app_is_not_deployed_and_the_answer_names_component_file_path_
         code: "house-rule".into(),
         reason: "not in this house".into(),
     };
-    assert_eq!(answer.refusals, [refusal.clone()]);
+    assert_eq!(answer.refusals, std::slice::from_ref(&refusal));
     assert!(!kit.path().join(JOB).exists());
     let refused = SiteEvent::JobRefused { job: JOB.into(), refusals: vec![refusal] };
     while events.recv().await.unwrap() != refused {}

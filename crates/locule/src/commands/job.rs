@@ -70,8 +70,12 @@ fn show(found: &[Found]) {
         .map(|one| {
             let reason = match one.verdict {
                 Verdict::Mistake | Verdict::CannotJudge => "see below".to_owned(),
-                _ if one.public => one.reason.clone(),
-                _ => format!("{} (the submitter does not see this)", one.reason),
+                Verdict::Allowed | Verdict::Warned | Verdict::Refused | Verdict::NoApp if one.public => {
+                    one.reason.clone()
+                }
+                Verdict::Allowed | Verdict::Warned | Verdict::Refused | Verdict::NoApp => {
+                    format!("{} (the submitter does not see this)", one.reason)
+                }
             };
             [&one.site, one.verdict.as_str(), &one.component, &one.path, &one.code, &reason]
                 .map(|cell: &str| cell.to_owned())
