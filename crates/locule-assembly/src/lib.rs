@@ -440,6 +440,16 @@ pub fn plan(deployed: &Deployed, registry: &Registry) -> Result<Plan, AssemblyEr
     plan_at(deployed, &site, &deployed.app_dir, registry)
 }
 
+/// [`plan`] before it is known where the app will go: whoever's kit it is, nothing of it is read, and the app sees
+/// nothing of the environment.
+///
+/// # Errors
+/// [`AssemblyError::Read`] and [`AssemblyError::Config`].
+pub fn plan_anywhere(deployed: &Deployed, registry: &Registry) -> Result<Plan, AssemblyError> {
+    let nobody = Document::parse_json("no kit", "{}").map_err(AssemblyError::Policy)?;
+    plan_at(deployed, &nobody, &deployed.app_dir, registry)
+}
+
 /// The plan of an app that lies in `at` and will lie where `deployed` says.
 fn plan_at(
     deployed: &Deployed,

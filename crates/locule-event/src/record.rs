@@ -32,7 +32,7 @@ struct Written {
 }
 
 /// Arguments of [`Record`].
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RecordArgs {
     /// Name of the file, without a folder.
@@ -53,6 +53,10 @@ impl Component for Record {
     const KIND: Kind = Kind::Observer;
     const NAME: &'static str = "locule.event.Record";
     type Args = RecordArgs;
+
+    fn schema() -> Option<locule_component::Schema> {
+        Some(locule_component::args_schema::<Self::Args>())
+    }
 
     fn build(args: RecordArgs, cx: &BuildCx<'_>) -> Result<Built, BuildError> {
         let wrong =

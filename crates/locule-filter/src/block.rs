@@ -19,10 +19,11 @@ pub struct DxoBlocker {
 }
 
 /// Arguments of [`DxoBlocker`].
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DxoBlockerArgs {
     /// Kinds of DXO; at least one.
+    #[schemars(with = "Vec<String>")]
     pub data_kinds: Vec<KindName>,
     /// Whether those, and only those, may pass (false: those may not).
     #[serde(default)]
@@ -34,6 +35,10 @@ impl Component for DxoBlocker {
     const NAME: &'static str = "locule.filter.DxoBlocker";
     const ALIASES: &'static [&'static str] = &["nvflare.app_common.filters.dxo_blocker.DXOBlocker"];
     type Args = DxoBlockerArgs;
+
+    fn schema() -> Option<locule_component::Schema> {
+        Some(locule_component::args_schema::<Self::Args>())
+    }
 
     fn build(args: DxoBlockerArgs, _: &BuildCx<'_>) -> Result<Built, BuildError> {
         if args.data_kinds.is_empty() {

@@ -19,7 +19,7 @@ pub struct ClipNorm {
 }
 
 /// Arguments of [`ClipNorm`].
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ClipNormArgs {
     /// Largest norm.
@@ -33,6 +33,10 @@ impl Component for ClipNorm {
     const KIND: Kind = Kind::Filter;
     const NAME: &'static str = "locule.filter.ClipNorm";
     type Args = ClipNormArgs;
+
+    fn schema() -> Option<locule_component::Schema> {
+        Some(locule_component::args_schema::<Self::Args>())
+    }
 
     fn build(args: ClipNormArgs, _: &BuildCx<'_>) -> Result<Built, BuildError> {
         let kinds = model_kinds(args.data_kinds.as_deref());

@@ -5,7 +5,7 @@ use locule_fobs::{DataKind, Dxo, Map, Shareable, Value};
 use serde::Deserialize;
 
 /// Kinds of DXO that hold a model.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum ModelKind {
     /// A model's weights.

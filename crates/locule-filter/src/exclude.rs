@@ -18,14 +18,26 @@ pub struct ExcludeVars {
 }
 
 /// Arguments of [`ExcludeVars`].
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ExcludeVarsArgs {
     /// Names of variables in a list, or a regular expression that matches anywhere in a name.
+    #[schemars(with = "Written")]
     pub exclude_vars: Variables,
     /// Kinds of DXO to act on; all kinds of models if none is named.
     #[serde(default)]
     pub data_kinds: Option<Vec<ModelKind>>,
+}
+
+/// How a configuration writes [`Variables`].
+#[derive(schemars::JsonSchema)]
+#[schemars(untagged)]
+#[expect(dead_code, reason = "only its schema is of use")]
+enum Written {
+    /// Names.
+    Names(Vec<String>),
+    /// A regular expression.
+    Pattern(String),
 }
 
 /// Which variables are meant.
@@ -61,6 +73,10 @@ impl Component for ExcludeVars {
     const ALIASES: &'static [&'static str] =
         &["nvflare.app_common.filters.exclude_vars.ExcludeVars", "nvflare.app_common.filters.ExcludeVars"];
     type Args = ExcludeVarsArgs;
+
+    fn schema() -> Option<locule_component::Schema> {
+        Some(locule_component::args_schema::<Self::Args>())
+    }
 
     fn build(args: ExcludeVarsArgs, _: &BuildCx<'_>) -> Result<Built, BuildError> {
         let kinds = model_kinds(args.data_kinds.as_deref());

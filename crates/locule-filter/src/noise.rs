@@ -27,7 +27,7 @@ pub struct GaussianNoise {
 }
 
 /// Arguments of [`GaussianNoise`]: one of `sigma` and `ratio`.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GaussianNoiseArgs {
     /// Standard deviation, in units of the model.
@@ -70,6 +70,10 @@ impl Component for GaussianNoise {
     const KIND: Kind = Kind::Filter;
     const NAME: &'static str = "locule.filter.GaussianNoise";
     type Args = GaussianNoiseArgs;
+
+    fn schema() -> Option<locule_component::Schema> {
+        Some(locule_component::args_schema::<Self::Args>())
+    }
 
     fn build(args: GaussianNoiseArgs, _: &BuildCx<'_>) -> Result<Built, BuildError> {
         let scale = match (args.sigma, args.ratio) {

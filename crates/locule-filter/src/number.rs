@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 /// A finite number above zero.
-#[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Deserialize, schemars::JsonSchema)]
 #[serde(try_from = "f64")]
 pub struct Positive(f64);
 
@@ -28,7 +28,7 @@ impl TryFrom<f64> for Positive {
 }
 
 /// A number from 0 to 100.
-#[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Deserialize, schemars::JsonSchema)]
 #[serde(try_from = "f64")]
 pub struct Percent(f64);
 

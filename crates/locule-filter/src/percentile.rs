@@ -25,7 +25,7 @@ pub struct PercentilePrivacy {
 }
 
 /// Arguments of [`PercentilePrivacy`].
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PercentilePrivacyArgs {
     /// Changes below this percentile of all sizes become zero (10).
@@ -47,6 +47,10 @@ impl Component for PercentilePrivacy {
         "nvflare.app_common.filters.PercentilePrivacy",
     ];
     type Args = PercentilePrivacyArgs;
+
+    fn schema() -> Option<locule_component::Schema> {
+        Some(locule_component::args_schema::<Self::Args>())
+    }
 
     fn build(args: PercentilePrivacyArgs, _: &BuildCx<'_>) -> Result<Built, BuildError> {
         Ok(Built::Filter(Box::new(PercentilePrivacy {

@@ -33,7 +33,7 @@ pub struct SvtPrivacy {
 }
 
 /// Arguments of [`SvtPrivacy`].
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SvtPrivacyArgs {
     /// Which part of all elements is shared, up to 1 (0.1).
@@ -119,6 +119,10 @@ impl Component for SvtPrivacy {
     const ALIASES: &'static [&'static str] =
         &["nvflare.app_common.filters.svt_privacy.SVTPrivacy", "nvflare.app_common.filters.SVTPrivacy"];
     type Args = SvtPrivacyArgs;
+
+    fn schema() -> Option<locule_component::Schema> {
+        Some(locule_component::args_schema::<Self::Args>())
+    }
 
     fn build(args: SvtPrivacyArgs, _: &BuildCx<'_>) -> Result<Built, BuildError> {
         Ok(Built::Filter(Box::new(SvtPrivacy::new(args, os_random()?)?)))

@@ -37,7 +37,7 @@ pub struct AdmitJobs {
 }
 
 /// Arguments of [`AdmitJobs`]; at least one must be there. All patterns are shell-style: `hospital-*`.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AdmitJobsArgs {
     /// Organizations whose members may run jobs.
@@ -51,7 +51,7 @@ pub struct AdmitJobsArgs {
 }
 
 /// Hours of the day, UTC. From 20 to 6 is overnight.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Hours {
     /// The first, 0 to 23.
@@ -76,6 +76,10 @@ impl Component for AdmitJobs {
     const KIND: Kind = Kind::Gate;
     const NAME: &'static str = "locule.policy.AdmitJobs";
     type Args = AdmitJobsArgs;
+
+    fn schema() -> Option<locule_component::Schema> {
+        Some(locule_component::args_schema::<Self::Args>())
+    }
 
     fn build(args: AdmitJobsArgs, _: &BuildCx<'_>) -> Result<Built, BuildError> {
         let wrong = |argument: &str, reason: &str| {

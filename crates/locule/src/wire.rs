@@ -531,7 +531,7 @@ pub(crate) fn check_half(job: &JobFolder, app: &str, side: Side) -> Result<(), A
         app_dir: job.app_dir(app),
         meta: job.meta.to_json(job.byoc),
     };
-    match locule_assembly::plan(&deployed, &registry()) {
+    match locule_assembly::plan_anywhere(&deployed, &registry()) {
         Err(AssemblyError::Config(mistakes)) if side == Side::Site && mistakes.iter().all(is_foreign) => {
             Ok(())
         }

@@ -249,7 +249,7 @@ pub(crate) fn site_files() -> Vec<Row> {
             "3.2",
             "a class that cannot be loaded",
             checkers(json!([{"id": "g", "path": "no.such.Guard"}])),
-            "policy E0103",
+            "policy E0402",
         ),
         differs(
             "3.2",
