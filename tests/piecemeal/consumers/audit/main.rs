@@ -16,6 +16,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     let file = folder.path().join("audit.jsonl");
     let text = std::fs::read_to_string(&file)?;
     std::fs::write(&file, text.replace("was opened", "stayed shut"))?;
-    assert!(verify(folder.path(), None).is_err());
+    assert_eq!(verify(folder.path(), None)?.fault.map(|fault| fault.line), Some(1));
     Ok(())
 }
