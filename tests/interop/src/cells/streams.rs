@@ -42,7 +42,7 @@ pub(super) fn checks(setting: &Setting) -> Vec<Check<Bench>> {
         Check::new("they fetch the arrays of our reply", |bench| Box::pin(arrays_for_them(bench))),
     ];
     if setting.subject == Side::Locule {
-        let slow = setting.carrier.scheme != "grpc";
+        let slow = setting.carrier.scheme != "grpc" || setting.is_older();
         checks.extend([
             Check::new("our blob arrives", |bench| Box::pin(our_blob(bench))),
             Check::new("they take our arrays", |bench| Box::pin(our_arrays(bench))),
