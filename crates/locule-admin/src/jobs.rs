@@ -1,5 +1,6 @@
 //! Commands about jobs.
 
+use locule_component::with_causes;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
@@ -498,7 +499,7 @@ fn refused(call: &Call, error: &SubmitError) -> ReplyDocument {
     if matches!(error, SubmitError::CustomCode) {
         return not_authorized().meta("info", error.to_string());
     }
-    let text = chain(error);
+    let text = with_causes(error);
     if error.is_the_jobs_fault() {
         // Where the server unpacks a job is nobody's business.
         let text = match call.desk.inbox.parent() {
@@ -518,17 +519,6 @@ fn no_such_job(job_id: &str) -> ReplyDocument {
 
 fn without_path(error: &io::Error) -> String {
     error.kind().to_string()
-}
-
-/// An error with its causes, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use locule_component::{ScopeNames, ScopeNotAllowed};
+use locule_component::{ScopeNames, ScopeNotAllowed, with_causes};
 use locule_config::Diagnostics;
 use locule_kit::{KitError, Workspace};
 use locule_rights::{NotAuthorized, Rights, RightsError, Who};
@@ -134,11 +134,6 @@ impl NotAdmitted {
             Self::Rights(error) => Some(with_causes(error)),
         }
     }
-}
-
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 /// The privacy scope that a job asks for; empty if it asks for none.

@@ -46,8 +46,8 @@ use std::time::SystemTime;
 use locule_audit::{AppendError, AuditLog, Judged, Review};
 use locule_component::{
     ApprovedPlan, Assembled, BadSetting, BuildCx, BuildError, Checker, CheckerOrigin, CheckerReport,
-    ConstructionCount, Denial, Finding, JobFacts, Phase, Plan, PlanDigest, PrivacyScopes, Refused, Registry,
-    ScopeNotAllowed, Side, SiteFacts,
+    ConstructionCount, Denial, Finding, JobFacts, Phase, Plan, PrivacyScopes, Refused, Registry,
+    ScopeNotAllowed, Side, SiteFacts, with_causes,
 };
 use locule_config::{Diagnostics, Document, Variables};
 use locule_config_file::{ConfigFile, ReadConfigError};
@@ -208,16 +208,7 @@ pub fn assemble_counted<'a>(
     let occasion = deployed.occasion(&deployed.app_dir, Phase::Launch)?;
     let gatehouse = Gatehouse { deployed, program, site: &site, policy: &policy, log: Some(deployed.log()?) };
     let approved = match Approval::beside(&deployed.app_dir)? {
-        Some(approval) => match approval.changed_files(&occasion.job.files) {
-            Some(changed) => return Err(gatehouse.refuse_changed(&plan, &occasion, changed)),
-            None => match approval.difference(plan.digest(), &policy, &occasion.job) {
-                None => gatehouse.compare(plan, &occasion, &approval.plan)?,
-                Some(differs) => {
-                    tracing::info!(job = deployed.job_id, differs, "reviewed again: something differs since");
-                    gatehouse.review(plan, &occasion)?
-                }
-            },
-        },
+        Some(approval) => gatehouse.compare(plan, &occasion, &approval)?,
         None => gatehouse.review(plan, &occasion)?,
     };
     // What the participant puts before the job is made first: if it cannot be, nothing of the job is.
@@ -370,15 +361,22 @@ impl Gatehouse<'_> {
         plan.clone().approve(reports).map_err(|refused| self.refused(&plan, refused))
     }
 
-    /// By comparison with what was approved.
+    /// By comparison with what was approved; by another review if something else than its files differs.
     fn compare(
         &self,
         plan: Plan,
         occasion: &Occasion,
-        approved: &PlanDigest,
+        approval: &Approval,
     ) -> Result<ApprovedPlan, AssemblyError> {
+        if let Some(changed) = approval.changed_files(&occasion.job.files) {
+            return Err(self.refuse_changed(&plan, occasion, changed));
+        }
+        if let Some(differs) = approval.difference(plan.digest(), self.policy, &occasion.job) {
+            tracing::info!(job = self.deployed.job_id, differs, "reviewed again: something differs since");
+            return self.review(plan, occasion);
+        }
         self.record(Review::by_comparison(self.judged(&plan, occasion), &[]))?;
-        plan.clone().approve_like(approved).map_err(|refused| self.refused(&plan, refused))
+        plan.clone().approve_like(&approval.plan).map_err(|refused| self.refused(&plan, refused))
     }
 
     fn refuse_changed(&self, plan: &Plan, occasion: &Occasion, changed: String) -> AssemblyError {
@@ -515,16 +513,6 @@ pub enum AssemblyError {
     /// A constructor failed.
     #[error("{}", with_causes(.0))]
     Build(#[from] BuildError),
-}
-
-fn with_causes(error: &BuildError) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 fn read(folder: &Path, name: &str) -> Result<Document, AssemblyError> {

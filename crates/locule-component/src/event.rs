@@ -1,7 +1,6 @@
 //! Notices: what happens in a run, and who hears of it. A notice cannot stop anything; that is what a
 //! [`Checker`](crate::Checker) and a [`Gate`](crate::Gate) are for.
 
-use std::any::Any;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -10,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::{Map as JsonMap, Value as Json};
 
-use crate::Context;
+use crate::{Context, panic_text};
 
 /// Hears of events. Observers are told one after another, in the order of the configuration.
 pub trait Observer: Send + Sync {
@@ -513,13 +512,4 @@ impl fmt::Debug for EventBus {
         let ids: Vec<&str> = self.observers.iter().map(|(id, _)| id.as_str()).collect();
         f.debug_struct("EventBus").field("observers", &ids).field("failures", &self.failures()).finish()
     }
-}
-
-/// The text that a panic was raised with.
-pub fn panic_text(panic: &(dyn Any + Send)) -> &str {
-    panic
-        .downcast_ref::<&'static str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("no text")
 }

@@ -56,6 +56,7 @@ mod checker;
 mod component;
 mod context;
 mod element;
+mod error_text;
 mod event;
 mod executor;
 mod filter;
@@ -77,7 +78,8 @@ pub use component::{
     BuildCx, BuildError, Built, Child, Component, ConstructionCount, Kind, Side, args_schema,
 };
 pub use context::{Context, FlagConflict, Flags, RunContext, key};
-pub use event::{Event, EventBus, EventCx, KeptEvent, ObserveError, Observer, TooDeep, panic_text};
+pub use error_text::{panic_text, with_causes};
+pub use event::{Event, EventBus, EventCx, KeptEvent, ObserveError, Observer, TooDeep};
 pub use executor::{AbortFlag, ExecuteError, Executor, ExecutorTable, Task, TaskCx};
 pub use filter::{Chain, Direction, FilterChains, FilterCx, FilterError, TaskFilter};
 pub use futures_core::future::BoxFuture;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use locule_component::{
-    BuildCx, BuildError, Built, EventBus, Gate, Kind, Observer, Registry, site_components,
+    BuildCx, Built, EventBus, Gate, Kind, Observer, Registry, site_components, with_causes,
 };
 use locule_config::{Diagnostic, Diagnostics, Document, Node};
 
@@ -80,14 +80,4 @@ fn is_other(name: &str, registry: &Registry) -> bool {
 
 fn cannot_build(node: &Node, id: &str, why: &str) -> Diagnostic {
     Diagnostic::at(node, code::ATTENDANT, format!("`{id}` cannot be built: {why}"))
-}
-
-fn with_causes(error: &BuildError) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

@@ -1,9 +1,8 @@
 //! The checkers that a site's configuration names.
 
-use std::error::Error;
 use std::sync::Arc;
 
-use locule_component::{BuildCx, BuildError, Built, Checker, ComponentSpec, Kind, Registry, site_checkers};
+use locule_component::{BuildCx, Built, Checker, ComponentSpec, Kind, Registry, site_checkers, with_causes};
 use locule_config::{Diagnostic, Diagnostics, Document, Node};
 
 use crate::file_checker::{CheckerFiles, FileChecker, names_a_file, read};
@@ -131,14 +130,4 @@ const SERVICES: [&str; 14] = [
 
 fn cannot_build(node: &Node, id: &str, why: &str) -> Diagnostic {
     Diagnostic::at(node, code::CHECKER, format!("checker `{id}` cannot be built: {why}"))
-}
-
-fn with_causes(error: &BuildError) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use locule_auth::{IssueRefused, Pulse};
 use locule_cell::{HandlerError, Incoming, LinkSecurity, Reply};
-use locule_component::{Event, Question};
+use locule_component::{Event, Question, with_causes};
 use locule_identity::{Party, RegistrationProof as Proof};
 use locule_message::{Payload, ReturnCode, key};
 use locule_protocol::{
@@ -115,7 +115,7 @@ async fn register(shared: Arc<Shared>, incoming: Incoming) -> Result<Reply, Hand
     let name = ask.client_name;
     let granted = shared
         .sign(move |server| {
-            let refused = |error: &dyn std::error::Error| unauthenticated(chain(error));
+            let refused = |error: &dyn std::error::Error| unauthenticated(with_causes(error));
             let proven =
                 open.verify(&proof, &name, &*server.verifier, SystemTime::now()).map_err(|e| refused(&e))?;
             let proven = if party == Party::Relay { proven.into_relay() } else { proven };
@@ -134,7 +134,7 @@ async fn register(shared: Arc<Shared>, incoming: Incoming) -> Result<Reply, Hand
                 } else {
                     ReturnCode::Unauthenticated
                 };
-                HandlerError::new(code, chain(&e))
+                HandlerError::new(code, with_causes(&e))
             })?;
             Ok(grant)
         })
@@ -289,7 +289,7 @@ pub(crate) fn reply(parts: Result<Parts, EncodeError>) -> Result<Reply, HandlerE
 }
 
 pub(crate) fn not_understood(error: DecodeError) -> HandlerError {
-    HandlerError::invalid_request(chain(&error))
+    HandlerError::invalid_request(with_causes(&error))
 }
 
 fn unauthenticated(reason: impl Into<String>) -> HandlerError {
@@ -297,18 +297,7 @@ fn unauthenticated(reason: impl Into<String>) -> HandlerError {
 }
 
 fn failed(error: &dyn std::error::Error) -> HandlerError {
-    HandlerError::failed(chain(error))
-}
-
-/// An error with its causes, in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
+    HandlerError::failed(with_causes(error))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::future::{join, join_all};
 use futures_util::stream::FuturesUnordered;
-use locule_component::{Event, Question};
+use locule_component::{Event, Question, with_causes};
 use locule_journal::AppendError;
 use locule_launcher::{FailureKind, JobHandle, JobOutcome, JobStart};
 use locule_message::Fqcn;
@@ -16,7 +16,7 @@ use serde_json::json;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::time::Instant;
 
-use crate::admit::{chain, refusals_of};
+use crate::admit::refusals_of;
 use crate::book::Entry;
 use crate::event::ServerEvent;
 use crate::intake::{Intake, SubmitError, write_meta};
@@ -95,7 +95,7 @@ pub(crate) async fn begin(
     match intake {
         Ok(intake) => run(shared, intake, signals, aborted).await,
         Err(error) => {
-            let reason = format!("it cannot be prepared: {}", chain(&error));
+            let reason = format!("it cannot be prepared: {}", with_causes(&error));
             over(&shared, &job_id, JobStatus::FailedToRun, &reason).await;
         }
     }

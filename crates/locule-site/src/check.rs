@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use locule_assembly::{AssemblyError, review_app};
-use locule_component::Phase;
+use locule_component::{Phase, with_causes};
 use locule_job::{Limits, has_custom_code, unpack};
 use locule_protocol::{Person, Refusal};
 use serde_json::{Value as Json, json};
 use uuid::Uuid;
 
-use crate::job::{CANNOT_JUDGE, SiteJobHost, with_causes};
+use crate::job::{CANNOT_JUDGE, SiteJobHost};
 
 /// Longest text of mistakes that an answer holds, in bytes.
 const LONGEST_TEXT: usize = 8 << 10;

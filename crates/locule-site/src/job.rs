@@ -10,7 +10,7 @@ use locule_assembly::{AssemblyError, CheckerFiles, Deployed, NoCheckerFiles, Pro
 use locule_auth::{CertificateLinkPolicy, SessionStamp};
 use locule_cell::{Cell, CellConfig, HandlerError, Incoming, Reply, Request};
 use locule_communicator::{JobCommunicator, Settings, SyncError};
-use locule_component::{AbortFlag, Assembled, Registry, Side};
+use locule_component::{AbortFlag, Assembled, Registry, Side, with_causes};
 use locule_executor::{Pace, RunError, RunSummary, TaskLoop, Workbench};
 use locule_identity::Session;
 use locule_kit::Workspace;
@@ -358,17 +358,6 @@ fn read_meta(start: &JobStart) -> Result<serde_json::Value, String> {
     let text = std::fs::read(start.run_dir.join("meta.json"));
     let text = text.map_err(|error| format!("the job's meta.json cannot be read: {error}"))?;
     serde_json::from_slice(&text).map_err(|error| format!("the job's meta.json is not JSON: {error}"))
-}
-
-/// An error and what lies behind it, in one line for the log.
-pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 fn infrastructure(reason: &dyn fmt::Display) -> JobFailure {

@@ -9,7 +9,9 @@ use bytes::Bytes;
 use locule_assembly::{Approval, AssemblyError, review_app};
 use locule_cell::{Cell, HandlerError, Incoming, LinkSecurity, Reply, Request};
 use locule_communicator::{Communicator, JobKeeper, SayError};
-use locule_component::{Event, JobFacts, Phase, Question as GateQuestion, Requester, RunContext};
+use locule_component::{
+    Event, JobFacts, Phase, Question as GateQuestion, Requester, RunContext, with_causes,
+};
 use locule_event::Attendants;
 use locule_launcher::{JobHandle, JobStart, Launcher};
 use locule_message::{Fqcn, Payload, ReturnCode};
@@ -27,7 +29,7 @@ use crate::book::JobBook;
 use crate::check::{self, Answer, CheckLimit, Question};
 use crate::event::SiteEvent;
 use crate::folder::{DeployError, RunFolders};
-use crate::job::{CANNOT_JUDGE, SiteJobHost, with_causes};
+use crate::job::{CANNOT_JUDGE, SiteJobHost};
 use crate::{meta, news};
 
 /// Deployments that are checked and unpacked at a time.

@@ -11,6 +11,7 @@ use locule_auth::ServerStamp;
 use locule_cell::{Cell, CellConfig, Request, RequestError};
 use locule_component::{
     Assembled, Event, Phase, Progress, Registry, RunContext, Side, TaskBoard as _, Workflow, WorkflowError,
+    with_causes,
 };
 use locule_event::Herald;
 use locule_kit::Workspace;
@@ -25,7 +26,6 @@ use tokio_util::task::AbortOnDropHandle;
 use super::board::Board;
 use super::desk::{self, Desk};
 use super::report::{JobReport, RunEnd};
-use crate::admit::chain;
 use crate::record::SERVER;
 
 /// Progress reports that may wait to be sent.
@@ -70,7 +70,7 @@ impl JobHost {
         let deployed = self.deployed(job_id, run_dir, meta);
         let reviewed = review_app(&deployed, &deployed.app_dir, Phase::Deploy, self.program());
         let cannot = |error: &dyn std::error::Error| {
-            tracing::error!(job = job_id, error = chain(error), "server cannot judge jobs");
+            tracing::error!(job = job_id, error = with_causes(error), "server cannot judge jobs");
             let reason =
                 "the server's own configuration cannot be used; its operator can read why in its log";
             let (site, code) = (SERVER.to_owned(), "site-cannot-judge".to_owned());
@@ -103,10 +103,10 @@ impl JobHost {
                 ("refused", Refusal::sentence(&refusals), refusals)
             }
             Err(error @ (AssemblyError::Config(_) | AssemblyError::Read { .. })) => {
-                ("mistakes", chain(&error), Vec::new())
+                ("mistakes", with_causes(&error), Vec::new())
             }
             Err(error) => {
-                tracing::error!(job = job_id, error = chain(&error), "server cannot judge jobs");
+                tracing::error!(job = job_id, error = with_causes(&error), "server cannot judge jobs");
                 ("cannot-judge", "the server's own configuration cannot be used".to_owned(), Vec::new())
             }
         }
@@ -327,7 +327,7 @@ async fn not_assembled(cell: &Cell, job_id: &str, error: AssemblyError) -> JobFa
             tracing::warn!(job = job_id, %error, "parent was not told of a refusal");
         }
     }
-    JobFailure::new(kind_of(&error), chain(&error))
+    JobFailure::new(kind_of(&error), with_causes(&error))
 }
 
 fn infrastructure(reason: String) -> JobFailure {
