@@ -20,6 +20,7 @@ use crate::envelope::{self, Envelopes, Letter, Treated};
 use crate::exchange::{Arrived, Exchange, StreamReplyTo, Todo, as_asked};
 use crate::handler::{Handlers, Incoming};
 use crate::link::{Admitted, LinkContext, LinkEvent, Order, Up, sleep_until};
+use crate::refusals::Refusals;
 use crate::stats::CellStats;
 use crate::{HandlerError, now};
 
@@ -61,29 +62,6 @@ pub(crate) struct Driver {
     pub(crate) envelopes: Envelopes,
     /// Credit for the message being looked at, which whoever takes it further may keep.
     pub(crate) credit: Option<OwnedSemaphorePermit>,
-}
-
-/// Tells an operator of refused neighbours, but not so often that a peer can fill a disk.
-#[derive(Debug, Default)]
-pub(crate) struct Refusals {
-    told: Option<std::time::Instant>,
-    untold: u64,
-}
-
-impl Refusals {
-    const PAUSE: Duration = Duration::from_secs(10);
-
-    fn tell(&mut self, peer: &Fqcn, link: LinkId, error: &locule_switch::LinkRefused) {
-        let now = now().instant;
-        if self.told.is_some_and(|told| now.saturating_duration_since(told) < Self::PAUSE) {
-            self.untold += 1;
-            tracing::debug!(%peer, %link, %error, "neighbour refused");
-            return;
-        }
-        self.told = Some(now);
-        let untold = std::mem::take(&mut self.untold);
-        tracing::warn!(%peer, %link, %error, untold, "neighbour refused");
-    }
 }
 
 pub(crate) struct LinkState {
@@ -248,7 +226,7 @@ impl Driver {
                 let _ = answer.send(Ok(Admitted { proven }));
             }
             Err(error) => {
-                self.refusals.tell(&peer, link, &error);
+                self.refusals.neighbour(&peer, link, &error);
                 let _ = answer.send(Err(error));
             }
         }
@@ -406,6 +384,9 @@ impl Driver {
                 }
                 Output::Undelivered(message, refusal) => {
                     self.exchange.streams.undelivered(&message, refusal.code, &refusal.reason);
+                }
+                Output::Refused(link, origin, refusal) => {
+                    self.refusals.message(&origin, link, &refusal.reason);
                 }
                 Output::Settle(settled) => self.settle(settled),
                 Output::Transmit(link) => self.feed(link),

@@ -58,6 +58,7 @@ mod envelope;
 mod exchange;
 mod handler;
 mod link;
+mod refusals;
 mod stats;
 
 pub use cell::{Cell, CellBuilder};

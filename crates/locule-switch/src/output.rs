@@ -30,6 +30,8 @@ pub enum Output {
     /// A chunk of a stream ended here, by its headers, for this reason. Its sender would wait in vain:
     /// tell it.
     Undelivered(Message, Refusal),
+    /// The gate refused a message, which says that this cell made it. For logs: whoever waits is told.
+    Refused(LinkId, Fqcn, Refusal),
     /// A message ended here. For logs and tests: [`Stats`](crate::Stats) counts it too.
     Dropped(LinkId, DropReason),
 }

@@ -67,6 +67,7 @@ impl Switch {
         message: &Message,
         refusal: Refusal,
     ) {
+        self.outputs.push_back(Output::Refused(from.link, origin.clone(), refusal.clone()));
         if kind != MessageKind::Request || !message.reply_expected() {
             // whoever is not behind this link has nothing to hear because of it
             if is_chunk(message) && from.peer.contains(&origin) {

@@ -132,6 +132,7 @@ impl Net {
                     | Output::Proven(_)
                     | Output::Close(..)
                     | Output::Left(_)
+                    | Output::Refused(..)
                     | Output::Undelivered(..) => {}
                 }
             }

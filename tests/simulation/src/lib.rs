@@ -539,7 +539,11 @@ impl Network {
                         self.plan(Duration::ZERO, What::Arrive { link, end });
                     }
                 }
-                Output::Proven(_) | Output::Left(_) | Output::Undelivered(..) | Output::Dropped(..) => {}
+                Output::Proven(_)
+                | Output::Left(_)
+                | Output::Undelivered(..)
+                | Output::Refused(..)
+                | Output::Dropped(..) => {}
             }
         }
     }
