@@ -50,6 +50,17 @@ enum Habit {
         #[arg(long, default_value = "1")]
         seed: String,
     },
+    /// Locule beside its peers, in one run of a release build; makes the environment of the peers itself.
+    Bench {
+        /// Run only rows whose name contains this text.
+        filter: Option<String>,
+        /// A few turns of each only.
+        #[arg(long)]
+        quick: bool,
+        /// `text` for a table, `json` for one line for each row.
+        #[arg(long, default_value = "text")]
+        output: String,
+    },
     /// What a change must pass: format, lints, tests.
     Ci,
     /// Check that every crate depends on lower layers only.
@@ -95,6 +106,14 @@ fn main() -> anyhow::Result<()> {
             let options =
                 ["run", "--quiet", "--package", "fuzz", "--", "--minutes", &minutes, "--seed", &seed];
             shell::cargo(&options.into_iter().chain(target.as_deref()).collect::<Vec<_>>())
+        }
+        Habit::Bench { filter, quick, output } => {
+            let mut arguments =
+                vec!["run", "--quiet", "--release", "--package", "bench", "--features", "wasm", "--"];
+            arguments.extend(["--output", &output]);
+            arguments.extend(quick.then_some("--quick"));
+            arguments.extend(filter.as_deref());
+            shell::cargo(&arguments)
         }
         Habit::Ci => ci(),
         Habit::Layers => layers::run(),

@@ -7,7 +7,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use locule_checker::{CheckerCommand, SiteCheckers};
 use locule_component::{
@@ -198,30 +198,6 @@ fn another_file_than_the_digest_names_keeps_the_site_from_going_on() {
         assert_eq!(named.asked_about(HARMLESS), Outcome::Allowed, "{named:?}");
         let other = Checker { digest: Some(format!("sha256:{}", "0".repeat(64))), ..checker };
         other.is_not_opened(&["is not the file that `digest` names"]);
-    }
-}
-
-/// `cargo test --release -p checkers --features wasm -- --ignored --nocapture how_long`
-#[test]
-#[ignore = "measures, and judges nothing"]
-fn how_long_a_warm_review_takes() {
-    let executor = json!({ "path": "example.Echo", "args": {} });
-    let executors: Vec<Json> =
-        (0..200).map(|i| json!({ "tasks": [format!("task-{i}")], "executor": executor })).collect();
-    let config = json!({ "format_version": 2, "executors": executors }).to_string();
-    for checker in same_rule() {
-        let site = checker.site();
-        let gates = site.gates(&checker).unwrap();
-        let mut times: Vec<Duration> = (0..20)
-            .map(|_| {
-                let plan = site.plan(&config);
-                let begin = Instant::now();
-                review(plan, &occasion(site.kit.path()), &gates, Duration::from_secs(60)).unwrap();
-                begin.elapsed()
-            })
-            .collect();
-        times.sort();
-        eprintln!("{:16} median {:?}, from {:?} to {:?}", checker.file(), times[10], times[0], times[19]);
     }
 }
 

@@ -13,13 +13,20 @@ pub const PATIENCE: Duration = Duration::from_secs(180);
 /// The binary, built with the workspace's default features.
 pub fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(build)
+    BINARY.get_or_init(|| build(&[]))
+}
+
+/// The binary, which also takes checkers in WebAssembly. It lies where [`binary`] does: use one of both.
+pub fn binary_with_wasm() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| build(&["--features", "wasm"]))
 }
 
 /// Builds the binary; where it is.
-fn build() -> PathBuf {
+fn build(features: &[&str]) -> PathBuf {
     let output = Command::new(env!("CARGO"))
         .args(["build", "--package", "locule", "--bin", "locule", "--message-format", "json"])
+        .args(features)
         .current_dir(root())
         .output()
         .expect("cargo runs");

@@ -30,7 +30,18 @@ mod python;
 mod run;
 mod venv;
 
+use std::path::PathBuf;
+
 pub use run::{Options, Outcome, Row, Run};
+
+/// The Python of an environment with nvflare 2.9.0, which is made if it is not there yet.
+///
+/// # Errors
+/// When it cannot be made: without Python, or without a package index.
+pub fn python_with_nvflare() -> anyhow::Result<PathBuf> {
+    let python = venv::make(&run::kept()?.join(format!("venv-{}", cells::VERSION)), cells::VERSION)?;
+    Ok(python.program().to_owned())
+}
 
 /// Runs every case that the options of `run` let through.
 ///

@@ -47,10 +47,10 @@ impl Process {
                 let path = std::env::var_os("PATH").unwrap_or_default();
                 let path = std::iter::once(python.bin().to_owned()).chain(std::env::split_paths(&path));
                 let mut command = python.script("launch.py");
-                command.env("PATH", std::env::join_paths(path)?).env("LOCULE", e2e::binary());
+                command.env("PATH", std::env::join_paths(path)?).env("LOCULE", e2e::binary_with_wasm());
                 command
             }
-            Program::Locule(_) => Command::new(e2e::binary()),
+            Program::Locule(_) => Command::new(e2e::binary_with_wasm()),
         };
         match program {
             Program::Stock(_) => command.arg("bash").arg(kit.join("startup/sub_start.sh")).arg("--once"),
@@ -64,7 +64,7 @@ impl Process {
 
     /// Kills it, as if the power had gone, and starts it again at once.
     pub(crate) async fn kill_and_start_again(&mut self) -> anyhow::Result<()> {
-        if self.command.as_std().get_program() == e2e::binary() {
+        if self.command.as_std().get_program() == e2e::binary_with_wasm() {
             self.child.kill().await.context("kill a program")?;
         } else {
             self.end().await?; // what was launched is killed then

@@ -70,7 +70,7 @@ impl Project {
                 command
             }
             Provisioner::Locule { runtime } => {
-                let mut command = Command::new(e2e::binary());
+                let mut command = Command::new(e2e::binary_with_wasm());
                 command.arg("provision").arg(&file).arg("--workspace").arg(folder);
                 command.args(["--runtime", runtime]);
                 command

@@ -30,6 +30,13 @@ pub struct Options {
     pub json: bool,
 }
 
+/// Where environments are kept from one run to the next: beside what cargo builds.
+pub(crate) fn kept() -> anyhow::Result<PathBuf> {
+    let program = std::env::current_exe().context("where is this program?")?;
+    let target = program.ancestors().nth(2).context("this program lies in a target folder")?;
+    Ok(target.join("interop"))
+}
+
 /// What tells a case from others.
 #[derive(Clone, Debug, Serialize)]
 pub struct Row {
@@ -125,9 +132,7 @@ impl Run {
     /// # Errors
     /// When its folder cannot be made.
     pub fn new(options: Options) -> anyhow::Result<Self> {
-        let program = std::env::current_exe().context("where is this program?")?;
-        let target = program.ancestors().nth(2).context("this program lies in a target folder")?;
-        let kept = target.join("interop");
+        let kept = kept()?;
         let work = kept.join(format!("run-{}", std::process::id()));
         std::fs::create_dir_all(&work).with_context(|| format!("make {}", work.display()))?;
         Ok(Self { options, kept, work, folders: Cell::new(0), outcomes: RefCell::default() })

@@ -17,9 +17,8 @@
     (data (i32.const 16) "components")
     (data (i32.const 32) "requested")
     (data (i32.const 48) "path")
-    (data (i32.const 64) "example.Shell")                          ;; 13 bytes
-    (data (i32.const 96) "no-shell")                               ;; 8 bytes
-    (data (i32.const 128) "example.Shell is not run here")         ;; 29 bytes
+    (data (i32.const 64) "no-shell")                               ;; 8 bytes
+    (data (i32.const 128) "example.Shell is not run here")         ;; 13 bytes of name, 29 in all; room for 128
     (global $free (mut i32) (i32.const 256))
     (global $verdicts (mut i32) (i32.const 0))
     (global $count (mut i32) (i32.const 0))
@@ -63,7 +62,7 @@
     (func $deny (param $path i32) (param $path-len i32)
       (local $finding i32) (local $verdict i32)
       (local.set $finding (call $alloc (i32.const 0) (i32.const 0) (i32.const 4) (i32.const 28)))
-      (i32.store (local.get $finding) (i32.const 96))
+      (i32.store (local.get $finding) (i32.const 64))
       (i32.store offset=4 (local.get $finding) (i32.const 8))
       (i32.store offset=8 (local.get $finding) (i32.const 128))
       (i32.store offset=12 (local.get $finding) (i32.const 29))
@@ -109,7 +108,7 @@
                 (if (i32.and (local.get $in-components) (i32.eq (local.get $depth) (i32.const 3))) (then
                   (if (i32.eq (local.get $key) (i32.const 1)) (then
                     (local.set $bad
-                      (call $is (local.get $text) (local.get $text-len) (i32.const 64) (i32.const 13)))))
+                      (call $is (local.get $text) (local.get $text-len) (i32.const 128) (i32.const 13)))))
                   (if (i32.and (local.get $bad) (i32.eq (local.get $key) (i32.const 2))) (then
                     (call $deny (local.get $text) (local.get $text-len))))))))))
           (if (i32.eq (i32.or (local.get $byte) (i32.const 32)) (i32.const 123))   ;; { or [

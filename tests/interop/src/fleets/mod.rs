@@ -5,6 +5,7 @@ mod federation;
 mod job;
 mod kits;
 mod marks;
+mod refusals;
 mod relays;
 
 use std::path::{Path, PathBuf};
