@@ -48,6 +48,8 @@ pub fn python_with_nvflare() -> anyhow::Result<PathBuf> {
 /// # Errors
 /// When there is nothing to run them with, like no Python; a case that fails is a row of the run instead.
 pub async fn all(run: &Run) -> anyhow::Result<()> {
+    run::progress("+ cargo build --package locule --features wasm");
+    e2e::binary_with_wasm(); // no case is to wait for it
     cells::run(run).await?;
     fleets::run(run).await
 }
