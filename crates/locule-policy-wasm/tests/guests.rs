@@ -21,7 +21,7 @@ fn a_component_is_refused_by_its_name() {
     assert_eq!(paths, ["executors.#2.executor", "components.#1"]);
     let finding = &verdicts[0].findings[0];
     assert_eq!(verdicts[0].decision, Decision::Deny);
-    assert_eq!((finding.code.as_str(), finding.public), ("no-shell", true));
+    assert_eq!((finding.code.as_str(), finding.public), ("refused-here", true));
     assert_eq!(finding.message, "example.Shell is not run here");
     assert_eq!(finding.path, verdicts[0].component);
 }

@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -35,7 +36,7 @@ fn a_component_is_refused_with_code_text_and_place_wherever_it_stands() {
         component: path.into(),
         file: "config_fed_client.json".into(),
         path: path.into(),
-        code: "no-shell".into(),
+        code: "refused-here".into(),
         message: "example.Shell is not run here".into(),
         public: true,
     };
@@ -80,6 +81,14 @@ fn a_crash_refuses() {
     }
     Checker::python("        import os; os._exit(0)", "").gives_no_judgement(&["ended"]);
     Checker::python("        raise SystemExit(0)", "").gives_no_judgement(&["SystemExit"]);
+}
+
+#[test]
+fn a_checker_that_says_that_it_cannot_judge_refuses() {
+    // In Rego and in Python that is an error like any other, as above.
+    if let Some(checker) = rust(json!({})) {
+        checker.gives_no_judgement(&["it cannot judge: missing field `refused`"]);
+    }
 }
 
 #[test]
@@ -207,7 +216,7 @@ fn same_rule() -> Vec<Checker> {
         Some(Checker::rego(
             r#"package locule
             review := {"allow": count(deny) == 0, "deny": deny}
-            deny contains {"code": "no-shell", "message": message, "path": component.path, "public": true} if {
+            deny contains {"code": "refused-here", "message": message, "path": component.path, "public": true} if {
                 some component in input.components
                 component.requested == "example.Shell"
                 message := sprintf("%s is not run here", [component.requested])
@@ -217,12 +226,20 @@ fn same_rule() -> Vec<Checker> {
             "        requested = fl_ctx.get_prop(FLContextKey.COMPONENT_CONFIG)['path']
         if requested == 'example.Shell':
             error = UnsafeComponentError(f'{requested} is not run here')
-            error.code, error.public = 'no-shell', True
+            error.code, error.public = 'refused-here', True
             raise error",
             "",
         )),
         Some(Checker::wasm_text(COMP_AUTH)),
     ])
+    .into_iter()
+    .chain(rust(json!({ "refused": ["example.Shell"] })))
+    .collect()
+}
+
+/// The checker in Rust, which is told what it refuses; as WebAssembly takes part.
+fn rust(args: Json) -> Option<Checker> {
+    cfg!(feature = "wasm").then(|| Checker { args, ..Checker::new("comp_auth.wasm", RUST_COMP_AUTH) })
 }
 
 /// Those of the three that there are; in WebAssembly only if it takes part.
@@ -234,6 +251,7 @@ fn all(checkers: [Option<Checker>; 3]) -> Vec<Checker> {
 /// The checker of nvflare's documentation, as it stands there.
 const DOCUMENTED: &str = include_str!("comp_auth.py");
 const COMP_AUTH: &str = include_str!("../../../crates/locule-policy-wasm/tests/guests/comp_auth.wat");
+const RUST_COMP_AUTH: &[u8] = include_bytes!("../../../crates/locule-policy-wasm/guest/comp_auth.wasm");
 
 const HARMLESS: &str = r#"{ "format_version": 2, "executors": [
     { "tasks": ["*"], "executor": { "path": "example.Echo", "args": {} } } ] }"#;
@@ -250,10 +268,11 @@ enum Outcome {
 }
 
 /// A file of a site, and the entry that names it.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 struct Checker {
     path: &'static str,
     source: Vec<u8>,
+    args: Json,
     limits: Json,
     digest: Option<String>,
     absent: bool,
@@ -265,6 +284,7 @@ impl Checker {
         Self {
             path,
             source: source.into(),
+            args: json!({}),
             limits: json!({ "time_ms": 20_000 }),
             digest: None,
             absent: false,
@@ -379,6 +399,14 @@ impl Checker {
     }
 }
 
+impl fmt::Debug for Checker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let source = String::from_utf8(self.source.clone());
+        let source = source.unwrap_or_else(|_| format!("{} bytes", self.source.len()));
+        f.debug_struct("Checker").field("path", &self.path).field("source", &source).finish_non_exhaustive()
+    }
+}
+
 /// A kit with one checker in it, and the components that are known there.
 struct Site {
     kit: TempDir,
@@ -387,7 +415,9 @@ struct Site {
 
 impl Site {
     fn gates(&self, checker: &Checker) -> Result<Vec<Arc<dyn locule_component::Checker>>, Diagnostics> {
-        let mut entry = json!({ "id": "comp_checker", "path": checker.path, "limits": checker.limits });
+        let mut entry = json!({
+            "id": "comp_checker", "path": checker.path, "args": checker.args, "limits": checker.limits
+        });
         if let Some(digest) = &checker.digest {
             entry["digest"] = digest.as_str().into();
         }

@@ -17,7 +17,7 @@
     (data (i32.const 16) "components")
     (data (i32.const 32) "requested")
     (data (i32.const 48) "path")
-    (data (i32.const 64) "no-shell")                               ;; 8 bytes
+    (data (i32.const 64) "refused-here")                           ;; 12 bytes
     (data (i32.const 128) "example.Shell is not run here")         ;; 13 bytes of name, 29 in all; room for 128
     (global $free (mut i32) (i32.const 256))
     (global $verdicts (mut i32) (i32.const 0))
@@ -63,7 +63,7 @@
       (local $finding i32) (local $verdict i32)
       (local.set $finding (call $alloc (i32.const 0) (i32.const 0) (i32.const 4) (i32.const 28)))
       (i32.store (local.get $finding) (i32.const 64))
-      (i32.store offset=4 (local.get $finding) (i32.const 8))
+      (i32.store offset=4 (local.get $finding) (i32.const 12))
       (i32.store offset=8 (local.get $finding) (i32.const 128))
       (i32.store offset=12 (local.get $finding) (i32.const 29))
       (i32.store offset=16 (local.get $finding) (local.get $path))

@@ -84,7 +84,7 @@ fn wasm() -> anyhow::Result<Policy> {
     Ok(Policy {
         entry: json!({ "id": "house-rules", "path": "comp_auth.wasm", "digest": format!("sha256:{digest}") }),
         file: Some(("comp_auth.wasm", guest)),
-        told: "nvflare.app_common.np.np_trainer.NPTrainer is not run here (no-shell)",
+        told: "nvflare.app_common.np.np_trainer.NPTrainer is not run here (refused-here)",
     })
 }
 
