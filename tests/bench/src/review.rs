@@ -39,7 +39,7 @@ enum Language {
 
 pub(crate) fn rows(bench: &mut Bench) -> anyhow::Result<()> {
     for (language, limit) in LIMITS {
-        let Some(files) = files(language)? else { continue };
+        let Some(files) = files(language) else { continue };
         let what = if files.len() == 1 { "checker" } else { "policies" };
         let name = format!("review of {COMPONENTS} components, {} {language:?} {what}", files.len());
         if !bench.wants(&name) {
@@ -73,6 +73,7 @@ struct File {
     name: String,
     path: String,
     content: Vec<u8>,
+    args: Value,
 }
 
 /// What sites ask for: names, links anywhere in arguments, a list of filters, sizes, own code.
@@ -99,9 +100,12 @@ class Rule(FLComponent):
 ";
 
 /// The checkers in a language, if this program has it.
-fn files(language: Language) -> anyhow::Result<Option<Vec<File>>> {
-    let file = |name: &str, content: Vec<u8>| File { name: name.into(), path: name.into(), content };
-    Ok(Some(match language {
+fn files(language: Language) -> Option<Vec<File>> {
+    let file = |name: &str, content: Vec<u8>| {
+        let args = json!({});
+        File { name: name.into(), path: name.into(), content, args }
+    };
+    Some(match language {
         Language::Rego => {
             let text = |rule: &&str| {
                 format!(
@@ -113,14 +117,14 @@ fn files(language: Language) -> anyhow::Result<Option<Vec<File>>> {
             numbered.map(|(text, number)| file(&format!("rule_{number}.rego"), text.into())).collect()
         }
         Language::Wasm if cfg!(feature = "wasm") => {
-            let text = include_str!("../../../crates/locule-policy-wasm/tests/guests/comp_auth.wat");
-            vec![file("rule.wasm", wat::parse_str(text)?)]
+            let guest = include_bytes!("../../../crates/locule-policy-wasm/guest/comp_auth.wasm");
+            vec![File { args: json!({ "refused": ["evil.Part"] }), ..file("rule.wasm", guest.into()) }]
         }
-        Language::Wasm => return Ok(None),
+        Language::Wasm => return None,
         Language::Python => {
-            vec![File { name: "rule.py".into(), path: "rule.Rule".into(), content: PYTHON.into() }]
+            vec![File { path: "rule.Rule".into(), ..file("rule.py", PYTHON.into()) }]
         }
-    }))
+    })
 }
 
 /// A site with its checkers.
@@ -137,9 +141,9 @@ impl Site {
         let custom = folder.path().join("local/custom");
         fs::create_dir_all(&custom)?;
         let mut entries = Vec::new();
-        for File { name, path, content } in files {
+        for File { name, path, content, args } in files {
             fs::write(custom.join(name), content)?;
-            let mut entry = json!({ "id": name, "path": path });
+            let mut entry = json!({ "id": name, "path": path, "args": args });
             if name.ends_with(".wasm") {
                 entry["digest"] = format!("sha256:{}", hex(content)).into();
             }
