@@ -57,11 +57,13 @@
 //! Start reading at [`Sockets`], [`link`] and [`Framing`].
 
 mod connection;
+mod length_first;
 mod link;
 mod listen;
 mod wire;
 
 pub use connection::{Connection, dial_error};
+pub use length_first::LengthFirst;
 pub use link::link;
 pub use wire::{Framing, Header, Outgoing, Step};
 

@@ -29,11 +29,9 @@
 
 use std::sync::Arc;
 
-use bytes::Buf as _;
-use locule_socket::{Connection, Framing, Header, Outgoing, Sockets, Step};
+use locule_socket::{Connection, Framing, LengthFirst, Sockets};
 use locule_transport::{
-    BoxFuture, DialError, Endpoint, Link, LinkError, ListenError, Listener, OutFrame, PeerInfo, ReceiveLimit,
-    Transport,
+    BoxFuture, DialError, Endpoint, Link, ListenError, Listener, PeerInfo, ReceiveLimit, Transport,
 };
 use rustls::{ClientConfig, ServerConfig};
 
@@ -53,9 +51,9 @@ pub struct TcpTransport {
 
 impl TcpTransport {
     /// Largest frame, in bytes: a stock peer's limit of 2 GiB − 2 MiB.
-    pub const MAX_FRAME_LEN: usize = 2_145_386_496;
+    pub const MAX_FRAME_LEN: usize = LengthFirst::MAX_FRAME_LEN;
     /// Smallest frame, in bytes: a stock peer reads as much before it looks at the length.
-    pub const MIN_FRAME_LEN: usize = 16;
+    pub const MIN_FRAME_LEN: usize = LengthFirst::MIN_FRAME_LEN;
 
     /// Without encryption.
     pub fn clear() -> Self {
@@ -134,40 +132,4 @@ fn link(connection: Connection, max_frame_len: usize) -> Link {
     let common_name = peer.certificates.first().and_then(|leaf| locule_tls::common_name(leaf));
     let peer = PeerInfo { common_name, ..peer.clone() };
     locule_socket::link(connection, LengthFirst, peer, max_frame_len, ReceiveLimit::new(max_frame_len))
-}
-
-/// Frames that begin with their own length, big-endian.
-struct LengthFirst;
-
-/// What a length takes, in bytes.
-const LENGTH: usize = 4;
-
-impl Framing for LengthFirst {
-    fn write(&mut self, frame: OutFrame, out: &mut Outgoing) -> Result<(), LinkError> {
-        let len = frame.len();
-        let says = (len >= TcpTransport::MIN_FRAME_LEN)
-            .then(|| (&frame.head[..]).chain(&frame.body[..]).get_u32() as usize);
-        if says != Some(len) {
-            return Err(LinkError::LengthMismatch { len });
-        }
-        out.put(frame.head);
-        out.put(frame.body);
-        Ok(())
-    }
-
-    fn header(&mut self, arrived: &[u8], max: usize) -> Result<Option<Header>, LinkError> {
-        let Some(length) = arrived.first_chunk::<LENGTH>() else { return Ok(None) };
-        let len = u32::from_be_bytes(*length) as usize;
-        if len < TcpTransport::MIN_FRAME_LEN {
-            return Err(LinkError::Protocol { reason: format!("a frame that says it has {len} bytes") });
-        }
-        if len > max {
-            return Err(LinkError::FrameTooLarge { len, max });
-        }
-        Ok(Some(Header { skip: 0, len }))
-    }
-
-    fn body(&mut self, body: Vec<u8>) -> Result<Step, LinkError> {
-        Ok(Step::Frame(body.into()))
-    }
 }
