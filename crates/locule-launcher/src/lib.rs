@@ -1,10 +1,11 @@
 //! The seam at which a job is started, watched and ended.
 //!
 //! A [`Launcher`] turns a [`JobStart`], which is plain data, into a running job and a
-//! [`JobHandle`]. [`TaskLauncher`] runs the job as a task of this process; a launcher that starts a
-//! process or a container implements the same trait with [`JobHandle::new`]. A launcher does not
-//! know what a job computes, does not talk to it (a job speaks to its parent by messages over a
-//! link) and does not decide whether it may run.
+//! [`JobHandle`]. [`ProcessLauncher`] gives each job a process of its own, which is a [`JobProcess`] at
+//! the other end; [`TaskLauncher`] runs the job as a task of this process; a launcher that starts a
+//! container implements the same trait with [`JobHandle::new`]. A launcher does not know what a job
+//! computes, does not talk to it (a job speaks to its parent by messages over a link) and does not
+//! decide whether it may run.
 //!
 //! ```
 //! use std::time::Duration;
@@ -22,16 +23,28 @@
 //! # Ok(()) }
 //! ```
 //!
-//! Start with [`Launcher`], [`TaskLauncher`] and [`JobOutcome`].
+//! Start with [`Launcher`], [`ProcessLauncher`] and [`JobOutcome`].
 
+mod child;
+mod epitaph;
 mod handle;
+mod limits;
+mod log;
+mod process;
 mod task;
+mod wire;
 
+pub use child::{BeginError, JobProcess};
 pub use handle::{JobHandle, JobReport};
+pub use limits::Limits;
+pub use process::{JobCommand, ProcessLauncher};
 pub use task::TaskLauncher;
+pub use wire::Brief;
 
 use std::fmt;
 use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
 
 /// Starts jobs.
 pub trait Launcher: fmt::Debug + Send + Sync {
@@ -44,7 +57,8 @@ pub trait Launcher: fmt::Debug + Send + Sync {
 
 /// What a job has to be told when it starts; whatever else it needs, it reads from its run folder
 /// or asks its parent.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct JobStart {
     /// The job's identifier, unique at its server.
@@ -55,6 +69,9 @@ pub struct JobStart {
     pub run_dir: PathBuf,
     /// The URL at which the parent listens for its jobs.
     pub parent: String,
+    /// Digest of the plan that the parent has approved for this start, and recorded; a job with another plan is not
+    /// run. Without one the job asks the checkers itself.
+    pub approved_plan: Option<String>,
 }
 
 impl JobStart {
@@ -65,7 +82,14 @@ impl JobStart {
         run_dir: impl Into<PathBuf>,
         parent: impl Into<String>,
     ) -> JobStart {
-        JobStart { job_id: job_id.into(), cell: cell.into(), run_dir: run_dir.into(), parent: parent.into() }
+        let (job_id, cell, run_dir, parent) = (job_id.into(), cell.into(), run_dir.into(), parent.into());
+        JobStart { job_id, cell, run_dir, parent, approved_plan: None }
+    }
+
+    /// The same of a plan that the parent has approved.
+    #[must_use]
+    pub fn approved(self, plan: impl Into<String>) -> JobStart {
+        JobStart { approved_plan: Some(plan.into()), ..self }
     }
 }
 
@@ -73,8 +97,8 @@ impl JobStart {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LaunchError {
-    /// A [`TaskLauncher`] was used outside a tokio runtime.
-    #[error("a job can be started as a task only inside a tokio runtime")]
+    /// A launcher was used outside a tokio runtime.
+    #[error("a job can be started only inside a tokio runtime")]
     NoRuntime,
     /// What the job was to run in could not be made.
     #[error("job {job_id} could not be started")]
@@ -104,6 +128,8 @@ pub enum JobOutcome {
     Aborted,
     /// It was asked to stop, did not, and was ended from outside when the grace was over.
     Killed,
+    /// Its process ended without having said how the job ended; another start may do better.
+    Died(JobFailure),
 }
 
 impl JobOutcome {
@@ -116,7 +142,7 @@ impl JobOutcome {
             JobOutcome::Completed => 0,
             JobOutcome::Aborted | JobOutcome::Killed => 9,
             JobOutcome::Panicked { .. } => FailureKind::Exception.code(),
-            JobOutcome::Failed(failure) => failure.kind.code(),
+            JobOutcome::Failed(failure) | JobOutcome::Died(failure) => failure.kind.code(),
         }
     }
 
@@ -124,7 +150,7 @@ impl JobOutcome {
     pub fn reason(&self) -> Option<String> {
         match self {
             JobOutcome::Completed => None,
-            JobOutcome::Failed(failure) => Some(failure.reason.clone()),
+            JobOutcome::Failed(failure) | JobOutcome::Died(failure) => Some(failure.reason.clone()),
             JobOutcome::Panicked { message } => Some(format!("the job panicked: {message}")),
             JobOutcome::Aborted => Some("the job was aborted".into()),
             JobOutcome::Killed => Some("the job was aborted and did not stop in time".into()),
@@ -161,7 +187,8 @@ impl JobFailure {
 }
 
 /// What the server does with a failed job depends on this kind.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum FailureKind {
     /// Something the job ran reported an error.

@@ -87,7 +87,7 @@ async fn supervise(
     report.finish(outcome);
 }
 
-fn outcome_of(ended: Result<Result<(), JobFailure>, JoinError>, aborted: bool) -> JobOutcome {
+pub(crate) fn outcome_of(ended: Result<Result<(), JobFailure>, JoinError>, aborted: bool) -> JobOutcome {
     match ended {
         Err(error) => match error.try_into_panic() {
             Ok(payload) => JobOutcome::Panicked { message: truncated(message_of(payload)) },
