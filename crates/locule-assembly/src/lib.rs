@@ -46,7 +46,7 @@ use std::time::SystemTime;
 use locule_audit::{AppendError, AuditLog, Judged, Review};
 use locule_component::{
     ApprovedPlan, Assembled, BadSetting, BuildCx, BuildError, Checker, CheckerOrigin, CheckerReport,
-    ConstructionCount, Denial, Finding, JobFacts, Phase, Plan, PrivacyScopes, Refused, Registry,
+    ConstructionCount, Denial, Finding, JobFacts, Phase, Plan, PlanDigest, PrivacyScopes, Refused, Registry,
     ScopeNotAllowed, Side, SiteFacts, with_causes,
 };
 use locule_config::{Diagnostics, Document, Variables};
@@ -200,17 +200,75 @@ pub fn assemble_counted<'a>(
     constructed: &ConstructionCount,
 ) -> Result<Assembled, AssemblyError> {
     let program = program.into();
+    let approved = judge_start(deployed, program, None)?;
+    build(deployed, program, approved, constructed)
+}
+
+/// The first half of [`assemble`]: judges an app that is about to be started, and builds nothing of it. With what it
+/// gives, [`assemble_approved`] builds in another process, which asks no checker and writes into no log.
+///
+/// # Errors
+/// As [`assemble`].
+pub fn approve_start<'a>(
+    deployed: &Deployed,
+    program: impl Into<Program<'a>>,
+) -> Result<PlanDigest, AssemblyError> {
+    let approved = judge_start(deployed, program.into(), None)?;
+    Ok(approved.plan().digest().clone())
+}
+
+/// The second half of [`assemble`]: builds an app whose plan [`approve_start`] has just approved, by the digest `plan`.
+/// One with another plan is refused, with code [`Denial::PLAN_CHANGED`].
+///
+/// # Errors
+/// As [`assemble`].
+pub fn assemble_approved<'a>(
+    deployed: &Deployed,
+    program: impl Into<Program<'a>>,
+    plan: &str,
+) -> Result<Assembled, AssemblyError> {
+    let program = program.into();
+    let approved = judge_start(deployed, program, Some(plan))?;
+    build(deployed, program, approved, &ConstructionCount::new())
+}
+
+/// By comparison with what was approved at its deployment, by a review, or because its plan is the `approved` one.
+fn judge_start(
+    deployed: &Deployed,
+    program: Program<'_>,
+    approved: Option<&str>,
+) -> Result<ApprovedPlan, AssemblyError> {
     let site = job_resources(&deployed.kit, deployed.kit_file())?;
     let policy = policy_digest(&deployed.kit, &site)?;
     let scopes = privacy_scopes(&deployed.kit, deployed.side, program.registry)?;
-    let scope = scopes.as_ref().map(|scopes| scopes.effective(scope_of(&deployed.meta))).transpose()?;
+    scopes.as_ref().map(|scopes| scopes.effective(scope_of(&deployed.meta))).transpose()?;
     let plan = plan_with_warnings(deployed, &site, &deployed.app_dir, program.registry)?;
+    let known = plan.digest().clone();
+    if approved == Some(known.as_str()) {
+        return plan.clone().approve_like(&known).map_err(|refused| {
+            AssemblyError::Refused(Refusal::new(&plan, refused)) // it is like itself
+        });
+    }
     let occasion = deployed.occasion(&deployed.app_dir, Phase::Launch)?;
     let gatehouse = Gatehouse { deployed, program, site: &site, policy: &policy, log: Some(deployed.log()?) };
-    let approved = match Approval::beside(&deployed.app_dir)? {
-        Some(approval) => gatehouse.compare(plan, &occasion, &approval)?,
-        None => gatehouse.review(plan, &occasion)?,
-    };
+    if approved.is_some() {
+        let changed = "the app's plan is not the one that was approved for this start".to_owned();
+        return Err(gatehouse.refuse_changed(&plan, &occasion, changed));
+    }
+    match Approval::beside(&deployed.app_dir)? {
+        Some(approval) => gatehouse.compare(plan, &occasion, &approval),
+        None => gatehouse.review(plan, &occasion),
+    }
+}
+
+fn build(
+    deployed: &Deployed,
+    program: Program<'_>,
+    approved: ApprovedPlan,
+    constructed: &ConstructionCount,
+) -> Result<Assembled, AssemblyError> {
+    let scopes = privacy_scopes(&deployed.kit, deployed.side, program.registry)?;
+    let scope = scopes.as_ref().map(|scopes| scopes.effective(scope_of(&deployed.meta))).transpose()?;
     // What the participant puts before the job is made first: if it cannot be, nothing of the job is.
     let uncounted = ConstructionCount::new();
     let own = scopes.as_ref().zip(scope).map(|(scopes, scope)| {
@@ -287,6 +345,15 @@ pub fn explain<'a>(
     let occasion = deployed.occasion(&deployed.app_dir, Phase::Submit)?;
     let reports = ask_all(&plan, &occasion, &gates, DEADLINE);
     Ok((plan, gates.iter().map(|gate| gate.origin()).zip(reports).collect()))
+}
+
+/// The variables of this process that a kit lets its jobs see: what a process of a job has to be given.
+///
+/// # Errors
+/// [`AssemblyError::Kit`] and [`AssemblyError::Policy`].
+pub fn visible_environment(kit: &Workspace, side: Side) -> Result<Vec<(String, String)>, AssemblyError> {
+    let site = job_resources(kit, kit_file(side))?;
+    environment::visible(&site).map_err(AssemblyError::Policy)
 }
 
 /// Opens every gate of a kit, as it is done for each job: a participant whose gates cannot be used had better not

@@ -167,7 +167,7 @@ fn site_config(
     root: &Node,
     client: &Node,
 ) -> serde_json::Map<String, serde_json::Value> {
-    const PRIVATE: [&str; 12] = [
+    const PRIVATE: [&str; 13] = [
         "format_version",
         "client",
         "servers",
@@ -176,6 +176,7 @@ fn site_config(
         "class_allow_list",
         "environment_allow_list",
         "class_list_enforcement_mode",
+        "launcher",
         "snapshot_persistor",
         "admin",
         "relay_config",

@@ -3,6 +3,8 @@
 //! With `--launch FOLDER` it is the launcher of one of them instead.
 
 #![expect(clippy::unwrap_used, reason = "a test's program fails by panicking")]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a job may print")]
+#![expect(clippy::zombie_processes, reason = "a job may leave others behind")]
 
 use std::error::Error;
 use std::io::Write as _;
