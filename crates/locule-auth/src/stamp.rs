@@ -93,6 +93,16 @@ impl ServerStamp {
         Self { name: "server", token: "server".into(), signature: UNSIGNED.into(), ssid: None }
     }
 
+    /// [`ServerStamp::parent`] in a process that the server started and handed its signature to.
+    pub fn handed_on(signature: Secret) -> Self {
+        Self { name: "server", token: "server".into(), signature, ssid: None }
+    }
+
+    /// The signature, to be handed on in confidence.
+    pub fn signature(&self) -> &Secret {
+        &self.signature
+    }
+
     fn signed(
         name: &'static str,
         token: &str,

@@ -1,5 +1,6 @@
 //! The executor that trains at a site.
 
+use std::fs;
 use std::path::{Component as Part, Path, PathBuf};
 
 use locule_component::{BuildCx, BuildError, Built, Component, ExecuteError, Executor, Kind, Task, TaskCx};
@@ -20,13 +21,16 @@ use crate::model::moments;
 /// | `train` | `WEIGHTS`: `weights`, one float64 a column, and `bias`, one float64 | the same, trained |
 ///
 /// The result of `train` carries as meta the number of rows (`NUM_STEPS_CURRENT_ROUND`) and, as `initial_metrics`, the
-/// `loss` and `accuracy` that the model had on them when it came. `train` needs `standardise` before it.
+/// `loss` and `accuracy` that the model had on them when it came. `train` needs `standardise` before it, in this
+/// process or in an earlier one of the same run: what came then is kept in the run's folder.
 /// The header `current_round` is part of the seed, and is returned with the result.
 #[derive(Debug)]
 pub struct LogisticRegression {
     training: Training,
     rows: Rows,
     standardised: Option<Standardised>,
+    /// Where the standardisation is kept, if anywhere.
+    kept: Option<PathBuf>,
 }
 
 /// Arguments of [`LogisticRegression`]; all have defaults, which are those of [`Training`].
@@ -66,14 +70,34 @@ impl Component for LogisticRegression {
     fn build(args: TrainerArgs, cx: &BuildCx<'_>) -> Result<Built, BuildError> {
         let training = args.training()?;
         let rows = read_rows(cx.kit_dir, &args.data)?;
-        Ok(Built::Executor(Box::new(LogisticRegression::new(rows, training))))
+        let run_dir = cx.app_dir.parent().unwrap_or(cx.app_dir);
+        Ok(Built::Executor(Box::new(LogisticRegression::new(rows, training).kept_in(run_dir))))
     }
 }
 
 impl LogisticRegression {
     /// For these rows.
     pub fn new(rows: Rows, training: Training) -> LogisticRegression {
-        LogisticRegression { training, rows, standardised: None }
+        LogisticRegression { training, rows, standardised: None, kept: None }
+    }
+
+    /// The same that keeps its standardisation in this folder, and begins with the one that it finds there.
+    #[must_use]
+    pub fn kept_in(mut self, run_dir: &Path) -> LogisticRegression {
+        let kept = run_dir.join("standardisation.json");
+        let read = fs::read(&kept).ok().and_then(|text| serde_json::from_slice::<Kept>(&text).ok());
+        if let Some([mean, scale]) =
+            read.map(|bits| bits.map(|column| column.into_iter().map(f64::from_bits)))
+        {
+            let (mean, scale): (Vec<f64>, Vec<f64>) = (mean.collect(), scale.collect());
+            let fits =
+                |column: &[f64]| column.len() == self.rows.width() && column.iter().all(|x| x.is_finite());
+            if fits(&mean) && fits(&scale) && scale.iter().all(|scale| *scale > 0.0) {
+                self.standardised = Some(Standardised::new(&self.rows, &mean, &scale));
+            }
+        }
+        self.kept = Some(kept);
+        self
     }
 
     fn standardise(&mut self, task: &Task) -> Result<Shareable, ExecuteError> {
@@ -82,6 +106,16 @@ impl LogisticRegression {
         let scale = column(&dxo, "scale", self.rows.width())?;
         if scale.iter().any(|&scale| scale <= 0.0) {
             return Err(ExecuteError::BadTask("`scale` must be above 0".to_owned()));
+        }
+        if let Some(kept) = &self.kept {
+            let bits: Kept = [&mean, &scale].map(|column| column.iter().map(|x| x.to_bits()).collect());
+            let keep = || {
+                let new = kept.with_extension("new");
+                fs::write(&new, serde_json::to_vec(&bits)?)?;
+                fs::rename(new, kept)
+            };
+            keep()
+                .map_err(|error| ExecuteError::Failed(format!("cannot keep the standardisation: {error}")))?;
         }
         self.standardised = Some(Standardised::new(&self.rows, &mean, &scale));
         Ok(Shareable::new())
@@ -138,6 +172,9 @@ impl Executor for LogisticRegression {
         }
     }
 }
+
+/// Mean and scale of each column, as the bits of float64: text would round them.
+type Kept = [Vec<u64>; 2];
 
 const CURRENT_ROUND: &str = "current_round";
 
@@ -225,8 +262,6 @@ fn column(dxo: &Dxo, name: &str, len: usize) -> Result<Vec<f64>, ExecuteError> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use locule_component::{AbortFlag, ConstructionCount, RunContext, Side};
 
     use super::*;
@@ -350,6 +385,21 @@ mod tests {
     fn training_needs_the_standardisation_first() {
         let error = run(&mut trainer(), "train", weights(&[0.0, 0.0], 0.0)).unwrap_err();
         assert_eq!(error.to_string(), "task `standardise` must come before `train`");
+    }
+
+    #[test]
+    fn another_process_of_the_run_trains_on_as_the_first_would() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut first = trainer().kept_in(folder.path());
+        run(&mut first, "standardise", statistics(&[0.1, 0.2], &[1.0 / 3.0, 0.7])).unwrap();
+        let mut second = trainer().kept_in(folder.path());
+        let [of_first, of_second] = [&mut first, &mut second].map(|trainer| {
+            let trained = run(trainer, "train", weights(&[0.0, 0.0], 0.0)).unwrap();
+            trained.dxo().unwrap().unwrap().data.get("weights").unwrap().as_array().unwrap().to_f64()
+        });
+        assert_eq!(of_first, of_second);
+        fs::write(folder.path().join("standardisation.json"), "[[1], [2, 3]]").unwrap();
+        assert!(trainer().kept_in(folder.path()).standardised.is_none());
     }
 
     #[test]

@@ -201,6 +201,16 @@ impl Session {
         Self::new(site_name.to_owned(), token, None)
     }
 
+    /// A session that a site hands to a process of its own: the site has seen the server's proof, and the process
+    /// takes its word for it.
+    ///
+    /// # Errors
+    /// [`RegistrationError`] if the name or the session id cannot be a session's.
+    pub fn handed_on(site_name: &str, token: Token) -> Result<Self, RegistrationError> {
+        check_name(site_name)?;
+        Self::new(site_name.to_owned(), token, None)
+    }
+
     fn new(site_name: String, token: Token, server: Option<Identity>) -> Result<Self, RegistrationError> {
         if token.ssid.len() > 64 || !token.ssid.bytes().all(|b| b.is_ascii_graphic()) {
             return Err(RegistrationError::Ssid);

@@ -25,10 +25,11 @@ pub(crate) fn epitaph(status: io::Result<ExitStatus>, lines: &LastLines, limits:
         Ok(status) => status,
         Err(error) => return Epitaph::Died(format!("its process was lost: {error}")),
     };
-    if let (Some(mib), true) = (limits.memory_mib, lines.0.iter().any(|line| is_of_memory(line))) {
+    let is = |signal: Signal| status.signal() == Some(signal.as_raw());
+    let lacks_memory = !is(Signal::KILL) && !status.success() && lines.0.iter().any(|line| is_of_memory(line));
+    if let (Some(mib), true) = (limits.memory_mib, lacks_memory) {
         return Epitaph::Limit(format!("it used up the {mib} MiB of memory that it may"));
     }
-    let is = |signal: Signal| status.signal() == Some(signal.as_raw());
     if let (Some(seconds), true) = (limits.cpu_seconds, is(Signal::XCPU)) {
         return Epitaph::Limit(format!("it used up the {seconds} s of processor time that it may"));
     }
@@ -48,10 +49,11 @@ pub(crate) fn epitaph(status: io::Result<ExitStatus>, lines: &LastLines, limits:
     })
 }
 
-/// What an allocator says last: Rust's, C++'s, Python's.
+/// What an allocator says last: Rust's, C++'s, Python's, the operating system's.
 fn is_of_memory(line: &str) -> bool {
     let says = |text: &str| line.contains(text);
-    says("memory allocation of ") && says(" bytes failed") || says("std::bad_alloc") || says("MemoryError")
+    says("memory allocation of ") && says(" bytes failed")
+        || ["std::bad_alloc", "MemoryError", "Cannot allocate memory"].into_iter().any(says)
 }
 
 #[cfg(test)]
@@ -79,6 +81,8 @@ mod tests {
         let limits = Limits { memory_mib: Some(512), cpu_seconds: Some(60), ..Limits::default() };
         let memory = Epitaph::Limit("it used up the 512 MiB of memory that it may".to_owned());
         check(6, Some("memory allocation of 1073741824 bytes failed"), limits, memory);
+        let killed = Epitaph::Died("its process was killed by signal 9 (out of memory?)".to_owned());
+        check(9, Some("MemoryError was handled"), limits, killed);
         let time = Epitaph::Limit("it used up the 60 s of processor time that it may".to_owned());
         check(Signal::XCPU.as_raw(), Some("working"), limits, time);
     }

@@ -334,7 +334,8 @@ impl Life {
 
         self.shared.notice(&Event::BeforeJobLaunch { job_id: &job_id });
         let cell = format!("server.{job_id}");
-        let start = JobStart::new(job_id, cell, run_dir, self.shared.internal.clone());
+        let plan = self.approve_start(&document).await?;
+        let start = JobStart::new(job_id, cell, run_dir, self.shared.internal.clone()).approved(plan);
         let handle = self.shared.launcher.start(start).map_err(|error| failed(error.to_string()))?;
         self.handle = Some(handle.clone());
         while self.watch.course == Course::Starting {
@@ -364,6 +365,25 @@ impl Life {
         }
         self.shared.notice(&Event::JobStarted { job_id: &self.intake.job_id });
         Ok(handle)
+    }
+
+    /// Compares the server's half with what its checkers approved; the digest of the plan that may be built. It is
+    /// done here, where the log of verdicts is written, and not in the job.
+    async fn approve_start(&mut self, document: &serde_json::Value) -> Result<String, Ending> {
+        let (host, intake) = (Arc::clone(&self.shared.host), Arc::clone(&self.intake));
+        let meta = document.clone();
+        let judge = move || host.approve_start(&intake.job_id, &intake.run_dir, meta);
+        let judged = tokio::task::spawn_blocking(judge).await;
+        let judged =
+            judged.map_err(|error| (JobStatus::Abnormal, format!("comparison broke off: {error}")))?;
+        let (failure, refusals) = match judged {
+            Ok(plan) => return Ok(plan),
+            Err(why) => why,
+        };
+        if !refusals.is_empty() {
+            self.write_refused(SERVER, failure.reason(), refusals).await?;
+        }
+        Err(ending_of(&JobOutcome::Failed(failure)))
     }
 
     /// Takes the sites that failed a step out, and fails the job if too few are left.
@@ -521,8 +541,10 @@ fn not_written(error: AppendError) -> Ending {
 /// What it means that the server's half ended by itself, without saying that its run was over.
 pub(crate) fn ending_of(ended: &JobOutcome) -> Ending {
     let reason = ended.reason().unwrap_or_else(|| "the server's half ended early".into());
-    let infrastructure =
-        matches!(ended, JobOutcome::Failed(failure) if failure.kind() == FailureKind::Infrastructure);
+    let infrastructure = matches!(
+        ended,
+        JobOutcome::Failed(failure) | JobOutcome::Died(failure) if failure.kind() == FailureKind::Infrastructure
+    );
     let status = if infrastructure { JobStatus::Abnormal } else { JobStatus::ExecutionException };
     (status, format!("server: {reason}"))
 }

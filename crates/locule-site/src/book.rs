@@ -145,6 +145,23 @@ impl JobBook {
         })
     }
 
+    /// Whether a job that has lost its process is to be started no more.
+    pub(crate) fn is_to_end(&self, job_id: &str) -> bool {
+        let state = self.state();
+        state.closed || state.jobs.get(job_id).is_none_or(|job| job.abort_wanted)
+    }
+
+    /// The job runs as `handle` now, from its beginning. True when it was meanwhile to be aborted.
+    pub(crate) fn restarted(&self, job_id: &str, handle: JobHandle) -> bool {
+        let mut state = self.state();
+        let closed = state.closed;
+        state.jobs.get_mut(job_id).is_none_or(|job| {
+            job.status = JobStatus::Starting;
+            job.handle = Some(handle);
+            job.abort_wanted || closed
+        })
+    }
+
     /// The job did not start; it was never here.
     pub(crate) fn withdraw(&self, job_id: &str) {
         self.state().jobs.remove(job_id);

@@ -41,6 +41,13 @@ pub enum SiteEvent {
         /// Id of the job.
         job: String,
     },
+    /// A job's process died, and the job was started again.
+    JobRestarted {
+        /// Id of the job.
+        job: String,
+        /// How the process died.
+        reason: String,
+    },
     /// A job ended.
     JobEnded {
         /// Id of the job.

@@ -6,7 +6,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use locule_assembly::{AssemblyError, CheckerFiles, Deployed, NoCheckerFiles, Program, assemble};
+use locule_assembly::{
+    AssemblyError, CheckerFiles, Deployed, NoCheckerFiles, Program, assemble, assemble_approved,
+};
 use locule_auth::{CertificateLinkPolicy, SessionStamp};
 use locule_cell::{Cell, CellConfig, HandlerError, Incoming, Reply, Request};
 use locule_communicator::{JobCommunicator, Settings, SyncError};
@@ -109,9 +111,9 @@ impl fmt::Debug for SiteJobHost {
 
 /// Runs a site job to its end, in a cell of its own that is linked to its parent only.
 ///
-/// This is what a launcher starts. The job reads its app and meta from `start.run_dir`, puts the whole plan to
-/// the site's checkers before anything of it is built, works on the server's tasks, and tells its parent by
-/// messages how it stands. It never sees the site's key.
+/// This is what a launcher starts. The job reads its app and meta from `start.run_dir`, builds nothing of a plan that
+/// its parent has not approved (or, where the start says nothing of that, the site's checkers), works on the server's
+/// tasks, and tells its parent by messages how it stands. It never sees the site's key.
 ///
 /// # Errors
 /// [`JobFailure`] with the kind and reason that the parent reports to the server.
@@ -198,8 +200,11 @@ impl Job {
     async fn assemble(&self) -> Result<Assembled, JobFailure> {
         let (host, start) = (Arc::clone(&self.host), self.start.clone());
         let work = move || {
-            let deployed = host.deployed(&start.job_id, &start.run_dir, read_meta(&start)?);
-            Ok::<_, String>(assemble(&deployed, host.program()))
+            let deployed = host.deployed(&start.job_id, &start.run_dir, read_meta(&start.run_dir)?);
+            Ok::<_, String>(match &start.approved_plan {
+                Some(plan) => assemble_approved(&deployed, host.program(), plan),
+                None => assemble(&deployed, host.program()),
+            })
         };
         let done = tokio::task::spawn_blocking(work).await;
         let done = done.map_err(|panic| JobFailure::new(FailureKind::Exception, panic.to_string()))?;
@@ -211,7 +216,7 @@ impl Job {
             let body = json!(refusal.for_submitter(&self.host.settings.site_name)).to_string();
             self.tell(news::CHANNEL, news::REFUSED, Payload::bytes(body.into())).await;
         }
-        Err(self.failure(error))
+        Err(failure(&self.start.job_id, &self.start.run_dir, &error))
     }
 
     fn communicator(&self, end: &EndOfRun) -> Result<JobCommunicator, JobFailure> {
@@ -248,30 +253,6 @@ impl Job {
             Err(RunError::Aborted | RunError::Sync(SyncError::Cancelled)) => Ok(()),
             Err(error @ RunError::Sync(_)) => Err(infrastructure(&error)),
             Err(error) => Err(JobFailure::new(FailureKind::Exception, error.to_string())),
-        }
-    }
-
-    /// The failure that the server reads. What concerns only the site's operator stays in the site's log.
-    fn failure(&self, error: AssemblyError) -> JobFailure {
-        let job = &self.start.job_id;
-        match &error {
-            AssemblyError::Refused(_) => JobFailure::new(FailureKind::UnsafeComponent, error.to_string()),
-            AssemblyError::Config(_) | AssemblyError::Build(_) | AssemblyError::Scope(_) => {
-                JobFailure::new(FailureKind::Config, error.to_string())
-            }
-            AssemblyError::Read { file, source } => {
-                let file = file.strip_prefix(&self.start.run_dir).unwrap_or(file).display();
-                JobFailure::new(FailureKind::Config, format!("cannot read {file}: {source}"))
-            }
-            AssemblyError::Kit(_)
-            | AssemblyError::Policy(_)
-            | AssemblyError::PolicyFile { .. }
-            | AssemblyError::Privacy(_)
-            | AssemblyError::Audit(_) => {
-                tracing::error!(job, error = with_causes(&error), "site cannot judge jobs");
-                infrastructure(&CANNOT_JUDGE)
-            }
-            AssemblyError::Setting(_) | _ => infrastructure(&error),
         }
     }
 
@@ -354,13 +335,36 @@ fn paced(mut pace: Pace, settings: &locule_component::Settings) -> Pace {
     pace
 }
 
-fn read_meta(start: &JobStart) -> Result<serde_json::Value, String> {
-    let text = std::fs::read(start.run_dir.join("meta.json"));
+/// The failure that the server reads. What concerns only the site's operator stays in the site's log.
+pub(crate) fn failure(job: &str, run_dir: &Path, error: &AssemblyError) -> JobFailure {
+    match error {
+        AssemblyError::Refused(_) => JobFailure::new(FailureKind::UnsafeComponent, error.to_string()),
+        AssemblyError::Config(_) | AssemblyError::Build(_) | AssemblyError::Scope(_) => {
+            JobFailure::new(FailureKind::Config, error.to_string())
+        }
+        AssemblyError::Read { file, source } => {
+            let file = file.strip_prefix(run_dir).unwrap_or(file).display();
+            JobFailure::new(FailureKind::Config, format!("cannot read {file}: {source}"))
+        }
+        AssemblyError::Kit(_)
+        | AssemblyError::Policy(_)
+        | AssemblyError::PolicyFile { .. }
+        | AssemblyError::Privacy(_)
+        | AssemblyError::Audit(_) => {
+            tracing::error!(job, error = with_causes(error), "site cannot judge jobs");
+            infrastructure(&CANNOT_JUDGE)
+        }
+        AssemblyError::Setting(_) | _ => infrastructure(error),
+    }
+}
+
+pub(crate) fn read_meta(run_dir: &Path) -> Result<serde_json::Value, String> {
+    let text = std::fs::read(run_dir.join("meta.json"));
     let text = text.map_err(|error| format!("the job's meta.json cannot be read: {error}"))?;
     serde_json::from_slice(&text).map_err(|error| format!("the job's meta.json is not JSON: {error}"))
 }
 
-fn infrastructure(reason: &dyn fmt::Display) -> JobFailure {
+pub(crate) fn infrastructure(reason: &dyn fmt::Display) -> JobFailure {
     JobFailure::new(FailureKind::Infrastructure, reason.to_string())
 }
 

@@ -67,6 +67,7 @@
 
 mod admit;
 mod book;
+mod brief;
 mod check;
 mod context;
 mod end_of_run;
@@ -79,6 +80,7 @@ mod parent;
 mod reservation;
 mod site;
 
+pub use brief::SiteBrief;
 pub use event::SiteEvent;
 pub use job::{SiteJobHost, run_job};
 pub use locule_event::Attendants;

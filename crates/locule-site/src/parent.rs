@@ -1,19 +1,19 @@
 //! A site's parent: obeys its server, listens to its jobs, reports how they ended.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use locule_assembly::{Approval, AssemblyError, review_app};
+use locule_assembly::{Approval, AssemblyError, approve_start, review_app};
 use locule_cell::{Cell, HandlerError, Incoming, LinkSecurity, Reply, Request};
 use locule_communicator::{Communicator, JobKeeper, SayError};
 use locule_component::{
     Event, JobFacts, Phase, Question as GateQuestion, Requester, RunContext, with_causes,
 };
 use locule_event::Attendants;
-use locule_launcher::{JobHandle, JobStart, Launcher};
+use locule_launcher::{JobFailure, JobHandle, JobOutcome, JobStart, Launcher};
 use locule_message::{Fqcn, Payload, ReturnCode};
 use locule_protocol::{
     AdminBody, AdminCommand, AdminContext, AdminReply, AdminRequest, JobStatus, NVFLARE_VERSION,
@@ -29,11 +29,15 @@ use crate::book::JobBook;
 use crate::check::{self, Answer, CheckLimit, Question};
 use crate::event::SiteEvent;
 use crate::folder::{DeployError, RunFolders};
-use crate::job::{CANNOT_JUDGE, SiteJobHost};
+use crate::job::{CANNOT_JUDGE, SiteJobHost, failure, infrastructure, read_meta};
 use crate::{meta, news};
 
 /// Deployments that are checked and unpacked at a time.
 pub(crate) const DEPLOYMENTS: usize = 2;
+
+/// How often a job whose process died is started again within [`RESTARTS_WITHIN`]; after that it fails.
+const RESTARTS: usize = 3;
+const RESTARTS_WITHIN: Duration = Duration::from_secs(600);
 
 /// How a server tells that a start failed: the return code alone does not make it give up.
 ///
@@ -295,12 +299,55 @@ impl Parent {
         let prepared = tokio::task::spawn_blocking(move || this.folders.prepare(&job, meta)).await;
         let prepared = prepared.map_err(|_| "the preparation broke off".to_owned())?;
         let (run_dir, app) = prepared.map_err(|error| error.to_string())?;
+        Ok((app, self.launch_half(job_id, run_dir).await?))
+    }
+
+    /// Starts a job whose folder is complete. One that the site does not let start has ended when it begins.
+    async fn launch_half(self: &Arc<Self>, job_id: &str, run_dir: PathBuf) -> Result<JobHandle, String> {
         let cell = self.cell.name().child(job_id).map_err(|error| error.to_string())?;
-        let start = JobStart::new(job_id, cell.as_str(), run_dir, self.internal.to_string());
         self.notice(&Event::BeforeJobLaunch { job_id });
-        let handle = self.launcher.start(start).map_err(|error| error.to_string())?;
+        let handle = match self.approve(job_id, &run_dir).await? {
+            Ok(plan) => {
+                let start = JobStart::new(job_id, cell.as_str(), run_dir, self.internal.to_string());
+                self.launcher.start(start.approved(plan)).map_err(|error| error.to_string())?
+            }
+            Err(failure) => {
+                let (handle, report) = JobHandle::new(job_id);
+                report.finish(JobOutcome::Failed(failure));
+                handle
+            }
+        };
         self.notice(&Event::AfterJobLaunch { job_id });
-        Ok((app, handle))
+        Ok(handle)
+    }
+
+    /// Asks whether an app is still what was approved when it was deployed, or the checkers once more; the digest of
+    /// the plan that may be built. It is done here, where the log of verdicts is written, and not in the job.
+    async fn approve(
+        self: &Arc<Self>,
+        job_id: &str,
+        run_dir: &Path,
+    ) -> Result<Result<String, JobFailure>, String> {
+        let (host, job, folder) = (Arc::clone(&self.host), job_id.to_owned(), run_dir.to_owned());
+        let judge = move || {
+            let meta = read_meta(&folder).map_err(|reason| NotApproved::from(infrastructure(&reason)))?;
+            let deployed = host.deployed(&job, &folder, meta);
+            approve_start(&deployed, host.program()).map_err(|error| {
+                let refused = if let AssemblyError::Refused(refusal) = &error { Some(refusal) } else { None };
+                let refusals = refused.map(|refusal| refusal.for_submitter(&deployed.participant));
+                let refusals = refusals.unwrap_or_default();
+                NotApproved { failure: failure(&job, &folder, &error), refusals }
+            })
+        };
+        let judged = tokio::task::spawn_blocking(judge).await;
+        let judged = judged.map_err(|_| "the comparison with what was approved broke off".to_owned())?;
+        Ok(match judged {
+            Ok(plan) => Ok(plan.to_string()),
+            Err(NotApproved { failure, refusals }) => {
+                self.book.note_refusals(job_id, refusals);
+                Err(failure)
+            }
+        })
     }
 
     fn abort_by_order(&self, job_id: &str) -> &'static str {
@@ -340,7 +387,7 @@ impl Parent {
 
     /// Waits for a job to end and tells the server how, until the server has taken it.
     async fn supervise(self: Arc<Self>, job_id: String, handle: JobHandle) {
-        let outcome = handle.wait().await;
+        let outcome = self.outcome(&job_id, handle).await;
         let report = self.book.end(&job_id, outcome.code(), outcome.reason());
         self.notice(&Event::JobCompleted { job_id: &job_id });
         tracing::info!(
@@ -363,6 +410,46 @@ impl Parent {
             }
             () = self.no_more_time.cancelled() => {
                 tracing::warn!(site = self.site, job = job_id, "server has not taken the job's outcome");
+            }
+        }
+    }
+
+    /// Waits for a job's end. One whose process died is started again, on the task that it had, as often as
+    /// [`RESTARTS`] allows.
+    async fn outcome(self: &Arc<Self>, job_id: &str, mut handle: JobHandle) -> JobOutcome {
+        let mut deaths: Vec<Instant> = Vec::new();
+        loop {
+            let outcome = handle.wait().await;
+            let JobOutcome::Died(failure) = &outcome else { return outcome };
+            if self.book.is_to_end(job_id) {
+                return outcome;
+            }
+            let now = Instant::now();
+            deaths.retain(|death| now.duration_since(*death) < RESTARTS_WITHIN);
+            deaths.push(now);
+            let reason = failure.reason();
+            if deaths.len() > RESTARTS {
+                let reason = format!("{reason}; that was the {}th time in ten minutes", deaths.len());
+                return JobOutcome::Failed(JobFailure::new(failure.kind(), reason));
+            }
+            tracing::warn!(site = self.site, job = job_id, reason, "job's process died; starting it again");
+            let restarted = match self.folders.kit.run_dir(job_id) {
+                Ok(run_dir) => self.launch_half(job_id, run_dir.path().to_owned()).await,
+                Err(error) => Err(error.to_string()),
+            };
+            match restarted {
+                Ok(restarted) => {
+                    if self.book.restarted(job_id, restarted.clone()) {
+                        restarted.request_abort(self.abort_grace);
+                    }
+                    let (job, reason) = (job_id.to_owned(), reason.to_owned());
+                    self.events.send(SiteEvent::JobRestarted { job, reason }).ok();
+                    handle = restarted;
+                }
+                Err(error) => {
+                    let reason = format!("{reason}; it could not be started again: {error}");
+                    return JobOutcome::Failed(JobFailure::new(failure.kind(), reason));
+                }
             }
         }
     }
@@ -438,6 +525,18 @@ impl JobKeeper for Parent {
 impl fmt::Debug for Parent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Parent").field("site", &self.site).finish_non_exhaustive()
+    }
+}
+
+/// Why an app does not start.
+struct NotApproved {
+    failure: JobFailure,
+    refusals: Vec<Refusal>,
+}
+
+impl From<JobFailure> for NotApproved {
+    fn from(failure: JobFailure) -> Self {
+        Self { failure, refusals: Vec::new() }
     }
 }
 

@@ -50,7 +50,7 @@ use tokio::net::UnixStream;
 ///
 /// A listener makes the folder of its socket if it is not there, and refuses one that others can enter. A socket
 /// that a process left behind is taken over, one that somebody listens at is not; when the listener is dropped the
-/// file goes. Inside a frame, a peer must send 1 KiB/s.
+/// file goes, and the folders that were made for it. Inside a frame, a peer must send 1 KiB/s.
 #[derive(Clone, Debug)]
 pub struct UdsTransport {
     folder: Option<PathBuf>,

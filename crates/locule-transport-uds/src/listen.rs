@@ -13,25 +13,64 @@ use tracing::debug;
 
 use crate::{UdsTransport, address, stranger};
 
+/// How often a folder may vanish while a socket is bound in it: its maker takes it away when it ends.
+const TRIES: usize = 3;
+
 pub(crate) fn bind(on: &Endpoint, carrier: UdsTransport) -> Result<UdsListener, ListenError> {
     let path = address::to_path(on, carrier.folder.as_deref());
     let path = path.map_err(|reason| ListenError::invalid(on, reason))?;
     let folder = path.parent().ok_or_else(|| ListenError::invalid(on, "its path has no folder"))?;
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let made = Made::at(folder).map_err(|error| ListenError::from_io(on, error))?;
+        match bind_in(folder, &path, on) {
+            Ok((socket, inode)) => {
+                return Ok(UdsListener { local: on.clone(), carrier, socket, path, inode, made });
+            }
+            Err(ListenError::Io { source, .. })
+                if source.kind() == io::ErrorKind::NotFound && tries < TRIES => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn bind_in(folder: &Path, path: &Path, on: &Endpoint) -> Result<(UnixListener, u64), ListenError> {
     let failed = |error| ListenError::from_io(on, error);
-    DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
     check_private(folder).map_err(failed)?.map_err(|reason| ListenError::invalid(on, reason))?;
     // Nobody else looks for a socket that was left behind, or binds one, until this one is bound.
     let _alone = alone_in(folder).map_err(failed)?;
-    match left_behind(&path).map_err(failed)? {
+    match left_behind(path).map_err(failed)? {
         There::Nothing => {}
-        There::LeftBehind => fs::remove_file(&path).map_err(failed)?,
+        There::LeftBehind => fs::remove_file(path).map_err(failed)?,
         There::InUse => return Err(ListenError::AddressInUse { endpoint: on.clone() }),
         There::NoSocket => return Err(ListenError::invalid(on, "there is a file that is no socket")),
     }
-    let socket = UnixListener::bind(&path).map_err(failed)?;
-    fs::set_permissions(&path, Permissions::from_mode(0o600)).map_err(failed)?;
-    let inode = fs::symlink_metadata(&path).map_err(failed)?.ino();
-    Ok(UdsListener { local: on.clone(), carrier, socket, path, inode })
+    let socket = UnixListener::bind(path).map_err(failed)?;
+    fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(failed)?;
+    Ok((socket, fs::symlink_metadata(path).map_err(failed)?.ino()))
+}
+
+/// Folders that were made for a socket, the innermost first; dropped, those go again that hold nothing.
+struct Made(Vec<PathBuf>);
+
+impl Made {
+    fn at(folder: &Path) -> io::Result<Made> {
+        let missing = folder.ancestors().take_while(|folder| !folder.exists());
+        let made = Made(missing.map(Path::to_owned).collect());
+        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        Ok(made)
+    }
+}
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        for folder in &self.0 {
+            if fs::remove_dir(folder).is_err() {
+                return;
+            }
+        }
+    }
 }
 
 /// What is wrong with a folder that others can enter.
@@ -84,6 +123,7 @@ pub(crate) struct UdsListener {
     socket: UnixListener,
     path: PathBuf,
     inode: u64,
+    made: Made,
 }
 
 impl Listener for UdsListener {
@@ -120,11 +160,15 @@ impl Drop for UdsListener {
         if fs::symlink_metadata(&self.path).is_ok_and(|meta| meta.ino() == self.inode) {
             fs::remove_file(&self.path).ok();
         }
+        // `made` goes last, and with it what was made for this socket alone.
     }
 }
 
 impl fmt::Debug for UdsListener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("UdsListener").field("path", &self.path).finish_non_exhaustive()
+        f.debug_struct("UdsListener")
+            .field("path", &self.path)
+            .field("made", &self.made.0)
+            .finish_non_exhaustive()
     }
 }

@@ -42,6 +42,11 @@ impl Transports {
         })
     }
 
+    /// The carrier of a scheme.
+    pub fn get(&self, scheme: &str) -> Option<Arc<dyn Transport>> {
+        self.by_scheme.get(scheme).map(Arc::clone)
+    }
+
     /// Every scheme there is a carrier for, sorted.
     pub fn schemes(&self) -> impl Iterator<Item = &'static str> + '_ {
         self.by_scheme.keys().copied()

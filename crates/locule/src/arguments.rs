@@ -54,6 +54,9 @@ pub(crate) enum Command {
     /// Be a checker of a site: started by sites, and by nobody else.
     #[command(hide = true)]
     Checker(Checker),
+    /// Be one half of a job: started by servers and sites, and by nobody else.
+    #[command(hide = true)]
+    JobProcess(JobProcess),
 }
 
 #[cfg(feature = "demo")]
@@ -65,7 +68,7 @@ pub(crate) struct Demo {
     /// How many rounds of federated averaging.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) rounds: u32,
-    /// What carries the messages: separate processes over a network, or tasks of one process over `mem`.
+    /// What carries the messages: separate processes over a network or `uds`, or tasks of one process over `mem`.
     #[arg(long, value_enum, default_value_t = Carrier::default())]
     pub(crate) transport: Carrier,
     /// Folder for kits, logs, the model and the plot; must be empty. A fresh temporary folder if not given.
@@ -288,8 +291,24 @@ pub(crate) struct Checker {
 }
 
 #[derive(Clone, Debug, Args)]
+pub(crate) struct JobProcess {
+    /// Whose half of the job it is.
+    #[arg(value_enum)]
+    pub(crate) half: Half,
+}
+
+/// One of the two sides of a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Half {
+    /// The server's.
+    Server,
+    /// A site's.
+    Site,
+}
+
+#[derive(Clone, Debug, Args)]
 pub(crate) struct Schema {
-    /// Full name of a component, or `job-client`, `job-server`; without it, the names that there are.
+    /// Full name of a component, or `job-client`, `job-server`, or `launcher` of `resources.json`; without it, the names that there are.
     pub(crate) name: Option<String>,
 }
 
@@ -303,6 +322,8 @@ pub(crate) enum Carrier {
     Tcp,
     /// Separate processes over WebSocket with mutual TLS.
     Http,
+    /// Separate processes over Unix domain sockets.
+    Uds,
     /// Tasks of one process over memory.
     Mem,
 }
@@ -315,6 +336,7 @@ impl Carrier {
             Self::Grpc => "grpc",
             Self::Tcp => "tcp",
             Self::Http => "http",
+            Self::Uds => "uds",
             Self::Mem => "mem",
         }
     }
@@ -325,6 +347,7 @@ impl Carrier {
             Self::Grpc => cfg!(feature = "grpc"),
             Self::Tcp => cfg!(feature = "tcp"),
             Self::Http => cfg!(feature = "ws"),
+            Self::Uds => cfg!(feature = "uds"),
             Self::Mem => cfg!(feature = "mem"),
         })
     }

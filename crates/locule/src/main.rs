@@ -5,6 +5,7 @@ mod commands;
 #[cfg(feature = "demo")]
 mod demo;
 mod exit;
+mod launcher;
 mod logs;
 mod network;
 mod stop;
@@ -30,10 +31,12 @@ fn main() -> ExitCode {
 }
 
 fn run(Arguments { command, verbose }: Arguments) -> Result<(), Failure> {
-    // A checker limits its process before there is anything else in it: no runtime, no other thread.
-    if let Command::Checker(arguments) = command {
-        return commands::checker(arguments);
-    }
+    // These limit their process before there is anything else in it: no runtime, no other thread.
+    let command = match command {
+        Command::Checker(arguments) => return commands::checker(arguments),
+        Command::JobProcess(arguments) => return commands::job_process(&arguments, verbose),
+        command => command,
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().or_exit(Code::Software)?;
     runtime.block_on(async {
         match command {
@@ -49,6 +52,7 @@ fn run(Arguments { command, verbose }: Arguments) -> Result<(), Failure> {
             Command::Audit(arguments) => commands::audit(&arguments),
             Command::Policy(arguments) => commands::policy(&arguments, verbose),
             Command::Checker(arguments) => commands::checker(arguments),
+            Command::JobProcess(arguments) => commands::job_process(&arguments, verbose),
         }
     })
 }

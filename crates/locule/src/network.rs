@@ -1,14 +1,18 @@
-//! The carriers of a server or a site: what its kit asks for, and memory for its own jobs.
+//! The carriers of a server or a site: what its kit asks for, and one for its own jobs.
 
 use std::sync::Arc;
 
 use anyhow::anyhow;
-use locule_kit::{Address, ConnectionSecurity, RelayKit, ServerKit, SiteKit};
+use locule_kit::{Address, ConnectionSecurity, RelayKit, ServerKit, SiteKit, Workspace};
 use locule_transport::{BoxFuture, DialError, Endpoint, Link, ListenError, Listener, Security, Transport};
 use locule_transport::{Transports, UnknownScheme};
 use locule_transport_mem::MemTransport;
+use locule_transport_uds::UdsTransport;
 
 use crate::exit::{Code, Failure};
+#[cfg(feature = "uds")]
+use crate::launcher::private_folder;
+use crate::launcher::{LauncherKind, socket};
 
 /// What a server and its sites reach each other over: the outside world, or this process.
 #[derive(Clone, Debug)]
@@ -29,18 +33,24 @@ impl Network {
     }
 
     /// The carriers of a server.
-    pub(crate) fn carriers_of_server(&self, kit: &ServerKit) -> Result<Carriers, Failure> {
-        self.carriers(&kit.listen, |transports| {
+    pub(crate) fn carriers_of_server(
+        &self,
+        kit: &ServerKit,
+        jobs: LauncherKind,
+    ) -> Result<Carriers, Failure> {
+        check_uds(&kit.listen, kit.connection_security)?;
+        self.carriers(&kit.listen, jobs, |transports| {
             outside::insert(transports, None, Some((&kit.files, kit.connection_security)), None)
         })
     }
 
     /// The carriers of a site.
-    pub(crate) fn carriers_of_site(&self, kit: &SiteKit) -> Result<Carriers, Failure> {
+    pub(crate) fn carriers_of_site(&self, kit: &SiteKit, jobs: LauncherKind) -> Result<Carriers, Failure> {
         let above = kit.relay.as_ref().map_or((&kit.server, kit.connection_security), |relay| {
             (&relay.address, relay.connection_security)
         });
-        self.carriers(above.0, |transports| {
+        check_uds(above.0, above.1)?;
+        self.carriers(above.0, jobs, |transports| {
             outside::insert(transports, Some((&kit.files, above.1)), None, kit.custom_ca.as_deref())
         })
     }
@@ -54,7 +64,8 @@ impl Network {
             return Err(Failure::new(Code::Config, anyhow!(MIXED)));
         }
         let files = kit.listener_files.as_ref().unwrap_or(&kit.files);
-        self.carriers(&above.address, |transports| {
+        check_uds(&above.address, above.connection_security)?;
+        self.carriers(&above.address, LauncherKind::Task, |transports| {
             let (dial, listen) =
                 ((&kit.files, above.connection_security), (files, below.connection_security));
             outside::insert(transports, Some(dial), Some(listen), kit.custom_ca.as_deref())
@@ -64,25 +75,47 @@ impl Network {
     fn carriers(
         &self,
         address: &Address,
+        jobs: LauncherKind,
         outside: impl FnOnce(&mut Transports) -> Result<(), Failure>,
     ) -> Result<Carriers, Failure> {
-        let jobs = MemTransport::new();
-        let inside = Transports::new().with(jobs.clone());
+        let jobs: Arc<dyn Transport> = match self.jobs(jobs) {
+            LauncherKind::Process => Arc::new(UdsTransport::new()),
+            LauncherKind::Task => Arc::new(MemTransport::new()),
+        };
+        let mut inside = Transports::new();
+        inside.insert(Arc::clone(&jobs));
         let mut all = Transports::new();
+        #[cfg(feature = "uds")]
+        all.insert(Arc::new(UdsTransport::new().within(private_folder()).pretending(Security::Clear)));
         match &self.shared {
-            Some(shared) => {
-                let federation = shared.clone().pretending(Security::Clear);
-                all.insert(Arc::new(InProcess { federation, jobs }));
-            }
+            Some(shared) => all.insert(Arc::new(shared.clone().pretending(Security::Clear))),
             None if address.scheme == "mem" => return Err(Failure::new(Code::Config, anyhow!(MEM_ALONE))),
-            None => all.insert(Arc::new(jobs)),
+            None => {}
         }
         outside(&mut all)?;
         if !all.schemes().any(|scheme| scheme == address.scheme) {
             let unknown = UnknownScheme { scheme: address.scheme.clone(), known: all.schemes().collect() };
             return Err(Failure::new(Code::Config, unknown));
         }
+        let federation = jobs.schemes().iter().find_map(|scheme| all.get(scheme));
+        all.insert(match federation {
+            Some(federation) => Arc::new(Parted { federation, jobs }),
+            None => jobs,
+        });
         Ok(Carriers { all, inside })
+    }
+
+    /// What jobs are: a federation in one process has them in that process, too.
+    pub(crate) fn jobs(&self, wanted: LauncherKind) -> LauncherKind {
+        if self.shared.is_some() { LauncherKind::Task } else { wanted }
+    }
+
+    /// Where a daemon listens for its own jobs: nobody else, or nobody of another user, gets there.
+    pub(crate) fn jobs_endpoint(&self, jobs: LauncherKind, kit: &Workspace) -> Result<Endpoint, Failure> {
+        match self.jobs(jobs) {
+            LauncherKind::Process => socket(kit),
+            LauncherKind::Task => Ok(memory()),
+        }
     }
 }
 
@@ -93,36 +126,47 @@ pub(crate) struct Carriers {
     pub(crate) inside: Transports,
 }
 
-/// Where a daemon listens for its own jobs, in memory that nobody else reaches.
-pub(crate) fn jobs_endpoint() -> Endpoint {
+/// Where a daemon listens for the jobs that are tasks of its own.
+fn memory() -> Endpoint {
     Endpoint::parse(&format!("mem://{JOBS}")).expect("a constant that is an endpoint")
 }
 
+/// The host of endpoints at which jobs are listened for, as [`UdsTransport::endpoint`] has it.
 const JOBS: &str = "jobs";
 
 const MEM_ALONE: &str = "the kit's scheme is mem, which reaches nobody outside of one process: \
                          provision with another, such as grpc";
 
+const UDS_IS_CLEAR: &str = "the kit's scheme is uds, which encrypts nothing and shows no certificates: \
+                            its connection_security must be clear";
+
 const MIXED: &str =
     "the relay protects one of its links and not the other: give both the same connection_security";
 
-/// Memory that the federation shares, and memory that a daemon shares with its jobs only.
+fn check_uds(address: &Address, security: ConnectionSecurity) -> Result<(), Failure> {
+    if address.scheme == "uds" && security != ConnectionSecurity::Clear {
+        return Err(Failure::new(Code::Config, anyhow!(UDS_IS_CLEAR)));
+    }
+    Ok(())
+}
+
+/// One carrier twice: for the federation, and for a daemon and its jobs only.
 ///
 /// To the others of the federation a link says that it is not protected, as it would over a network
 /// without TLS: it is by message that they prove who they are.
 #[derive(Debug)]
-struct InProcess {
-    federation: MemTransport,
-    jobs: MemTransport,
+struct Parted {
+    federation: Arc<dyn Transport>,
+    jobs: Arc<dyn Transport>,
 }
 
-impl InProcess {
-    fn of(&self, endpoint: &Endpoint) -> &MemTransport {
-        if endpoint.host() == JOBS { &self.jobs } else { &self.federation }
+impl Parted {
+    fn of(&self, endpoint: &Endpoint) -> &dyn Transport {
+        if endpoint.host() == JOBS { &*self.jobs } else { &*self.federation }
     }
 }
 
-impl Transport for InProcess {
+impl Transport for Parted {
     fn schemes(&self) -> &[&'static str] {
         self.federation.schemes()
     }
@@ -271,14 +315,32 @@ mod tests {
 
     #[tokio::test]
     async fn the_jobs_of_one_daemon_are_out_of_reach_for_the_others_of_its_process() {
-        let federation = MemTransport::new();
-        let daemon = || InProcess { federation: federation.clone(), jobs: MemTransport::new() };
+        let federation: Arc<dyn Transport> = Arc::new(MemTransport::new());
+        let daemon = || Parted { federation: Arc::clone(&federation), jobs: Arc::new(MemTransport::new()) };
         let (server, site) = (daemon(), daemon());
         let outside = Endpoint::parse("mem://localhost:8002").unwrap();
-        let _jobs = server.listen(&jobs_endpoint()).await.unwrap();
+        let _jobs = server.listen(&memory()).await.unwrap();
         let _sites = server.listen(&outside).await.unwrap();
         assert!(site.dial(&outside).await.is_ok());
-        assert!(site.dial(&jobs_endpoint()).await.is_err());
-        assert!(server.dial(&jobs_endpoint()).await.is_ok());
+        assert!(site.dial(&memory()).await.is_err());
+        assert!(server.dial(&memory()).await.is_ok());
+    }
+
+    #[cfg(feature = "uds")]
+    #[tokio::test]
+    async fn links_of_jobs_are_internal_and_those_of_a_federation_over_the_same_carrier_are_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("private");
+        let federation = UdsTransport::new().within(&folder).pretending(Security::Clear);
+        let daemon = Parted { federation: Arc::new(federation), jobs: Arc::new(UdsTransport::new()) };
+        for (at, security) in [
+            (UdsTransport::endpoint(&folder.join("parent.sock")).unwrap(), Security::Internal),
+            (Endpoint::parse("uds://localhost:8002").unwrap(), Security::Clear),
+        ] {
+            let mut listener = daemon.listen(&at).await.unwrap();
+            let near = daemon.dial(&at).await.unwrap();
+            let far = listener.accept().await.unwrap();
+            assert_eq!((near.peer.security, far.peer.security), (security, security), "{at}");
+        }
     }
 }

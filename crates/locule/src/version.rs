@@ -10,6 +10,8 @@ const TRANSPORTS: &[&str] = &[
     "mem",
     #[cfg(feature = "tcp")]
     "tcp",
+    #[cfg(feature = "uds")]
+    "uds",
     #[cfg(feature = "ws")]
     "ws",
 ];

@@ -27,19 +27,21 @@ use locule_identity::{Identity, Signer, Usage, Verifier};
 use locule_identity_openssl::{OpensslCipher, OpensslSigner, OpensslVerifier};
 use locule_job::JobFolder;
 use locule_kit::{Address, ConnectionSecurity, KitFiles, RelayKit, ServerKit, SiteKit, Workspace};
-use locule_launcher::{JobStart, TaskLauncher};
+use locule_launcher::{Brief, FailureKind, JobFailure, JobStart, TaskLauncher};
 use locule_message::Fqcn;
 use locule_protocol::ClientType;
-use locule_server::{JobHost, Server, ServerEvent, ServerParts, ServerSettings};
-use locule_site::{Site, SiteEvent, SiteJobHost, SiteParts, SiteSettings};
+use locule_server::{JobHost, Server, ServerBrief, ServerEvent, ServerParts, ServerSettings};
+use locule_site::{Site, SiteBrief, SiteEvent, SiteJobHost, SiteParts, SiteSettings};
 use locule_store::FileJournal;
-use locule_transport::Endpoint;
+use locule_transport::{Endpoint, Transports};
+use locule_transport_uds::UdsTransport;
 use tokio::sync::{broadcast, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::exit::{Code, Failure, OrExit as _};
-use crate::network::{self, Carriers, Network};
+use crate::launcher::{LauncherKind, LauncherSettings};
+use crate::network::{Carriers, Network};
 
 /// Components that jobs and sites may name, one line each.
 pub(crate) fn registry() -> Arc<Registry> {
@@ -135,10 +137,11 @@ impl RunningServer {
 pub(crate) async fn server(kit: &ServerKit, network: &Network) -> Result<RunningServer, Failure> {
     let (signer, verifier) = credentials(&kit.files, Usage::Server)?;
     check_privacy(&kit.workspace, Side::Server)?;
-    let (external, internal) = (endpoint(&kit.listen)?, network::jobs_endpoint());
+    let launching = LauncherSettings::read(&kit.resources)?;
+    let external = endpoint(&kit.listen)?;
     let checkers = checkers()?;
     open_gates(&kit.workspace, Side::Server, "server", &checkers).await?;
-    let Carriers { all, inside } = network.carriers_of_server(kit)?;
+    let Carriers { all, inside } = network.carriers_of_server(kit, launching.kind)?;
     let state = kit.workspace.make_state_dir();
     let state = state.with_context(|| format!("cannot write {}", kit.state_dir().display()));
     let state = state.or_exit(Code::CannotCreate)?;
@@ -171,8 +174,19 @@ pub(crate) async fn server(kit: &ServerKit, network: &Network) -> Result<Running
         org: signer.identity().organization.clone().unwrap_or_default(),
         stamp,
     });
-    let of_jobs = Arc::clone(&host);
-    let run = move |start: JobStart, abort| locule_server::run_job(Arc::clone(&of_jobs), start, abort);
+    let internal = network.jobs_endpoint(launching.kind, &kit.workspace)?;
+    let launcher = match network.jobs(launching.kind) {
+        LauncherKind::Process => {
+            let (_, brief) = watch::channel(ServerBrief::of(&host));
+            launching.processes(Side::Server, &kit.workspace, brief)?
+        }
+        LauncherKind::Task => {
+            let of_jobs = Arc::clone(&host);
+            let run =
+                move |start: JobStart, abort| locule_server::run_job(Arc::clone(&of_jobs), start, abort);
+            Arc::new(TaskLauncher::new(run))
+        }
+    };
     let mut settings = ServerSettings::new(&kit.project);
     settings.require_signed_jobs = kit.require_signed_jobs;
     settings.heartbeat_timeout = kit.heartbeat_timeout;
@@ -184,7 +198,7 @@ pub(crate) async fn server(kit: &ServerKit, network: &Network) -> Result<Running
         ledger: Arc::clone(&ledger),
         jobs,
         host,
-        launcher: Arc::new(TaskLauncher::new(run)),
+        launcher,
         internal: internal.to_string(),
         kit: kit.workspace.clone(),
         attendants,
@@ -271,7 +285,8 @@ pub(crate) async fn site(
     open_gates(&kit.workspace, Side::Site, &name, &checkers).await?;
     let above = endpoint(kit.relay.as_ref().map_or(&kit.server, |relay| &relay.address))?;
     let security = kit.relay.as_ref().map_or(kit.connection_security, |relay| relay.connection_security);
-    let Carriers { all, inside } = network.carriers_of_site(kit)?;
+    let launching = LauncherSettings::read(&kit.resources)?;
+    let Carriers { all, inside } = network.carriers_of_site(kit, launching.kind)?;
     let policy = link_policy(own.clone(), security, &kit.auth_identity_map)?;
     let policy = policy.expect(Fqcn::server(), &kit.server_identity);
     let policy = match &kit.relay {
@@ -294,16 +309,23 @@ pub(crate) async fn site(
     host.org = organization.unwrap_or_default();
     host.checkers = checkers;
     let host = Arc::new(host);
-    let of_jobs = Arc::clone(&host);
-    let run = move |start: JobStart, abort| locule_site::run_job(Arc::clone(&of_jobs), start, abort);
+    let internal = network.jobs_endpoint(launching.kind, &kit.workspace)?;
+    let launcher = match network.jobs(launching.kind) {
+        LauncherKind::Process => launching.processes(Side::Site, &kit.workspace, SiteBrief::follow(&host))?,
+        LauncherKind::Task => {
+            let of_jobs = Arc::clone(&host);
+            let run = move |start: JobStart, abort| locule_site::run_job(Arc::clone(&of_jobs), start, abort);
+            Arc::new(TaskLauncher::new(run))
+        }
+    };
     let parts = SiteParts {
         cell: cell.clone(),
         stamp,
         session,
         credentials: Some(Credentials { signer, verifier }),
         host,
-        launcher: Arc::new(TaskLauncher::new(run)),
-        internal: network::jobs_endpoint(),
+        launcher,
+        internal,
         kit: kit.workspace.clone(),
         attendants,
     };
@@ -314,6 +336,38 @@ pub(crate) async fn site(
     let events = site.events();
     let dialing = cell.connect(above).state();
     Ok(RunningSite { site, events, dialing, lock })
+}
+
+/// What the server's half of a job has from its daemon, in a process of its own.
+pub(crate) fn host_of_server_job(brief: &watch::Receiver<Brief>) -> Result<Arc<JobHost>, JobFailure> {
+    let brief = ServerBrief::read(&brief.borrow()).map_err(no_host)?;
+    Ok(Arc::new(JobHost {
+        registry: registry(),
+        checkers: checkers().map_err(|failure| no_host(failure.text()))?,
+        transports: Transports::new().with(UdsTransport::new()),
+        kit: Workspace::new(&brief.kit),
+        stamp: brief.stamp(),
+        project: brief.project,
+        org: brief.org,
+    }))
+}
+
+/// What a site's half of a job has from its daemon, in a process of its own. Of the kit it reads the configuration,
+/// and no key.
+pub(crate) fn host_of_site_job(briefs: &watch::Receiver<Brief>) -> Result<Arc<SiteJobHost>, JobFailure> {
+    let brief = SiteBrief::read(&briefs.borrow()).map_err(no_host)?;
+    let kit = SiteKit::open(&brief.kit).map_err(|error| no_host(Failure::from(error).text()))?;
+    let settings = communicator_settings(&kit, &brief.site_name, None);
+    let transports = Transports::new().with(UdsTransport::new());
+    let sessions = SiteBrief::sessions(briefs.clone());
+    let mut host = SiteJobHost::new(settings, kit.workspace, registry(), transports, sessions);
+    host.org = brief.org;
+    host.checkers = checkers().map_err(|failure| no_host(failure.text()))?;
+    Ok(Arc::new(host))
+}
+
+fn no_host(reason: String) -> JobFailure {
+    JobFailure::new(FailureKind::Infrastructure, reason)
 }
 
 /// Whether the operator lets the site say beforehand what it would refuse: `allow_job_checks` in `resources.json`.

@@ -1,10 +1,12 @@
 //! A job at the server: a cell of its own that runs the job's workflows.
 
 mod board;
+mod brief;
 mod desk;
 mod report;
 mod run;
 mod standing;
 
+pub use brief::ServerBrief;
 pub(crate) use report::JobReport;
 pub use run::{JobHost, run_job};

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use locule_assembly::{AssemblyError, CheckerFiles, Deployed, Program, assemble, review_app};
+use locule_assembly::{
+    AssemblyError, CheckerFiles, Deployed, Program, approve_start, assemble, assemble_approved, review_app,
+};
 use locule_auth::ServerStamp;
 use locule_cell::{Cell, CellConfig, Request, RequestError};
 use locule_component::{
@@ -110,6 +112,25 @@ impl JobHost {
                 ("cannot-judge", "the server's own configuration cannot be used".to_owned(), Vec::new())
             }
         }
+    }
+
+    /// Asks whether the server's half of a job is still what was approved when it was deployed, or the checkers once
+    /// more; the digest of the plan that may be built. Blocking.
+    ///
+    /// # Errors
+    /// The failure of the job, and what is refused, if that is why.
+    pub(crate) fn approve_start(
+        &self,
+        job_id: &str,
+        run_dir: &Path,
+        meta: serde_json::Value,
+    ) -> Result<String, (JobFailure, Vec<Refusal>)> {
+        let approved = approve_start(&self.deployed(job_id, run_dir, meta), self.program());
+        approved.map(|plan| plan.to_string()).map_err(|error| {
+            let failure = JobFailure::new(kind_of(&error), with_causes(&error));
+            let AssemblyError::Refused(refusal) = error else { return (failure, Vec::new()) };
+            (failure, refusal.for_submitter(SERVER))
+        })
     }
 
     fn deployed(&self, job_id: &str, run_dir: &Path, meta: serde_json::Value) -> Deployed {
@@ -312,8 +333,11 @@ async fn assemble_app(
     meta: serde_json::Value,
 ) -> Result<Result<Assembled, AssemblyError>, JobFailure> {
     let deployed = host.deployed(&start.job_id, &start.run_dir, meta);
-    let host = Arc::clone(host);
-    let work = move || assemble(&deployed, host.program());
+    let (host, approved) = (Arc::clone(host), start.approved_plan.clone());
+    let work = move || match approved {
+        Some(plan) => assemble_approved(&deployed, host.program(), &plan),
+        None => assemble(&deployed, host.program()),
+    };
     let assembled = tokio::task::spawn_blocking(work).await;
     assembled.map_err(|error| JobFailure::new(FailureKind::Exception, error.to_string()))
 }

@@ -3,6 +3,7 @@
 mod audit;
 mod checker;
 mod job;
+mod job_process;
 mod policy;
 mod provision;
 mod relay;
@@ -15,6 +16,7 @@ mod table;
 pub(crate) use audit::audit;
 pub(crate) use checker::checker;
 pub(crate) use job::job;
+pub(crate) use job_process::job_process;
 pub(crate) use policy::policy;
 pub(crate) use provision::provision;
 pub(crate) use relay::relay;

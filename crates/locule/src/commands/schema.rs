@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::say;
 use crate::arguments::Schema;
 use crate::exit::{Code, Failure};
+use crate::launcher::LauncherSettings;
 use crate::wire;
 
 /// Prints a schema; without a name, the names that there are.
@@ -16,6 +17,7 @@ pub(crate) fn schema(Schema { name }: &Schema) -> Result<(), Failure> {
         None => return names(&registry),
         Some("job-client") => document(&registry, "config_fed_client", "executors", Kind::Executor),
         Some("job-server") => document(&registry, "config_fed_server", "workflows", Kind::Workflow),
+        Some(LauncherSettings::KEY) => schemars::schema_for!(LauncherSettings).to_value(),
         Some(name) => {
             let about = registry.describe(name).ok_or_else(|| unknown(&registry, name))?;
             let mut schema = args(&registry, &about);
@@ -31,7 +33,7 @@ pub(crate) fn schema(Schema { name }: &Schema) -> Result<(), Failure> {
 const DIALECT: &str = "https://json-schema.org/draft/2020-12/schema";
 
 fn names(registry: &Registry) -> Result<(), Failure> {
-    say("job-client\njob-server");
+    say("job-client\njob-server\nlauncher");
     for kind in Kind::ALL {
         registry.names(kind).for_each(say);
     }

@@ -87,6 +87,7 @@ fn text(event: &SiteEvent) -> String {
         SiteEvent::JobDeployed { job, app } => format!("job {job}: app {app} deployed"),
         SiteEvent::JobRefused { job, refusals } => format!("job {job}: {}", Refusal::sentence(refusals)),
         SiteEvent::JobStarted { job } => format!("job {job} started"),
+        SiteEvent::JobRestarted { job, reason } => format!("job {job} started again: {reason}"),
         SiteEvent::JobEnded { job, code, reason, .. } => match reason {
             Some(reason) => format!("job {job} ended with code {code}: {reason}"),
             None => format!("job {job} ended with code {code}"),

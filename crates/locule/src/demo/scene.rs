@@ -117,6 +117,11 @@ fn project(carrier: Carrier, sites: &[String]) -> Result<Project, Failure> {
         Carrier::Grpc | Carrier::Tcp | Carrier::Http => {
             project.server.port = free_port().or_exit(Code::Unavailable)?;
         }
+        // Nothing leaves the machine; sites and server prove by message who they are all the same.
+        Carrier::Uds => {
+            project.server.port = free_port().or_exit(Code::Unavailable)?;
+            project.connection_security = ConnectionSecurity::Clear;
+        }
         // Nothing leaves the process; sites and server prove by message who they are all the same.
         Carrier::Mem => project.connection_security = ConnectionSecurity::Clear,
     }
