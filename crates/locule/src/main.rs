@@ -32,11 +32,12 @@ fn main() -> ExitCode {
 
 fn run(Arguments { command, verbose }: Arguments) -> Result<(), Failure> {
     // These limit their process before there is anything else in it: no runtime, no other thread.
-    let command = match command {
-        Command::Checker(arguments) => return commands::checker(arguments),
-        Command::JobProcess(arguments) => return commands::job_process(&arguments, verbose),
-        command => command,
-    };
+    if let Command::Checker(arguments) = command {
+        return commands::checker(arguments);
+    }
+    if let Command::JobProcess(arguments) = command {
+        return commands::job_process(&arguments, verbose);
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().or_exit(Code::Software)?;
     runtime.block_on(async {
         match command {
