@@ -26,7 +26,8 @@ pub(crate) fn epitaph(status: io::Result<ExitStatus>, lines: &LastLines, limits:
         Err(error) => return Epitaph::Died(format!("its process was lost: {error}")),
     };
     let is = |signal: Signal| status.signal() == Some(signal.as_raw());
-    let lacks_memory = !is(Signal::KILL) && !status.success() && lines.0.iter().any(|line| is_of_memory(line));
+    let lacks_memory =
+        !is(Signal::KILL) && !status.success() && lines.0.iter().any(|line| is_of_memory(line));
     if let (Some(mib), true) = (limits.memory_mib, lacks_memory) {
         return Epitaph::Limit(format!("it used up the {mib} MiB of memory that it may"));
     }

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Limits {
-    /// Memory that it may write to (its data, not the files that it maps), in MiB; the program itself takes some 40.
+    /// Memory that it may write to (its data, not the files that it maps), in MiB; the program itself takes some 20.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_mib: Option<u64>,
     /// Processor time, in seconds.

@@ -329,6 +329,22 @@ mod tests {
     }
 
     #[test]
+    fn a_job_that_lost_its_process_starts_again_unless_it_is_to_end() {
+        let (book, now) = (book(1), Instant::now());
+        let token = book.reserve("job-1", now).unwrap();
+        book.enter("job-1", &token, now).unwrap();
+        let handle = || JobHandle::new("job-1").0;
+        assert!(!book.started("job-1", "app".into(), handle()));
+        book.note_status("job-1", JobStatus::Started);
+        assert!(!book.is_to_end("job-1"));
+        assert!(!book.restarted("job-1", handle()));
+        assert_eq!(book.standings()[0].status, JobStatus::Starting);
+        book.to_abort("job-1").expect("it is here").expect("it runs");
+        assert!(book.is_to_end("job-1"));
+        assert!(book.restarted("job-1", handle()), "it was to be aborted meanwhile");
+    }
+
+    #[test]
     fn a_closed_book_takes_nothing() {
         let (book, now) = (book(1), Instant::now());
         assert!(book.close().is_empty());

@@ -108,3 +108,42 @@ impl SiteBrief {
         sessions
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use locule_communicator::Settings;
+    use locule_component::Registry;
+    use locule_kit::Workspace;
+    use locule_transport::Transports;
+
+    use super::*;
+
+    fn session(token: &str) -> Session {
+        let token = Token { token: token.into(), signature: "signed".into(), ssid: "ssid".into() };
+        Session::handed_on("site-1", token).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_process_hears_of_every_session_of_its_site() {
+        let (sessions, of_now) = watch::channel(None);
+        let settings = Settings::new("ward-7", "site-1", "server");
+        let (kit, registry) = (Workspace::new("kits/site-1"), Arc::new(Registry::new()));
+        let host = SiteJobHost::new(settings, kit, registry, Transports::new(), of_now);
+        let briefs = SiteBrief::follow(&host);
+        let mut heard = SiteBrief::sessions(briefs.clone());
+        assert!(heard.borrow_and_update().is_none());
+        for token in ["first", "second"] {
+            sessions.send_replace(Some(session(token)));
+            heard.changed().await.unwrap();
+            let session = heard.borrow_and_update().clone().unwrap();
+            let said = [session.site_name(), session.token().expose(), session.token_signature().expose()];
+            assert_eq!((said, session.ssid()), (["site-1", token, "signed"], "ssid"));
+        }
+        let brief = SiteBrief::read(&briefs.borrow()).unwrap();
+        assert_eq!((brief.kit, brief.site_name.as_str()), (PathBuf::from("kits/site-1"), "site-1"));
+        assert!(!format!("{:?}", SiteBrief::read(&briefs.borrow())).contains("second"));
+        assert!(SiteBrief::read(&Brief::new(r#"{"token": "second"}"#)).unwrap_err().contains("no sense"));
+    }
+}

@@ -45,7 +45,7 @@ pub(crate) enum LauncherKind {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct JobLimits {
-    /// Memory that it may write to, in MiB; the program itself takes some 40. Each process that the job starts may
+    /// Memory that it may write to, in MiB; the program itself takes some 20. Each process that the job starts may
     /// take as much.
     memory_mib: Option<NonZeroU64>,
     /// Processor time, in seconds.

@@ -44,7 +44,7 @@ fn separate_processes_over_grpc_train_as_well_as_pooled_data() {
 
 #[test]
 fn every_transport_gives_the_same_model() {
-    let [grpc, others @ ..] = ["grpc", "tcp", "http", "mem"].map(|transport| {
+    let [grpc, others @ ..] = ["grpc", "tcp", "http", "uds", "mem"].map(|transport| {
         let dir = tempfile::tempdir().unwrap();
         let (code, report, said) = demo(&["--transport", transport, "--rounds", "4"], dir.path());
         assert_eq!(code, 0, "{said}");
