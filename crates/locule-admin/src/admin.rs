@@ -13,6 +13,7 @@ use locule_identity::{Signer, Verifier};
 use locule_job::Limits;
 use locule_server::Server;
 use tokio::sync::Semaphore;
+use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::desk::{self, Desk, lock};
@@ -136,10 +137,12 @@ impl Admin {
             sessions: Mutex::new(Sessions::new(sessions, SystemTime::now())),
             uploads: Mutex::new(Uploads::new(uploads)),
             downloads: Mutex::new(FileSource::new(settings.downloads)),
+            news: Mutex::default(),
         });
         desk::open(&desk);
         let over = CancellationToken::new();
         tokio::spawn(sweep(Arc::clone(&desk), over.clone()));
+        tokio::spawn(listen(Arc::clone(&desk), over.clone()));
         Ok(Self { _desk: desk, _sweeping: over.drop_guard() })
     }
 }
@@ -155,6 +158,23 @@ fn empty(folder: &Path) -> io::Result<PathBuf> {
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     builder.recursive(true).create(folder)?;
     Ok(folder.to_owned())
+}
+
+/// Keeps what the server tells of its jobs.
+async fn listen(desk: Arc<Desk>, over: CancellationToken) {
+    let mut events = desk.server.events();
+    loop {
+        let event = tokio::select! {
+            event = events.recv() => event,
+            () = over.cancelled() => return,
+        };
+        match event {
+            Ok(event) => lock(&desk.news).hear(&event, desk.server.bytes_moved()),
+            // What was missed is told again by what comes next.
+            Err(RecvError::Lagged(missed)) => tracing::debug!(missed, "events were not heard"),
+            Err(RecvError::Closed) => return,
+        }
+    }
 }
 
 /// Ends what takes too long.

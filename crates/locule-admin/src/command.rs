@@ -80,17 +80,23 @@ pub const COMMANDS: &[Command] = &[
             "download_job_components job_id",
         )
     },
+    command(
+        "job_mgmt",
+        "get_job_log",
+        "show what the server knows of a job's course",
+        "get_job_log job_id [server|all|client-name]",
+    ),
     command("job_mgmt", "get_job_meta", "show all that is known of a job", "get_job_meta job_id"),
     command("job_mgmt", "list_job", "list other parts of a job", "list_job job_id"),
     command(
         "job_mgmt",
         "list_jobs",
         "list jobs",
-        "list_jobs [-n name_prefix] [-d] [-u] [-r] [-m num_of_jobs] [job_id_prefix]",
+        "list_jobs [-n name_prefix] [-d] [-u] [-r] [-m num_of_jobs] [--submit-token token] [job_id_prefix]",
     ),
     Command {
         at_console: PUSH,
-        ..command("job_mgmt", "submit_job", "submit a job", "submit_job job_folder")
+        ..command("job_mgmt", "submit_job", "submit a job", "submit_job job_folder [--submit-token token]")
     },
     Command { visible: false, ..command("sess", "list_sessions", "list sessions of users", "list_sessions") },
     command("sys", "report_env", "show where sites run", "report_env [client-name ...]"),
@@ -190,21 +196,10 @@ pub fn words(line: &str) -> Vec<String> {
     quoted.unwrap_or_else(|| line.split_whitespace().map(str::to_owned).collect())
 }
 
-/// Words as a command line that [`words`] reads back.
-#[must_use]
-pub fn line<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
-    let plain =
-        |word: &&str| !word.is_empty() && !word.contains(|c: char| c.is_whitespace() || "\"'\\#".contains(c));
-    let words = words.into_iter().map(|word| match Some(word).filter(plain) {
-        Some(word) => word.to_owned(),
-        None => format!("\"{}\"", word.replace('\\', "\\\\").replace('"', "\\\"")),
-    });
-    words.collect::<Vec<_>>().join(" ")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use locule_protocol::command_line as line;
 
     #[test]
     fn a_command_is_found_with_and_without_its_scope() {

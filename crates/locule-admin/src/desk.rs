@@ -13,7 +13,9 @@ use locule_cell::{Cell, HandlerError, Incoming, Reply, Request};
 use locule_fobs::{Map, Value};
 use locule_identity::{Signer, Usage, Verifier, proof_text};
 use locule_message::{Encoding, Fqcn, Payload, ReturnCode, key};
-use locule_protocol::{AuxReply, AuxRequest, server_context};
+use locule_protocol::{
+    AuxReply, AuxRequest, CommandDocument, Item, ReplyDocument, Status, UploadChunk, server_context,
+};
 use locule_server::Server;
 use serde_json::json;
 use tokio::sync::Semaphore;
@@ -22,10 +24,10 @@ use uuid::Uuid;
 
 use crate::admin::AdminSettings;
 use crate::command::{COMMANDS, Command, HEAD, words};
-use crate::document::{CommandDocument, Item, ReplyDocument, Status};
 use crate::download::{self, Answer, FileSource};
+use crate::news::News;
 use crate::session::{Claim, STUDY, Session, Sessions};
-use crate::upload::{ABORT, Chunk, END_RESULT, REQUEST, Spool, Upload, Uploads};
+use crate::upload::{Spool, Upload, Uploads};
 use crate::{CHANNEL, COMMAND_TOPIC, EXPIRED_TOPIC, dates, jobs, sites};
 use locule_rights::{Rights, Who};
 
@@ -51,6 +53,7 @@ pub(crate) struct Desk {
     pub(crate) sessions: Mutex<Sessions>,
     pub(crate) uploads: Mutex<Uploads>,
     pub(crate) downloads: Mutex<FileSource>,
+    pub(crate) news: Mutex<News>,
 }
 
 impl fmt::Debug for Desk {
@@ -79,8 +82,8 @@ pub(crate) type Answered = Result<ReplyDocument, ReplyDocument>;
 /// Registers the handlers on the server's cell.
 pub(crate) fn open(desk: &Arc<Desk>) {
     on(desk, CHANNEL, COMMAND_TOPIC, command);
-    on(desk, AuxRequest::CHANNEL, REQUEST, chunk);
-    on(desk, AuxRequest::CHANNEL, ABORT, abort);
+    on(desk, AuxRequest::CHANNEL, UploadChunk::TOPIC, chunk);
+    on(desk, AuxRequest::CHANNEL, UploadChunk::OVER, abort);
     on(desk, locule_download::DOWNLOADS, locule_download::DOWNLOAD, fetch);
 }
 
@@ -268,7 +271,16 @@ impl Desk {
 impl Call {
     pub(crate) async fn carry_out(self) -> Answered {
         let Self { session, command, .. } = &self;
-        tracing::info!(user = session.claim.name, command = command.name, "command of an administrator");
+        // Consoles look again and again.
+        if matches!(command.name, "get_job_meta" | "list_jobs" | "check_status") {
+            tracing::debug!(
+                user = session.claim.name,
+                command = command.name,
+                "question of an administrator"
+            );
+        } else {
+            tracing::info!(user = session.claim.name, command = command.name, "command of an administrator");
+        }
         match command.name {
             "abort_job" => jobs::abort(&self).await,
             "check_job" => jobs::check(&self).await,
@@ -276,6 +288,7 @@ impl Call {
             "delete_job" => jobs::delete(&self).await,
             "download_job" => jobs::download(&self).await,
             "download_job_components" => jobs::download_components(&self),
+            "get_job_log" => jobs::log(&self),
             "get_job_meta" => jobs::meta(&self).await,
             "list_job" => jobs::components(&self),
             "list_jobs" => jobs::list(&self).await,
@@ -346,13 +359,13 @@ async fn chunk(desk: Arc<Desk>, incoming: Incoming) -> Result<Reply, HandlerErro
     let Ok(request) = AuxRequest::from_parts(&incoming.headers, &incoming.payload()) else {
         return aux("MISSING_PEER_CONTEXT", None);
     };
-    if !Chunk::is_upload(&request.headers) {
+    if !UploadChunk::is_upload(&request.headers) {
         return aux("TOPIC_UNKNOWN", None);
     }
     let holder = desk.administrator(&incoming)?;
     let cell = incoming.origin.clone();
-    let Some(chunk) = Chunk::read(&request.headers, &request.fields) else {
-        if let Some(id) = Chunk::id(&request.headers) {
+    let Some(chunk) = UploadChunk::read(&request.headers, &request.fields) else {
+        if let Some(id) = UploadChunk::id(&request.headers) {
             let given_up = lock(&desk.uploads).end(&cell, id);
             desk.clear(Vec::from_iter(given_up)).await;
         }
@@ -448,7 +461,7 @@ async fn abort(desk: Arc<Desk>, incoming: Incoming) -> Result<Reply, HandlerErro
     let Ok(request) = AuxRequest::from_parts(&incoming.headers, &incoming.payload()) else {
         return aux("MISSING_PEER_CONTEXT", None);
     };
-    if let Some(id) = Chunk::id(&request.headers) {
+    if let Some(id) = UploadChunk::id(&request.headers) {
         let given_up = lock(&desk.uploads).end(&incoming.origin, id);
         desk.clear(Vec::from_iter(given_up)).await;
     }
@@ -516,7 +529,8 @@ fn reply(value: Value) -> Result<Reply, HandlerError> {
 
 fn aux(code: &str, result: Option<String>) -> Result<Reply, HandlerError> {
     let mut answer = AuxReply::new(code, server_context("server", None));
-    answer.headers = result.map(|result| (END_RESULT, Value::from(result))).into_iter().collect::<Map>();
+    answer.headers =
+        result.map(|result| (UploadChunk::END_RESULT, Value::from(result))).into_iter().collect::<Map>();
     let parts = answer.to_parts().map_err(|error| HandlerError::failed(error.to_string()))?;
     Ok(Reply::ok(parts.payload))
 }

@@ -1,25 +1,25 @@
 //! Commands about jobs.
 
 use locule_component::with_causes;
-use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use locule_job::{PackError, Packing, pack_file};
-use locule_protocol::{AdminCommand, Refusal};
+use locule_protocol::{AdminCommand, Item, Refusal, ReplyDocument, Status, outcome};
 use locule_server::{
-    DeleteError, JobCheck, JobFiles, JobRecord, JobStatus, Package, Server, ServerEvent, SubmitError,
-    Submitter,
+    DeleteError, JobCheck, JobFiles, JobRecord, JobStatus, Package, Server, ServerEvent, SiteOutcome,
+    StatusChange, SubmitError, Submitter,
 };
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use crate::dates;
 use crate::desk::{Answered, Call, lock, not_authorized, now};
-use crate::document::{Item, ReplyDocument, Status};
 use crate::download::Offer;
+use crate::meta::{meta_of, metas, summary};
+use crate::news::JobNews;
 use crate::orders::{Word, who};
 use crate::upload::Spool;
 use locule_rights::Who;
@@ -30,14 +30,31 @@ const ABORTED: Duration = Duration::from_secs(3);
 /// Takes a job in that was sent.
 pub(crate) async fn submit(call: &Call) -> Answered {
     let desk = &call.desk;
-    let Some(folder) = call.arguments.first() else { return Err(call.usage()) };
-    if call.arguments.len() > 1 {
-        let text = "submit tokens are not supported";
-        return Err(ReplyDocument::error(Status::SyntaxError, text, text));
-    }
-    let package = package(call, folder)?;
-    let job_id = desk.server.submit_package(package).await.map_err(|error| refused(call, &error))?;
+    let (folder, token) = match &call.arguments[..] {
+        [folder] => (folder, None),
+        [folder, option, token] if option == TOKEN => (folder, Some(token_of(token)?)),
+        _ => return Err(call.usage()),
+    };
+    let package = Package { token, ..package(call, folder)? };
+    let job_id = match desk.server.submit_package(package).await {
+        Ok(job_id) | Err(SubmitError::SubmittedBefore { job_id }) => job_id,
+        Err(error) => return Err(refused(call, &error)),
+    };
     Ok(ReplyDocument::new().text(format!("Submitted job: {job_id}")).success("").meta("job_id", job_id))
+}
+
+/// What comes before the token of a submission.
+const TOKEN: &str = "--submit-token";
+
+/// # Source
+/// nvflare 2.9.0, `nvflare.apis.utils.job_submit_token`.
+fn token_of(text: &str) -> Result<String, ReplyDocument> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "._:-".contains(c);
+    if (1..=128).contains(&text.len()) && text.chars().all(fits) {
+        return Ok(text.to_owned());
+    }
+    let text = "a submit token is at most 128 letters, digits, and `.`, `_`, `:`, `-`";
+    Err(ReplyDocument::error(Status::SyntaxError, text, text))
 }
 
 /// Asks the server's checkers and those of the sites what they would say of a job that was sent, and keeps nothing.
@@ -77,6 +94,7 @@ fn package(call: &Call, folder: &str) -> Result<Package, ReplyDocument> {
         submitter: submitter(call),
         may_bring_code: may_bring_code(call),
         cloned_from: None,
+        token: None,
     })
 }
 
@@ -103,6 +121,7 @@ pub(crate) async fn clone(call: &Call) -> Answered {
         submitter: submitter(call),
         may_bring_code: may_bring_code(call),
         cloned_from: Some(record.job_id.clone()),
+        token: None,
     };
     let job_id = desk.server.submit_package(package).await.map_err(|error| refused(call, &error))?;
     let text = format!("Cloned job {} as: {job_id}", record.job_id);
@@ -130,7 +149,7 @@ pub(crate) async fn list(call: &Call) -> Answered {
         return Ok(ReplyDocument::new().text(text).meta("jobs", json!([])).success(""));
     }
     if filter.detailed {
-        let metas = metas(&desk.server, records).await;
+        let metas = metas(desk, records).await;
         let shown = metas.iter().map(|meta| Item::Text(format!("{meta:#}"))).collect();
         let reply = ReplyDocument { items: shown, ..ReplyDocument::new() };
         return Ok(reply.meta("jobs", metas).success(""));
@@ -148,7 +167,7 @@ pub(crate) async fn list(call: &Call) -> Answered {
 /// All that is known of a job.
 pub(crate) async fn meta(call: &Call) -> Answered {
     let record = call.job()?;
-    let meta = metas(&call.desk.server, vec![record]).await.pop().unwrap_or_default();
+    let meta = metas(&call.desk, vec![record]).await.pop().unwrap_or_default();
     Ok(ReplyDocument::new().item(Item::Dict(meta.clone())).meta("job_meta", meta).status(Status::Ok, ""))
 }
 
@@ -227,8 +246,9 @@ pub(crate) async fn download(call: &Call) -> Answered {
     let files = call.files(&record)?;
     let id = Uuid::from_u128(rand::random()).to_string();
     let (folder, most) = (desk.outbox.join(&id), desk.settings.result_bytes);
+    let news = lock(&desk.news).of(&record.job_id);
     let packed = blocking(move || {
-        let packed = pack(&record, &files, &folder, most);
+        let packed = pack(&record, &news, &files, &folder, most);
         if packed.is_err() {
             fs::remove_dir_all(&folder).ok();
         }
@@ -290,6 +310,67 @@ pub(crate) async fn collect(call: &Call) -> Answered {
     Ok(ReplyDocument::new().item(Item::Dict(Value::Object(told))).status(Status::Ok, ""))
 }
 
+/// Logs of a job, of the server and of its sites.
+///
+/// The server keeps no text of what its halves of jobs say, nor do sites send theirs: what is given is what is known
+/// of the job's course. So the right is that of `get_job_meta`.
+///
+/// # Source
+/// nvflare 2.9.0, `nvflare.private.fed.server.job_cmds` (`get_job_log`).
+pub(crate) fn log(call: &Call) -> Answered {
+    let record = call.job_if("get_job_meta")?;
+    let target = match &call.arguments[1..] {
+        [] => SERVER,
+        // The name of a file may follow; there is but one log here.
+        [target] | [target, _] => target,
+        _ => return Err(call.usage()),
+    };
+    let all = matches!(&*target.to_lowercase(), "all" | "@all");
+    let (mut logs, mut unavailable) = (Map::new(), Map::new());
+    if all || target == SERVER {
+        logs.insert(SERVER.into(), json!(course_of(&record)));
+    }
+    let others =
+        record.sites.iter().chain(record.outcomes.keys()).map(String::as_str).filter(|site| *site != SERVER);
+    let mut sites: Vec<&str> = others.filter(|site| all || *site == target).collect();
+    sites.sort_unstable();
+    sites.dedup();
+    if sites.is_empty() && !all && target != SERVER {
+        unavailable.insert(target.into(), json!("the site takes no part in this job"));
+    }
+    for site in sites {
+        match record.outcomes.get(site) {
+            Some(outcome) => logs.insert(site.into(), json!(end_of(site, outcome))),
+            None => unavailable.insert(site.into(), json!("the site has not told yet how its half ended")),
+        };
+    }
+    let told = json!({ "logs": logs, "unavailable": unavailable });
+    Ok(ReplyDocument::new().item(Item::Dict(told)).status(Status::Ok, ""))
+}
+
+/// The server's own half.
+const SERVER: &str = "server";
+
+fn course_of(record: &JobRecord) -> String {
+    let line = |change: &StatusChange| {
+        let StatusChange { status, time, reason } = change;
+        format!("{} {} {reason}\n", dates::iso(*time), status.as_str())
+    };
+    let ended = record.outcomes.get(SERVER).map(|outcome| end_of(SERVER, outcome));
+    record.history.iter().map(line).chain(ended).collect()
+}
+
+fn end_of(who: &str, outcome: &SiteOutcome) -> String {
+    let SiteOutcome { code, reason, refusals, tasks_done } = outcome;
+    let how = if *code == outcome::DONE { "is done".to_owned() } else { format!("ended with code {code}") };
+    let reason = reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+    let mut text = format!("{who} {how} after {tasks_done} task(s){reason}\n");
+    for Refusal { component, file, path, code, reason, .. } in refusals {
+        text += &format!("{who} refuses {component} at {path} of {file}: {reason} ({code})\n");
+    }
+    text
+}
+
 fn statistics(record: &JobRecord) -> Value {
     json!({ "ServerRunner": {
         "job_id": record.job_id,
@@ -303,6 +384,11 @@ fn statistics(record: &JobRecord) -> Value {
 impl Call {
     /// The job that the first argument names, if the user has the right to it.
     fn job(&self) -> Result<JobRecord, ReplyDocument> {
+        self.job_if(self.command.name)
+    }
+
+    /// The job that the first argument names, if the user has this right to it.
+    fn job_if(&self, right: &str) -> Result<JobRecord, ReplyDocument> {
         let Some(id) = self.arguments.first().map(|id| id.to_lowercase()) else {
             return Err(ReplyDocument::error(
                 Status::SyntaxError,
@@ -316,7 +402,7 @@ impl Call {
             return Err(ReplyDocument::error(Status::InvalidJobId, shown, text));
         }
         let record = self.desk.server.record(&id).ok_or_else(|| no_such_job(&id))?;
-        self.desk.allow(self.command.name, self.who(), who(&record.submitter))?;
+        self.desk.allow(right, self.who(), who(&record.submitter))?;
         Ok(record)
     }
 
@@ -334,6 +420,8 @@ struct Filter {
     most: Option<usize>,
     name: Option<String>,
     id: Option<String>,
+    /// Only the job that the user submitted with it.
+    token: Option<String>,
 }
 
 impl Filter {
@@ -352,7 +440,7 @@ impl Filter {
                     let most = value()?.parse().map_err(|_| "argument -m: invalid int value".to_owned())?;
                     filter.most = Some(most).filter(|most| *most > 0);
                 }
-                "--submit-token" => return Err("submit tokens are not supported".into()),
+                TOKEN => filter.token = Some(value()?),
                 other if other.starts_with('-') || filter.id.is_some() => {
                     return Err(format!("unrecognized arguments: {}", other.escape_debug()));
                 }
@@ -369,76 +457,11 @@ impl Filter {
         begins(&record.job_id, &self.id)
             && begins(&record.name, &self.name)
             && (!self.own || record.submitter.name == user)
+            && self.token.as_ref().is_none_or(|token| {
+                let of = record.submission.as_ref().map(|submission| &submission.token);
+                of == Some(token) && record.submitter.name == user
+            })
     }
-}
-
-fn summary(record: &JobRecord) -> Value {
-    json!({
-        "job_id": record.job_id,
-        "job_name": record.name,
-        "status": record.status().as_str(),
-        "submit_time": dates::iso(record.submitted()),
-        "duration": duration(record),
-        "study": "default",
-    })
-}
-
-fn duration(record: &JobRecord) -> String {
-    let now = dates::seconds(SystemTime::now()) as u64;
-    match (record.started(), record.ended()) {
-        (Some(started), ended) => {
-            dates::span(Duration::from_secs(ended.unwrap_or(now).saturating_sub(started)))
-        }
-        (None, _) => "N/A".into(),
-    }
-}
-
-/// The meta of jobs as of now: what was stored, and how they are.
-async fn metas(server: &Server, records: Vec<JobRecord>) -> Vec<Value> {
-    let with_files: Vec<_> =
-        records.into_iter().map(|record| (server.files(&record.job_id), record)).collect();
-    let read = blocking(move || {
-        let meta = |(files, record): &(Option<JobFiles>, JobRecord)| {
-            let stored = files.as_ref().and_then(|files| files.read_meta().ok());
-            meta_of(record, stored.unwrap_or_default())
-        };
-        Ok(with_files.iter().map(meta).collect())
-    });
-    read.await.unwrap_or_default()
-}
-
-fn meta_of(record: &JobRecord, stored: Value) -> Value {
-    let mut meta = match stored {
-        Value::Object(meta) => meta,
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => Map::new(),
-    };
-    let Submitter { name, org, role } = &record.submitter;
-    let reason = record.history.last().map_or("", |change| change.reason.as_str());
-    let of_now = BTreeMap::from([
-        ("job_id", json!(record.job_id)),
-        ("name", json!(record.name)),
-        ("study", json!("default")),
-        ("submitter_name", json!(name)),
-        ("submitter_org", json!(org)),
-        ("submitter_role", json!(role)),
-        ("status", json!(record.status().as_str())),
-        ("status_reason", json!(reason)),
-        ("submit_time", json!(record.submitted() as f64)),
-        ("submit_time_iso", json!(dates::iso(record.submitted()))),
-        ("start_time", json!(record.started().map(dates::iso).unwrap_or_default())),
-        ("duration", json!(duration(record))),
-        ("data_storage_format", json!(2)),
-    ]);
-    meta.extend(of_now.into_iter().map(|(key, value)| (key.to_owned(), value)));
-    let refusals: Vec<&Refusal> = record.refusals().collect();
-    if !refusals.is_empty() {
-        meta.insert("refusals".into(), json!(refusals));
-        let refused = record.outcomes.iter().filter(|(_, outcome)| !outcome.refusals.is_empty());
-        let detail =
-            refused.map(|(site, outcome)| format!("{site}: {}", Refusal::sentence(&outcome.refusals)));
-        meta.insert("job_deploy_detail".into(), json!(detail.collect::<Vec<_>>()));
-    }
-    Value::Object(meta)
 }
 
 /// Packs a job into `folder`: the job as it was handed in, its meta, and its run folder with the results. Gives
@@ -448,13 +471,14 @@ fn meta_of(record: &JobRecord, stored: Value) -> Value {
 /// nvflare 2.9.0, `nvflare.private.fed.server.job_cmds`: a console unpacks what ends in `.zip`.
 fn pack(
     record: &JobRecord,
+    news: &JobNews,
     files: &JobFiles,
     folder: &Path,
     most: u64,
 ) -> io::Result<(PathBuf, Vec<(&'static str, u64)>)> {
     fs::create_dir(folder)?;
     let mut names = vec!["meta.json", "workspace.zip"];
-    let meta = meta_of(record, files.read_meta().unwrap_or_default());
+    let meta = meta_of(record, news, files.read_meta().unwrap_or_default());
     fs::write(folder.join("meta.json"), serde_json::to_vec_pretty(&meta)?)?;
     let packed = pack_file(&files.run_dir, "", &folder.join("workspace.zip"), Packing::Fast, most);
     packed.map_err(|error: PackError| io::Error::other(error.to_string()))?;
@@ -500,6 +524,20 @@ fn refused(call: &Call, error: &SubmitError) -> ReplyDocument {
         return not_authorized().meta("info", error.to_string());
     }
     let text = with_causes(error);
+    let token = match error {
+        SubmitError::OtherSubmission { job_id } => {
+            Some((Status::SubmitTokenConflict, "SUBMIT_TOKEN_CONFLICT", job_id))
+        }
+        SubmitError::SubmissionDeleted { job_id } => {
+            Some((Status::SubmitTokenJobDeleted, "SUBMIT_TOKEN_JOB_DELETED", job_id))
+        }
+        _ => None,
+    };
+    if let Some((status, code, job_id)) = token {
+        return ReplyDocument::error(status, text.clone(), text)
+            .meta("code", code)
+            .meta("job_id", job_id.as_str());
+    }
     if error.is_the_jobs_fault() {
         // Where the server unpacks a job is nobody's business.
         let text = match call.desk.inbox.parent() {
@@ -521,7 +559,9 @@ fn without_path(error: &io::Error) -> String {
     error.kind().to_string()
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(io::Error::other(error)))
 }
 
@@ -542,10 +582,11 @@ mod tests {
             most: Some(3),
             name: Some("sum".into()),
             id: Some("4f1c".into()),
+            token: Some("t".into()),
         };
-        assert_eq!(read("-d -u -r -m 3 -n Sum 4F1C"), Ok(all));
+        assert_eq!(read("-d -u -r -m 3 -n Sum --submit-token t 4F1C"), Ok(all));
         assert_eq!(read("-m 0"), Ok(Filter::default()), "all of them");
-        for bad in ["-m", "-m x", "-x", "a b", "--submit-token t"] {
+        for bad in ["-m", "-m x", "-x", "a b", "--submit-token"] {
             assert!(read(bad).is_err(), "{bad}");
         }
     }

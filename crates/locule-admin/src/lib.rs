@@ -30,23 +30,26 @@ mod admin;
 mod command;
 mod dates;
 mod desk;
-mod document;
 mod download;
 mod jobs;
+mod meta;
+mod news;
 mod orders;
 mod session;
 mod sites;
 mod upload;
 
 pub use admin::{Admin, AdminParts, AdminSettings};
-pub use command::{COMMANDS, Command, line, words};
-pub use document::{CommandDocument, DocumentError, Item, MAX_DOCUMENT, ReplyDocument, Status};
+pub use command::{COMMANDS, Command, words};
 pub use download::{Answer, FileSource, Offer, SourceLimits, chunk};
+pub use locule_protocol::{
+    CommandDocument, DocumentError, Item, MAX_DOCUMENT, ReplyDocument, Status, command_line as line,
+};
 pub use locule_rights::{Rights, RightsError, Who};
 
 /// Between consoles and the server.
-pub const CHANNEL: &str = "hci_channel";
+pub const CHANNEL: &str = CommandDocument::CHANNEL;
 /// The topic of commands.
-pub const COMMAND_TOPIC: &str = "command";
+pub const COMMAND_TOPIC: &str = CommandDocument::TOPIC;
 /// The topic of the word that a session is over.
-pub const EXPIRED_TOPIC: &str = "SESSION_EXPIRED";
+pub const EXPIRED_TOPIC: &str = CommandDocument::EXPIRED;

@@ -3,13 +3,13 @@
 use futures_util::future::join_all;
 use locule_cell::Request;
 use locule_protocol::{
-    AdminBody, AdminCommand, AdminContext, AdminReply, AdminRequest, Person, server_context,
+    AdminBody, AdminCommand, AdminContext, AdminReply, AdminRequest, Person, ReplyDocument, Status,
+    server_context,
 };
 use locule_server::{SiteThere, Submitter};
 use uuid::Uuid;
 
 use crate::desk::{Call, not_authorized};
-use crate::document::{ReplyDocument, Status};
 use locule_rights::Who;
 
 /// Longest answer of a site that is passed on, in bytes.

@@ -1,12 +1,11 @@
 //! Commands about the server and its sites.
 
-use locule_protocol::{AdminCommand, NVFLARE_VERSION};
+use locule_protocol::{AdminCommand, Item, NVFLARE_VERSION, ReplyDocument, Status};
 use locule_server::{JobStatus, Submitter};
 use serde_json::{Map, Value, json};
 
 use crate::dates;
 use crate::desk::{Answered, Call};
-use crate::document::{Item, ReplyDocument, Status};
 use crate::orders::Word;
 
 /// How server and sites are.

@@ -6,24 +6,8 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use locule_fobs::Map;
 use locule_message::Fqcn;
-use locule_protocol::Dialect;
-
-/// Topic of a chunk.
-pub(crate) const REQUEST: &str = "ObjectStreamer.Request";
-/// Topic of the word that a stream is over; it comes after those that went well, too.
-pub(crate) const ABORT: &str = "ObjectStreamer.Abort";
-/// Header of the last answer: what became of the command.
-pub(crate) const END_RESULT: &str = "ObjectStreamer.END_RESULT";
-
-const TX_ID: &str = "ObjectStreamer.TX_ID";
-const SEQ: &str = "ObjectStreamer.SEQ";
-const CTX: &str = "ObjectStreamer.CTX";
-const STREAM_CHANNEL: &str = "ObjectStreamer.CHANNEL";
-const UPLOAD: &str = "hci.upload";
-const LONGEST_ID: usize = 128;
+use locule_protocol::UploadChunk;
 
 /// Bounds of uploads.
 #[derive(Clone, Copy, Debug)]
@@ -38,50 +22,6 @@ pub(crate) struct UploadLimits {
     pub(crate) idle: Duration,
     /// From the first chunk to the last.
     pub(crate) whole: Duration,
-}
-
-/// A chunk, as it came.
-///
-/// # Source
-/// nvflare 2.9.0, `nvflare.private.stream_runner`, `nvflare.app_common.streamers.file_streamer`.
-#[derive(Debug)]
-pub(crate) struct Chunk {
-    pub(crate) id: String,
-    pub(crate) seq: i64,
-    /// With the first chunk: the command document and the announced size in bytes.
-    pub(crate) opening: Option<(String, u64)>,
-    pub(crate) data: Bytes,
-    pub(crate) last: bool,
-}
-
-impl Chunk {
-    /// Whether the stream is an upload, rather than a site's log or something else.
-    pub(crate) fn is_upload(headers: &Map) -> bool {
-        headers.str(STREAM_CHANNEL) == Some(UPLOAD)
-    }
-
-    /// The stream that a word is about.
-    pub(crate) fn id(headers: &Map) -> Option<&str> {
-        headers.str(TX_ID).filter(|id| !id.is_empty() && id.len() <= LONGEST_ID)
-    }
-
-    /// Reads a chunk; none if it is not one.
-    pub(crate) fn read(headers: &Map, fields: &Map) -> Option<Self> {
-        let opening = headers.map(CTX).and_then(|ctx| {
-            let size = ctx.int("FileStreamer.file_size").and_then(|size| u64::try_from(size).ok())?;
-            Some((ctx.str("conn_data")?.to_owned(), size))
-        });
-        let field = |of: &Dialect, name: &str| format!("{}.{name}", of.upload);
-        let sized = |of: &&Dialect| fields.int(&field(of, "size")).is_some();
-        let dialect = Dialect::ALL.into_iter().find(sized)?;
-        let data = fields.bytes(&field(dialect, "data")).cloned().unwrap_or_default();
-        let size = fields.int(&field(dialect, "size")).and_then(|size| usize::try_from(size).ok());
-        if size != Some(data.len()) {
-            return None;
-        }
-        let last = fields.bool(&field(dialect, "eof")).unwrap_or_default();
-        Some(Self { id: Self::id(headers)?.to_owned(), seq: headers.int(SEQ)?, opening, data, last })
-    }
 }
 
 /// An upload on its way.
@@ -125,7 +65,7 @@ impl Upload {
     }
 
     /// Takes the next chunk. Blocking.
-    pub(crate) fn write(&mut self, chunk: &Chunk, now: Instant) -> Result<(), UploadError> {
+    pub(crate) fn write(&mut self, chunk: &UploadChunk, now: Instant) -> Result<(), UploadError> {
         if chunk.seq != self.next {
             return Err(UploadError::Order);
         }
@@ -219,6 +159,8 @@ impl Uploads {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
 
     const LIMITS: UploadLimits = UploadLimits {
@@ -229,8 +171,8 @@ mod tests {
         whole: Duration::from_secs(3_600),
     };
 
-    fn chunk(seq: i64, data: &'static [u8], last: bool) -> Chunk {
-        Chunk { id: "t".into(), seq, opening: None, data: Bytes::from_static(data), last }
+    fn chunk(seq: i64, data: &'static [u8], last: bool) -> UploadChunk {
+        UploadChunk { id: "t".into(), seq, opening: None, data: Bytes::from_static(data), last }
     }
 
     #[test]
@@ -251,23 +193,6 @@ mod tests {
         assert!(matches!(start().write(&chunk(1, b"ab", false), now), Err(UploadError::Order)));
         assert!(matches!(start().write(&chunk(0, b"abcde", false), now), Err(UploadError::Size)));
         assert!(matches!(start().write(&chunk(0, b"abc", true), now), Err(UploadError::Size)));
-    }
-
-    #[test]
-    fn chunks_of_every_version_are_read() {
-        let mut headers = Map::from_iter([(TX_ID, "t")]);
-        headers.insert(SEQ, 1_i64);
-        for name in ["Streamer", "FileStreamer"] {
-            let mut fields = Map::new();
-            fields.insert(format!("{name}.data"), Bytes::from_static(b"ab"));
-            fields.insert(format!("{name}.size"), 2_i64);
-            fields.insert(format!("{name}.eof"), true);
-            let read = Chunk::read(&headers, &fields).unwrap();
-            assert_eq!((&read.data[..], read.seq, read.last), (&b"ab"[..], 1, true), "{name}");
-            fields.insert(format!("{name}.size"), 3_i64);
-            assert!(Chunk::read(&headers, &fields).is_none());
-        }
-        assert!(Chunk::read(&headers, &Map::new()).is_none());
     }
 
     #[test]

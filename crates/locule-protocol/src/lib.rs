@@ -1,4 +1,4 @@
-//! What sites and server say to each other, as types: requests and replies, to and from the wire.
+//! What sites, administrators and server say to each other, as types: requests and replies, to and from the wire.
 //!
 //! Each type knows its channel and topic, and turns into [`Parts`] (headers and payload of a message)
 //! and back. It sends nothing, waits for nothing, checks no signature and keeps no state: a cell
@@ -35,6 +35,7 @@
 
 mod admin;
 mod aux_message;
+mod console;
 mod context;
 mod dialect;
 mod parts;
@@ -42,9 +43,13 @@ mod presence;
 mod registration;
 mod report;
 mod task;
+mod upload;
 
 pub use admin::{AdminBody, AdminCommand, AdminContext, AdminReply, AdminRequest, JobStatus, Person};
 pub use aux_message::{AuxReply, AuxRequest, aux_topic};
+pub use console::{
+    CommandDocument, DocumentError, Item, MAX_ANSWER, MAX_DOCUMENT, ReplyDocument, Status, command_line,
+};
 pub use context::{prop, server_context, site_context, to_props};
 pub use dialect::{Dialect, Outcomes, UnspokenVersion};
 pub use parts::{DecodeError, EncodeError, Parts};
@@ -54,6 +59,7 @@ pub use registration::{
 };
 pub use report::{OutcomeReport, Refusal, outcome};
 pub use task::{Assignment, GetTask, SubmitReply, SubmitUpdate, TaskReply};
+pub use upload::UploadChunk;
 
 /// The version of nvflare whose wire is spoken; what registrations say.
 pub const NVFLARE_VERSION: &str = "2.9.0";

@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use locule_journal::{AppendError, Journal, ReplayError};
 use serde::{Deserialize, Serialize};
 
-use crate::record::{JobRecord, JobStatus, SiteOutcome, StatusChange, Submitter};
+use crate::record::{JobRecord, JobStatus, SiteOutcome, StatusChange, Submission, Submitter};
 
 /// A change of a job, as the journal keeps it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -21,6 +21,8 @@ pub(crate) enum Entry {
         submitter: Submitter,
         #[serde(default)]
         waits: bool,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        submission: Option<Submission>,
     },
     Sites {
         job: String,
@@ -49,6 +51,8 @@ pub(crate) enum Entry {
 /// Records of all jobs, with the journal that they are the sum of. A look waits for no disk.
 pub(crate) struct Book {
     records: RwLock<BTreeMap<String, JobRecord>>,
+    /// Jobs that were submitted with a token and are deleted: the token makes no other.
+    deleted: RwLock<Vec<JobRecord>>,
     journal: Mutex<Box<dyn Journal>>,
 }
 
@@ -81,12 +85,13 @@ pub enum BookError {
 impl Book {
     /// Opens the book as the journal left it.
     pub(crate) fn open(mut journal: Box<dyn Journal>) -> Result<Self, BookError> {
-        let mut records = BTreeMap::new();
+        let (mut records, mut deleted) = (BTreeMap::new(), Vec::new());
         for (index, bytes) in journal.replay()?.iter().enumerate() {
             let entry = serde_json::from_slice(bytes).map_err(|source| BookError::Entry { index, source })?;
-            apply(&mut records, entry);
+            deleted.extend(apply(&mut records, entry));
         }
-        Ok(Self { records: RwLock::new(records), journal: Mutex::new(journal) })
+        let (records, deleted) = (RwLock::new(records), RwLock::new(deleted));
+        Ok(Self { records, deleted, journal: Mutex::new(journal) })
     }
 
     /// Ends the jobs that an earlier run of the server left open: nobody runs them any more. Those that had
@@ -114,7 +119,22 @@ impl Book {
 
     /// Notes an entry that the journal does not take, so that it is true as long as the server runs.
     pub(crate) fn note(&self, entry: Entry) {
-        apply(&mut self.records.write().unwrap_or_else(PoisonError::into_inner), entry);
+        let gone = apply(&mut self.records.write().unwrap_or_else(PoisonError::into_inner), entry);
+        self.deleted.write().unwrap_or_else(PoisonError::into_inner).extend(gone);
+    }
+
+    /// The job that a submitter made with a token, and whether it is deleted.
+    pub(crate) fn submitted(&self, by: &Submitter, token: &str) -> Option<(JobRecord, bool)> {
+        let is_it = |record: &&JobRecord| {
+            let of = record.submission.as_ref().map(|submission| &*submission.token);
+            record.submitter == *by && of == Some(token)
+        };
+        let records = self.records.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(record) = records.values().find(is_it) {
+            return Some((record.clone(), false));
+        }
+        let deleted = self.deleted.read().unwrap_or_else(PoisonError::into_inner);
+        deleted.iter().find(is_it).map(|record| (record.clone(), true))
     }
 
     /// All records, the job that was handed in first at the head.
@@ -140,15 +160,17 @@ pub fn read_records(journal: Box<dyn Journal>) -> Result<BTreeMap<String, JobRec
     Ok(book.records.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
-fn apply(records: &mut BTreeMap<String, JobRecord>, entry: Entry) {
+/// Applies an entry; the record that it deletes, if that was made with a token.
+fn apply(records: &mut BTreeMap<String, JobRecord>, entry: Entry) -> Option<JobRecord> {
     match entry {
-        Entry::Submitted { job, name, time, submitter, waits } => {
+        Entry::Submitted { job, name, time, submitter, waits, submission } => {
             let first = StatusChange { status: JobStatus::Submitted, time, reason: "accepted".into() };
             let record = JobRecord {
                 job_id: job.clone(),
                 name,
                 submitter,
                 waits,
+                submission,
                 sites: Vec::new(),
                 history: vec![first],
                 outcomes: BTreeMap::new(),
@@ -178,9 +200,10 @@ fn apply(records: &mut BTreeMap<String, JobRecord>, entry: Entry) {
             }
         }
         Entry::Deleted { job } => {
-            records.remove(&job);
+            return records.remove(&job).filter(|record| record.submission.is_some());
         }
     }
+    None
 }
 
 /// Seconds since the Unix epoch.

@@ -48,6 +48,13 @@ pub enum ServerEvent {
         /// Why.
         reason: String,
     },
+    /// A job cannot begin yet.
+    JobWaits {
+        /// Id of the job.
+        job: String,
+        /// What it waits for.
+        reason: String,
+    },
     /// A round began.
     RoundStarted {
         /// Id of the job.

@@ -19,8 +19,9 @@ use locule_kit::Workspace;
 use serde_json::{Value, json};
 
 use crate::book::{Entry, seconds};
+use crate::digest::digest;
 use crate::orders::to_map;
-use crate::record::{JobRecord, Submitter};
+use crate::record::{JobRecord, Submission, Submitter};
 use crate::server::Shared;
 
 /// A job that was taken in: everything that its life needs.
@@ -49,6 +50,8 @@ pub struct Package {
     pub may_bring_code: bool,
     /// The job that it is a copy of.
     pub cloned_from: Option<String>,
+    /// What the sender calls this submission: the same token stands for the same job.
+    pub token: Option<String>,
 }
 
 /// What stays of a job that was handed in, beside its run folder: the whole of it, packed.
@@ -91,7 +94,8 @@ impl Intake {
         let job = JobFolder::read(folder)?;
         let submitter = signer_of(shared, folder)?.unwrap_or_default();
         let apps = pack_apps(&job)?;
-        let entry = Accepted { job: &job, submitter: &submitter, waits: false, cloned_from: None };
+        let entry =
+            Accepted { job: &job, submitter: &submitter, waits: false, cloned_from: None, submission: None };
         let store = |run_dir: &Path, kept: &Path| {
             store_app(run_dir, &job, &apps)?;
             let max_bytes = Limits::default().max_bytes;
@@ -110,8 +114,11 @@ impl Intake {
         if job.byoc && !package.may_bring_code {
             return Err(SubmitError::CustomCode);
         }
-        let Package { submitter, cloned_from, .. } = package;
-        let entry = Accepted { job: &job, submitter, waits: true, cloned_from: cloned_from.as_deref() };
+        let Package { submitter, cloned_from, token, .. } = package;
+        let submission =
+            token.as_deref().map(|token| submission(shared, &job, submitter, token)).transpose()?;
+        let cloned_from = cloned_from.as_deref();
+        let entry = Accepted { job: &job, submitter, waits: true, cloned_from, submission };
         let keep = |_: &Path, kept: &Path| {
             let moved = fs::rename(&package.file, kept);
             moved.map_err(|source| SubmitError::Store { path: kept.to_owned(), source })
@@ -180,6 +187,26 @@ impl Intake {
     }
 }
 
+/// What a token stands for from now on, unless it stood for something before.
+fn submission(
+    shared: &Shared,
+    job: &JobFolder,
+    submitter: &Submitter,
+    token: &str,
+) -> Result<Submission, SubmitError> {
+    let digest = digest(&job.path).map_err(|source| SubmitError::Store { path: job.path.clone(), source })?;
+    let Some((record, deleted)) = shared.book.submitted(submitter, token) else {
+        return Ok(Submission { token: token.to_owned(), digest });
+    };
+    let same = record.submission.is_some_and(|before| before.digest == digest);
+    let job_id = record.job_id;
+    Err(match (deleted, same) {
+        (true, _) => SubmitError::SubmissionDeleted { job_id },
+        (false, true) => SubmitError::SubmittedBefore { job_id },
+        (false, false) => SubmitError::OtherSubmission { job_id },
+    })
+}
+
 /// A packed job that was looked at.
 pub(crate) struct Looked {
     pub(crate) job: JobFolder,
@@ -244,6 +271,7 @@ struct Accepted<'a> {
     /// Whether it waits for its sites across restarts.
     waits: bool,
     cloned_from: Option<&'a str>,
+    submission: Option<Submission>,
 }
 
 impl Accepted<'_> {
@@ -255,7 +283,7 @@ impl Accepted<'_> {
         job_id: &str,
         store: impl FnOnce(&Path, &Path) -> Result<(), SubmitError>,
     ) -> Result<(PathBuf, Value), SubmitError> {
-        let Self { job, submitter, waits, cloned_from } = self;
+        let Self { job, submitter, waits, cloned_from, submission } = self;
         if job.meta.app_of("server").is_none() {
             return Err(SubmitError::NoServerApp);
         }
@@ -274,6 +302,7 @@ impl Accepted<'_> {
             time: seconds(SystemTime::now()),
             submitter: submitter.clone(),
             waits,
+            submission,
         };
         let made = fs::create_dir_all(&run_dir)
             .and_then(|()| make_shelf(&shared.kit))
@@ -359,6 +388,24 @@ pub enum SubmitError {
     /// A gate of the server says no.
     #[error("the server does not take it: {0}")]
     Gate(#[from] Refused),
+    /// The same submission came before, and made this job: its sender has what it wants.
+    #[error("it was submitted before, as {job_id}")]
+    SubmittedBefore {
+        /// Id of the job.
+        job_id: String,
+    },
+    /// The token stands for another job.
+    #[error("the submission's token was used for another job, {job_id}")]
+    OtherSubmission {
+        /// Id of that job.
+        job_id: String,
+    },
+    /// The token stands for a job that was deleted.
+    #[error("the submission's token was used for {job_id}, which is deleted")]
+    SubmissionDeleted {
+        /// Id of that job.
+        job_id: String,
+    },
     /// No app is meant for the server.
     #[error("no app of the job is deployed to the server: add `server` or `@ALL` to deploy_map in meta.json")]
     NoServerApp,
@@ -402,6 +449,9 @@ impl SubmitError {
             | Self::NoFolder { .. }
             | Self::CustomCode
             | Self::Gate(_)
+            | Self::SubmittedBefore { .. }
+            | Self::OtherSubmission { .. }
+            | Self::SubmissionDeleted { .. }
             | Self::NoServerApp
             | Self::Pack(_)
             | Self::Unpack(_) => true,

@@ -21,6 +21,7 @@
 
 mod admit;
 mod book;
+mod digest;
 mod event;
 mod intake;
 mod job;
@@ -40,7 +41,7 @@ pub use intake::{Package, SubmitError};
 pub use job::{JobHost, ServerBrief, run_job};
 pub use locule_event::Attendants;
 pub use oversight::{DeleteError, JobFiles, SiteThere};
-pub use record::{JobRecord, JobStatus, SiteOutcome, StatusChange, Submitter};
+pub use record::{JobRecord, JobStatus, SiteOutcome, StatusChange, Submission, Submitter};
 pub use rehearsal::JobCheck;
 pub use server::Server;
 pub use settings::{ServerParts, ServerSettings};

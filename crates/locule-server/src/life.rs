@@ -189,7 +189,7 @@ impl Life {
             }
             self.give_back().await;
             why = unwilling.join("; ");
-            tracing::info!(job = self.intake.job_id, reason = why, "too few sites are ready");
+            self.waits(&format!("too few sites are ready: {why}"));
         }
         Err((JobStatus::CannotSchedule, format!("too few sites are ready: {why}")))
     }
@@ -199,7 +199,11 @@ impl Life {
     async fn wait_for_turn(&mut self) -> Result<BTreeMap<String, Fqcn>, Ending> {
         loop {
             self.wait_for_sites().await;
-            let slot = Arc::clone(&self.shared.slots).acquire_owned().await;
+            let slots = Arc::clone(&self.shared.slots);
+            if slots.available_permits() == 0 {
+                self.waits("as many jobs as the server runs at one time are running");
+            }
+            let slot = slots.acquire_owned().await;
             self.slot = Some(slot.map_err(|_| (JobStatus::Aborted, "server shuts down".to_owned()))?);
             let candidates = self.candidates();
             if self.intake.is_enough(candidates.keys()) {
@@ -228,12 +232,19 @@ impl Life {
                 }
             };
             if waits != said {
-                tracing::info!(job = self.intake.job_id, reason = waits, "job waits");
+                self.waits(&waits);
                 said = waits;
             }
             // The other end lives as long as the server, of which this is a part.
             presence.changed().await.ok();
         }
+    }
+
+    /// Tells why the job does not begin.
+    fn waits(&self, reason: &str) {
+        let job = self.intake.job_id.clone();
+        tracing::info!(job, reason, "job waits");
+        self.shared.tell(ServerEvent::JobWaits { job, reason: reason.to_owned() });
     }
 
     /// Sites of the job that are there.

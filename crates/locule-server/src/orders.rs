@@ -94,7 +94,8 @@ impl Orders {
     ) -> Result<(String, String, Vec<Refusal>), OrderError> {
         let (job_id, app_name, meta) = (job_id.to_owned(), app_name.to_owned(), meta.clone());
         let command = AdminCommand::CheckJob { job_id, app_name, meta, zip };
-        let answer = self.give(site, command, Some("check_job"), true).await?;
+        // Who may submit a job may ask about it; a site's policy knows no right of its own for that.
+        let answer = self.give(site, command, Some("submit_job"), true).await?;
         let document = answer.json().unwrap_or_default();
         let text =
             |key: &str| document.get(key).and_then(|text| text.as_str()).unwrap_or_default().to_owned();

@@ -107,6 +107,16 @@ impl From<Identity> for Submitter {
     }
 }
 
+/// One submission of one job by one submitter, however often it is sent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Submission {
+    /// What the submitter calls it.
+    pub token: String,
+    /// SHA-256 over the names and contents of the job's files, in hexadecimal digits; signatures do not count, since
+    /// each is another.
+    pub digest: String,
+}
+
 /// Everything that the server remembers of a job.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobRecord {
@@ -120,6 +130,9 @@ pub struct JobRecord {
     /// Whether it waits for its sites across a restart of the server, as jobs do that administrators send.
     #[serde(default)]
     pub waits: bool,
+    /// The submission that made it, if its submitter gave it a token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub submission: Option<Submission>,
     /// Sites that take part, in site order.
     pub sites: Vec<String>,
     /// Every state it was in, oldest first; never empty.

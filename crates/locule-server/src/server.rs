@@ -78,6 +78,8 @@ pub(crate) struct Shared {
     pub(crate) admission: Mutex<Admission>,
     pub(crate) signing: Arc<Semaphore>,
     pub(crate) slots: Arc<Semaphore>,
+    /// The right to submit a job with a token.
+    submissions: Arc<Semaphore>,
     /// Changes when a site joins or leaves.
     pub(crate) presence: watch::Sender<u64>,
     pub(crate) book: Book,
@@ -122,6 +124,7 @@ impl Server {
         let admission = Admission::new(signer.identity().clone(), AdmissionLimits::default());
         let shared = Arc::new(Shared {
             slots: Arc::new(Semaphore::new(settings.max_jobs)),
+            submissions: Arc::new(Semaphore::new(1)),
             settings,
             cell,
             signer,
@@ -181,6 +184,11 @@ impl Server {
     pub async fn submit_package(&self, package: Package) -> Result<String, SubmitError> {
         let take = move |shared: Arc<Shared>, job_id: String| async move {
             let (server, id) = (Arc::clone(&shared), job_id.clone());
+            // One at a time, so that the second sees what the first has made.
+            let _turn = match package.token {
+                Some(_) => Arc::clone(&shared.submissions).acquire_owned().await.ok(),
+                None => None,
+            };
             blocking(move || Intake::accept(&server, &id, &package)).await?;
             let record = shared.book.record(&job_id);
             let record = record.ok_or_else(|| SubmitError::Interrupted("the job was deleted".into()))?;

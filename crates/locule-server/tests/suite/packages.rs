@@ -26,7 +26,7 @@ fn packed(scene: &Scene, folder: &Path) -> Package {
     let file = scene.kit.dir.path().join("spool.zip");
     fs::write(&file, pack_job(folder).unwrap()).unwrap();
     let folder = folder.file_name().unwrap().to_str().unwrap().to_owned();
-    Package { file, folder, submitter: ann(), may_bring_code: false, cloned_from: None }
+    Package { file, folder, submitter: ann(), may_bring_code: false, cloned_from: None, token: None }
 }
 
 fn left_over(scene: &Scene) -> Vec<PathBuf> {

@@ -1,4 +1,4 @@
-//! Commands and their answers as the wire has them: JSON texts, both ways.
+//! What administrators and a server say to each other: JSON texts, both ways.
 
 use std::time::Duration;
 
@@ -7,8 +7,23 @@ use serde_json::{Map, Value, json};
 /// Longest text of a command document that is read, in bytes.
 pub const MAX_DOCUMENT: usize = 1 << 20;
 
+/// Longest text of an answer that is read, in bytes: a log of each site may be in it.
+pub const MAX_ANSWER: usize = 64 << 20;
+
 /// Longest time that a command may ask for.
 const MAX_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// Words as a command line that a server cuts into the same words again.
+#[must_use]
+pub fn command_line<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
+    let plain =
+        |word: &&str| !word.is_empty() && !word.contains(|c: char| c.is_whitespace() || "\"'\\#".contains(c));
+    let words = words.into_iter().map(|word| match Some(word).filter(plain) {
+        Some(word) => word.to_owned(),
+        None => format!("\"{}\"", word.replace('\\', "\\\\").replace('"', "\\\"")),
+    });
+    words.collect::<Vec<_>>().join(" ")
+}
 
 /// A command as an administrator sends it.
 ///
@@ -25,6 +40,13 @@ pub struct CommandDocument {
 }
 
 impl CommandDocument {
+    /// Its channel.
+    pub const CHANNEL: &str = "hci_channel";
+    /// Its topic.
+    pub const TOPIC: &str = "command";
+    /// The topic of the server's word that a session is over.
+    pub const EXPIRED: &str = "SESSION_EXPIRED";
+
     /// A command without session.
     #[must_use]
     pub fn new(command: impl Into<String>) -> Self {
@@ -46,7 +68,7 @@ impl CommandDocument {
     /// # Errors
     /// [`DocumentError`]; the sender does not speak this protocol.
     pub fn parse(text: &str) -> Result<Self, DocumentError> {
-        let (items, meta) = parse(text)?;
+        let (items, meta) = parse(text, MAX_DOCUMENT)?;
         let first =
             |kind| items.iter().find(|item| item["type"] == kind).and_then(|item| item["data"].as_str());
         let command = first("command").ok_or(DocumentError::NoCommand)?.to_owned();
@@ -133,6 +155,10 @@ pub enum Status {
     NoJobs,
     /// The job has no such parts.
     NoJobComponents,
+    /// The token of the submission was used for another job.
+    SubmitTokenConflict,
+    /// The job of the submission's token was deleted.
+    SubmitTokenJobDeleted,
     /// A site did not answer.
     NoReply,
     /// No site is there.
@@ -158,6 +184,8 @@ impl Status {
             Self::ClientsRunning => "clients_running",
             Self::NoJobs => "no_jobs",
             Self::NoJobComponents => "no_job_components",
+            Self::SubmitTokenConflict => "submit_token_conflict",
+            Self::SubmitTokenJobDeleted => "submit_token_job_deleted",
             Self::NoReply => "no_reply",
             Self::NoClients => "no_clients",
         }
@@ -245,7 +273,7 @@ impl ReplyDocument {
     /// # Errors
     /// [`DocumentError`]; the sender does not speak this protocol.
     pub fn parse(text: &str) -> Result<Self, DocumentError> {
-        let (items, meta) = parse(text)?;
+        let (items, meta) = parse(text, MAX_ANSWER)?;
         let items = items.iter().map(Item::from_json).collect::<Option<_>>();
         Ok(Self { items: items.ok_or(DocumentError::Item)?, meta })
     }
@@ -283,8 +311,8 @@ impl Item {
     }
 }
 
-fn parse(text: &str) -> Result<(Vec<Value>, Map<String, Value>), DocumentError> {
-    if text.len() > MAX_DOCUMENT {
+fn parse(text: &str, most: usize) -> Result<(Vec<Value>, Map<String, Value>), DocumentError> {
+    if text.len() > most {
         return Err(DocumentError::TooLong);
     }
     let mut document: Map<String, Value> = serde_json::from_str(text.trim()).map_err(DocumentError::Json)?;
@@ -300,8 +328,8 @@ fn parse(text: &str) -> Result<(Vec<Value>, Map<String, Value>), DocumentError> 
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DocumentError {
-    /// More than [`MAX_DOCUMENT`] bytes.
-    #[error("document is longer than {MAX_DOCUMENT} bytes")]
+    /// More than [`MAX_DOCUMENT`] or [`MAX_ANSWER`] bytes.
+    #[error("document is too long")]
     TooLong,
     /// It is not JSON, or no object of it.
     #[error("document is not a JSON object")]

@@ -1,0 +1,134 @@
+//! What is known of jobs beyond their records: why they wait, and how far they are.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use locule_server::ServerEvent;
+use serde_json::{Value, json};
+
+/// Jobs of which something is kept; the oldest are forgotten.
+const JOBS: usize = 1_024;
+
+/// Sites whose metrics are kept, of one job.
+const SITES: usize = 1_000;
+
+/// Metrics that are kept, of one site.
+const METRICS: usize = 64;
+
+/// What is known of each job since the server started.
+#[derive(Debug, Default)]
+pub(crate) struct News {
+    jobs: BTreeMap<String, JobNews>,
+    in_order: VecDeque<String>,
+}
+
+/// What is known of a job. It is gone with the process; what must stay is in the job's record.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct JobNews {
+    /// Why it does not begin.
+    pub(crate) waits: Option<String>,
+    round: Option<u64>,
+    rounds: Option<u64>,
+    /// Each site's own metrics of the last round that was aggregated.
+    metrics: Vec<(String, Vec<(String, f64)>)>,
+    /// What the server's links had moved when its first round began, and when its last one ended, in bytes.
+    moved: Option<(u64, u64)>,
+}
+
+impl News {
+    /// Takes an event in; `moved` is what the server's links have moved so far, in bytes.
+    pub(crate) fn hear(&mut self, event: &ServerEvent, moved: u64) {
+        match event {
+            ServerEvent::JobWaits { job, reason } => self.at(job).waits = Some(reason.clone()),
+            ServerEvent::RoundStarted { job, round, rounds } => {
+                let news = self.at(job);
+                (news.round, news.rounds, news.waits) = (Some(*round), Some(*rounds), None);
+                news.moved.get_or_insert((moved, moved));
+            }
+            ServerEvent::RoundFinished { job, rounds, sites, bytes_moved, .. } => {
+                let news = self.at(job);
+                news.rounds = Some(*rounds);
+                let few = |(site, metrics): &(String, Vec<(String, f64)>)| {
+                    (site.clone(), metrics.iter().take(METRICS).cloned().collect())
+                };
+                news.metrics = sites.iter().take(SITES).map(few).collect();
+                let began = news.moved.map_or(*bytes_moved, |(began, _)| began);
+                news.moved = Some((began, *bytes_moved));
+            }
+            _ => {}
+        }
+    }
+
+    /// What is known of a job.
+    pub(crate) fn of(&self, job: &str) -> JobNews {
+        self.jobs.get(job).cloned().unwrap_or_default()
+    }
+
+    fn at(&mut self, job: &str) -> &mut JobNews {
+        if !self.jobs.contains_key(job) {
+            if self.in_order.len() >= JOBS
+                && let Some(oldest) = self.in_order.pop_front()
+            {
+                self.jobs.remove(&oldest);
+            }
+            self.in_order.push_back(job.to_owned());
+        }
+        self.jobs.entry(job.to_owned()).or_default()
+    }
+}
+
+impl JobNews {
+    /// How far the job is, as consoles are told.
+    pub(crate) fn progress(&self, rounds_done: u64) -> Value {
+        let metrics = self.metrics.iter().map(|(site, metrics)| json!({ "site": site, "metrics": metrics }));
+        json!({
+            "round": self.round,
+            "rounds": self.rounds,
+            "rounds_done": rounds_done,
+            "metrics": metrics.collect::<Vec<_>>(),
+            "bytes_moved": self.moved.map(|(began, now)| now.saturating_sub(began)),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    fn started(job: &str) -> ServerEvent {
+        ServerEvent::RoundStarted { job: job.into(), round: 0, rounds: 2 }
+    }
+
+    #[test]
+    fn a_job_is_known_from_what_the_server_tells() {
+        let mut news = News::default();
+        news.hear(&ServerEvent::JobWaits { job: "a".into(), reason: "waiting for site-1".into() }, 0);
+        assert_eq!(news.of("a").waits.as_deref(), Some("waiting for site-1"));
+        news.hear(&started("a"), 100);
+        let done = ServerEvent::RoundFinished {
+            job: "a".into(),
+            round: 0,
+            rounds: 2,
+            sites: vec![("site-1".into(), vec![("loss".into(), 0.5)])],
+            model: PathBuf::new(),
+            bytes_moved: 350,
+        };
+        news.hear(&done, 400);
+        let progress = news.of("a").progress(1);
+        assert_eq!((&progress["bytes_moved"], &progress["rounds"]), (&json!(250), &json!(2)));
+        assert_eq!(progress["metrics"], json!([{ "site": "site-1", "metrics": [["loss", 0.5]] }]));
+        assert_eq!(news.of("a").waits, None, "it runs");
+        assert_eq!(news.of("b"), JobNews::default());
+    }
+
+    #[test]
+    fn the_oldest_jobs_are_forgotten() {
+        let mut news = News::default();
+        for job in 0..=JOBS {
+            news.hear(&started(&job.to_string()), 0);
+        }
+        assert_eq!((news.jobs.len(), news.in_order.len()), (JOBS, JOBS));
+        assert_eq!(news.of("0"), JobNews::default());
+    }
+}
