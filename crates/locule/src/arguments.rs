@@ -5,6 +5,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+mod job;
+
+pub(crate) use job::{AtServer, CheckJob, DownloadJob, Job, JobLogs, ListJobs, NamedJob, SubmitJob};
+
 /// Federated computing: sites train a model together, and no data moves.
 #[derive(Debug, Parser)]
 #[command(name = "locule", version = crate::version::long(), after_help = EXAMPLES)]
@@ -21,6 +25,7 @@ const EXAMPLES: &str = "Examples:
   locule server fed/project/prod_00/server  run the server of these kits
   locule site fed/project/prod_00/site-1    run a site of these kits
   locule job check JOB --kit KIT            what a site's checkers would say of a job
+  locule job submit JOB --kit KIT --watch   hand a job in as the administrator of this kit, and follow it
   locule audit show KIT                     what they said so far
   locule demo                               three hospitals train a model together, on this machine
   locule demo --refuse site-2               the same, but one hospital says no";
@@ -40,7 +45,7 @@ pub(crate) enum Command {
     Provision(Provision),
     /// Sign a job folder with an administrator's key, so that the server and its sites take it.
     Sign(Sign),
-    /// Look at a job before it is submitted.
+    /// Look at a job before it is submitted, submit it, and follow it at a running server.
     #[command(subcommand)]
     Job(Job),
     /// Print the JSON Schema of a component's arguments, or of a job's configuration, for editors.
@@ -171,27 +176,6 @@ pub(crate) struct Sign {
     /// The administrator's startup kit.
     #[arg(long)]
     pub(crate) kit: PathBuf,
-}
-
-#[derive(Clone, Debug, Subcommand)]
-pub(crate) enum Job {
-    /// Ask the checkers of kits on this machine what they would say of a job. Nothing is written into the kits.
-    Check(CheckJob),
-}
-
-#[derive(Clone, Debug, Args)]
-pub(crate) struct CheckJob {
-    /// The job folder: it holds `meta.json` and its apps.
-    pub(crate) job: PathBuf,
-    /// The startup kit of a site or of the server; several, or none to look for mistakes only.
-    #[arg(long = "kit", value_name = "KIT", num_args = 1..)]
-    pub(crate) kits: Vec<PathBuf>,
-    /// The startup kit of the administrator who would submit it: policies may ask who that is.
-    #[arg(long, value_name = "ADMIN_KIT")]
-    pub(crate) submitter: Option<PathBuf>,
-    /// What to print on standard output: a table, or one JSON object.
-    #[arg(long, value_enum, default_value_t = Output::Text)]
-    pub(crate) output: Output,
 }
 
 #[derive(Clone, Debug, Subcommand)]

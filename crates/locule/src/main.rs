@@ -49,7 +49,7 @@ fn run(Arguments { command, verbose }: Arguments) -> Result<(), Failure> {
             Command::Provision(arguments) => commands::provision(&arguments),
             Command::Sign(arguments) => commands::sign(&arguments),
             Command::Schema(arguments) => commands::schema(&arguments),
-            Command::Job(arguments) => commands::job(&arguments),
+            Command::Job(arguments) => Box::pin(commands::job(arguments, verbose)).await,
             Command::Audit(arguments) => commands::audit(&arguments),
             Command::Policy(arguments) => commands::policy(&arguments, verbose),
             Command::Checker(arguments) => commands::checker(arguments),

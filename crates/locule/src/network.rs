@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::anyhow;
-use locule_kit::{Address, ConnectionSecurity, RelayKit, ServerKit, SiteKit, Workspace};
+use locule_kit::{Address, AdminKit, ConnectionSecurity, RelayKit, ServerKit, SiteKit, Workspace};
 use locule_transport::{BoxFuture, DialError, Endpoint, Link, ListenError, Listener, Security, Transport};
 use locule_transport::{Transports, UnknownScheme};
 use locule_transport_mem::MemTransport;
@@ -52,6 +52,13 @@ impl Network {
         check_uds(above.0, above.1)?;
         self.carriers(above.0, jobs, |transports| {
             outside::insert(transports, Some((&kit.files, above.1)), None, kit.custom_ca.as_deref())
+        })
+    }
+
+    /// The carriers of an administrator's console.
+    pub(crate) fn carriers_of_admin(&self, kit: &AdminKit) -> Result<Carriers, Failure> {
+        self.carriers(&kit.server, |transports| {
+            outside::insert(transports, Some((&kit.files, kit.connection_security)), None, None)
         })
     }
 

@@ -21,12 +21,13 @@ use locule_checker::{Backend, CheckerCommand, SiteCheckers};
 use locule_communicator::{Communicator, Credentials, RegisterError, Settings};
 use locule_component::{BuildCx, ConstructionCount, Event, EventBus, Question, Registry, RunContext, Side};
 use locule_config::{Diagnostic, Node};
+use locule_console::Console;
 use locule_event::{Attendants, Record};
 use locule_fobs::{Map, Value};
 use locule_identity::{Identity, Signer, Usage, Verifier};
 use locule_identity_openssl::{OpensslCipher, OpensslSigner, OpensslVerifier};
 use locule_job::JobFolder;
-use locule_kit::{Address, ConnectionSecurity, KitFiles, RelayKit, ServerKit, SiteKit, Workspace};
+use locule_kit::{Address, AdminKit, ConnectionSecurity, KitFiles, RelayKit, ServerKit, SiteKit, Workspace};
 use locule_launcher::{Brief, FailureKind, JobFailure, JobStart, TaskLauncher};
 use locule_message::Fqcn;
 use locule_protocol::ClientType;
@@ -393,6 +394,28 @@ fn check_privacy(kit: &Workspace, side: Side) -> Result<(), Failure> {
         );
     }
     Ok(())
+}
+
+/// From an administrator's kit to a console that is logged in.
+pub(crate) async fn console(
+    kit: &AdminKit,
+    log_in: Option<Duration>,
+    network: &Network,
+) -> Result<Console, Failure> {
+    let (signer, verifier) = credentials(&kit.files, Usage::Client)?;
+    let (own, server) = (locule_console::cell_name(), endpoint(&kit.server)?);
+    let Carriers { all, .. } = network.carriers_of_admin(kit)?;
+    let policy = link_policy(own.clone(), kit.connection_security, &BTreeMap::new())?;
+    let policy = policy.expect(Fqcn::server(), &kit.server_identity);
+    let stamp = Arc::new(SessionStamp::new());
+    let cell = Cell::builder(CellConfig::new(own)).transports(all).stamp(stamp.clone());
+    let cell = cell.link_policy(Arc::new(policy)).start();
+
+    let user = &signer.identity().common_name;
+    let mut settings = locule_console::Settings::new(&kit.project, user, &kit.server_identity);
+    settings.log_in = log_in.unwrap_or(kit.login_timeout);
+    let credentials = Credentials { signer, verifier };
+    Ok(Console::log_in(cell, stamp, server, &credentials, settings).await?)
 }
 
 /// A relay between cells below and cells above.

@@ -1,4 +1,4 @@
-//! `locule job check`: what sites would say of a job, before anybody submits it.
+//! `locule job check --kit`: what the checkers of kits on this machine would say of a job, before anybody submits it.
 
 use std::path::Path;
 use std::time::SystemTime;
@@ -13,19 +13,13 @@ use locule_kit::{AdminKit, KitFiles, ServerKit, SiteKit, Workspace};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{say, table::table};
-use crate::arguments::{CheckJob, Job, Output};
+use super::super::{say, table::table};
+use crate::arguments::{CheckJob, Output};
 use crate::exit::{Code, Failure, OrExit as _};
 use crate::wire;
 
-/// Does something with a job folder.
-pub(crate) fn job(arguments: &Job) -> Result<(), Failure> {
-    match arguments {
-        Job::Check(arguments) => check(arguments),
-    }
-}
-
-fn check(CheckJob { job: folder, kits, submitter, output }: &CheckJob) -> Result<(), Failure> {
+/// Asks the checkers of kits on this machine.
+pub(super) fn check(CheckJob { job: folder, kits, submitter, output, .. }: &CheckJob) -> Result<(), Failure> {
     let job = JobFolder::read(folder).map_err(|error| Failure::from(error).about(folder))?;
     let submitter = submitter.as_deref().map(identity_of_admin).transpose()?;
     let hosts = kits.iter().map(|kit| Host::open(kit)).collect::<Result<Vec<_>, _>>()?;
