@@ -87,9 +87,14 @@ impl Console {
 
     /// Sends a job folder with a command; the server's last word.
     pub(crate) async fn push(&self, command: &str, folder: &Path) -> ReplyDocument {
+        self.push_with(command, folder, &[]).await
+    }
+
+    /// The same, with more words behind the folder's name.
+    pub(crate) async fn push_with(&self, command: &str, folder: &Path, more: &[&str]) -> ReplyDocument {
         let zip = pack_job(folder).unwrap();
         let name = folder.file_name().unwrap().to_str().unwrap();
-        let command = self.command(&line([command, name]));
+        let command = self.command(&line([command, name].iter().chain(more).copied()));
         let id = Uuid::from_u128(rand::random()).to_string();
         let chunks: Vec<&[u8]> = zip.chunks(1_000).collect();
         let mut last = None;

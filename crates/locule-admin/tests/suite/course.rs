@@ -100,6 +100,64 @@ async fn a_job_without_sites_waits_and_is_aborted() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_submission_that_is_repeated_makes_no_second_job() {
+    let scene = Scene::start().await;
+    let ann = Console::log_in(&scene, "ann").await;
+    let job = scene.job("sum", "ann");
+    let submit = async |job: &std::path::Path, token: &str| {
+        ann.push_with("submit_job", job, &["--submit-token", token]).await
+    };
+    let first = submit(&job, "t-1").await;
+    assert_eq!(first.status_word(), Some("ok"), "{first:?}");
+    let id = first.meta["job_id"].as_str().unwrap().to_owned();
+    assert_eq!(submit(&job, "t-1").await.meta["job_id"], json!(id));
+    let listed = ann.ask("list_jobs --submit-token t-1").await;
+    assert_eq!(listed.meta["jobs"].as_array().unwrap().len(), 1);
+    assert_eq!(ann.ask("list_jobs --submit-token t-2").await.meta["jobs"], json!([]));
+    assert_eq!(ann.ask("list_jobs").await.meta["jobs"].as_array().unwrap().len(), 1);
+
+    let other = submit(&scene.job("product", "ann"), "t-1").await;
+    assert_eq!((other.status_word(), &other.meta["job_id"]), (Some("submit_token_conflict"), &json!(id)));
+    assert_eq!(submit(&job, "a/b").await.status_word(), Some("syntax_error"));
+    let root = Console::log_in(&scene, "root").await;
+    let theirs = root.push_with("submit_job", &scene.job("sum2", "root"), &["--submit-token", "t-1"]).await;
+    assert_eq!(theirs.status_word(), Some("ok"), "another's token is another: {theirs:?}");
+
+    ann.ask(&format!("abort_job {id}")).await;
+    assert_eq!(ann.ask(&format!("delete_job {id}")).await.status_word(), Some("ok"));
+    assert_eq!(submit(&job, "t-1").await.status_word(), Some("submit_token_job_deleted"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_that_waits_says_why_and_its_course_is_told() {
+    let scene = Scene::start().await;
+    let ann = Console::log_in(&scene, "ann").await;
+    let mut events = scene.server.events();
+    let id = ann.submit(&scene.job("sum", "ann")).await.meta["job_id"].as_str().unwrap().to_owned();
+    while !matches!(events.recv().await, Ok(locule_server::ServerEvent::JobWaits { .. })) {}
+    // The desk has heard of it, too, when it answers another question.
+    ann.ask("list_jobs").await;
+    let meta = ann.ask(&format!("get_job_meta {id}")).await.meta["job_meta"].clone();
+    assert!(meta["waits"].as_str().unwrap().starts_with("waiting for"), "{meta}");
+    assert_eq!(meta["status_history"][0]["status"], "SUBMITTED");
+    assert_eq!(meta["progress"]["rounds_done"], 0);
+    ann.ask(&format!("abort_job {id}")).await;
+    let meta = ann.ask(&format!("get_job_meta {id}")).await.meta["job_meta"].clone();
+    assert!(meta.get("waits").is_none(), "it is over: {meta}");
+
+    let log = ann.ask(&format!("get_job_log {id}")).await;
+    let Item::Dict(told) = &log.items[0] else { panic!("{log:?}") };
+    let course = told["logs"]["server"].as_str().unwrap();
+    assert!(course.contains("SUBMITTED accepted") && course.contains("aborted by ann"), "{course}");
+    let log = ann.ask(&format!("get_job_log {id} site-9 log.json")).await;
+    let Item::Dict(told) = &log.items[0] else { panic!("{log:?}") };
+    assert!(
+        told["logs"].as_object().unwrap().is_empty() && told["unavailable"]["site-9"].is_string(),
+        "{told}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_console_hears_that_its_session_is_over() {
     let scene = Scene::start().await;
     let mut ann = Console::log_in(&scene, "ann").await;

@@ -1,6 +1,7 @@
 //! Whole federations of processes: a server, perhaps a relay, two sites, and an administrator's FLARE API.
 
 mod admin;
+mod console;
 mod federation;
 mod job;
 mod kits;
@@ -37,6 +38,7 @@ pub(crate) async fn run(run: &Run) -> anyhow::Result<()> {
     let mut suites = federation::suites(run);
     suites.extend(relays::suites(run));
     suites.extend(admin::suites(run));
+    suites.extend(console::suites(run));
     suites.extend(kits::suites(run));
     suites.push(marks::suite(run));
     let ended: Vec<_> = stream::iter(suites).buffered(AT_ONCE).collect().await;

@@ -1,0 +1,303 @@
+//! An administrator's commands at a running server with two sites.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use e2e::{Running, provision, run, said, text};
+use serde_json::{Value, json};
+
+/// Kits of a server, two sites and an administrator, and a job.
+struct Federation {
+    dir: tempfile::TempDir,
+    prod: PathBuf,
+    admin: PathBuf,
+    job: PathBuf,
+}
+
+impl Federation {
+    /// What a demo leaves, and a job of so many rounds.
+    fn new(rounds: u64, more: &[&str]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut demo = vec!["demo", "--dir", text(dir.path()), "--sites", "2", "--rounds", "1"];
+        demo.extend(more);
+        let made = run(&demo);
+        assert_eq!(made.status.success(), more.is_empty(), "{}", said(&made));
+        let (prod, job) = (dir.path().join("project/prod_00"), dir.path().join("job"));
+        // The server is to know of no job.
+        fs::remove_dir_all(prod.join("server/state")).unwrap();
+        let admin = prod.join("scientist@university.org");
+        let federation = Self { dir, prod, admin, job };
+        federation.edit("app/config/config_fed_server.json", |config| {
+            for workflow in config["workflows"].as_array_mut().unwrap() {
+                if let Some(num_rounds) = workflow["args"].get_mut("num_rounds") {
+                    *num_rounds = json!(rounds);
+                }
+            }
+        });
+        federation
+    }
+
+    /// Changes a file of the job, and takes the signatures away.
+    fn edit(&self, file: &str, change: impl FnOnce(&mut Value)) {
+        let file = self.job.join(file);
+        let mut document = serde_json::from_str(&fs::read_to_string(&file).unwrap()).unwrap();
+        change(&mut document);
+        fs::write(&file, serde_json::to_vec_pretty(&document).unwrap()).unwrap();
+        for folder in ["", "app", "app/config"] {
+            for name in [".__nvfl_sig.json", ".__nvfl_submitter.crt"] {
+                fs::remove_file(self.job.join(folder).join(name)).ok();
+            }
+        }
+    }
+
+    fn start_server(&self) -> Running {
+        let kit = self.prod.join("server");
+        let mut server = Running::start(&["server", text(&kit), "-v", "--stop-with-stdin"]);
+        server.wait_for("listening at");
+        server
+    }
+
+    fn start_site(&self, name: &str, server: &mut Running) -> Running {
+        let kit = self.prod.join(name);
+        let site = Running::start(&["site", text(&kit), "--heartbeat", "1", "--stop-with-stdin"]);
+        server.wait_for(&format!("{name} joined"));
+        site
+    }
+
+    /// A command of the administrator: exit code, standard output, standard error.
+    fn job(&self, arguments: &[&str]) -> (i32, String, String) {
+        let mut all = vec!["job"];
+        all.extend(arguments);
+        all.extend(["--kit", text(&self.admin)]);
+        let output = run(&all);
+        let out = String::from_utf8(output.stdout.clone()).unwrap();
+        (output.status.code().unwrap(), out, said(&output))
+    }
+
+    /// As [`job`](Self::job), for a script; the document that it prints.
+    fn ask(&self, arguments: &[&str]) -> Value {
+        let mut all = arguments.to_vec();
+        all.extend(["--output", "json"]);
+        let (code, out, said) = self.job(&all);
+        assert_eq!(code, 0, "{arguments:?}: {said}");
+        serde_json::from_str(&out).unwrap_or_else(|error| panic!("{error}: {out}"))
+    }
+
+    fn submit(&self) -> String {
+        let submitted = self.ask(&["submit", text(&self.job)]);
+        submitted["job_id"].as_str().unwrap().to_owned()
+    }
+
+    /// Follows a job while the test goes on.
+    fn watch(&self, id: &str) -> Running {
+        Running::start(&["job", "watch", id, "--kit", text(&self.admin)])
+    }
+}
+
+fn signatures(job: &Path) -> usize {
+    let folders = ["", "app", "app/config"];
+    folders.iter().filter(|folder| job.join(folder).join(".__nvfl_sig.json").exists()).count()
+}
+
+#[test]
+fn a_job_is_submitted_followed_and_fetched() {
+    let federation = Federation::new(3, &[]);
+    let mut server = federation.start_server();
+    let _one = federation.start_site("site-1", &mut server);
+
+    // It waits for its second site.
+    let (code, out, said) = federation.job(&["submit", text(&federation.job), "--submit-token", "monday"]);
+    assert_eq!(code, 0, "{said}");
+    let id = out.trim().rsplit(' ').next().unwrap().to_owned();
+    assert_eq!(signatures(&federation.job), 0, "the folder stays as it is");
+    server.wait_for("job waits");
+    let shown = federation.ask(&["show", &id[..8]]);
+    assert_eq!((&shown["id"], &shown["status"]), (&json!(id), &json!("SUBMITTED")));
+    assert!(shown["waits"].as_str().unwrap().contains("waiting for"), "{shown}");
+    let (code, text_shown, _) = federation.job(&["show", &id]);
+    assert!(
+        code == 0 && text_shown.contains("waits") && text_shown.contains("scientist@university.org"),
+        "{text_shown}"
+    );
+
+    // The same submission makes no second job; another job under its name is refused.
+    let again = federation.ask(&["submit", text(&federation.job), "--submit-token", "monday"]);
+    assert_eq!(again["job_id"], json!(id));
+    assert_eq!(federation.ask(&["list"]).as_array().unwrap().len(), 1);
+
+    let mut watching = federation.watch(&id);
+    watching.wait_for("it waits: waiting for");
+    let _two = federation.start_site("site-2", &mut server);
+    watching.wait_for("RUNNING");
+    watching.wait_for("sites: site-1, site-2");
+    watching.wait_for("round 3/3 is done");
+    let (code, out, said) = watching.finish();
+    assert_eq!(code, Some(0), "{out}{said}");
+    assert!(out.contains("FINISHED:COMPLETED") && out.contains("accuracy="), "{out}");
+
+    let listed = federation.ask(&["list"]);
+    assert_eq!(listed[0]["status"], json!("FINISHED:COMPLETED"), "{listed}");
+    assert_eq!(listed[0]["submitter"]["name"], json!("scientist@university.org"));
+    let (_, table, _) = federation.job(&["list"]);
+    assert!(table.starts_with("id ") && table.contains(&id), "{table}");
+    let shown = federation.ask(&["show", &id]);
+    let states: Vec<_> =
+        shown["history"].as_array().unwrap().iter().map(|change| &change["status"]).collect();
+    assert_eq!(states, ["SUBMITTED", "DISPATCHED", "RUNNING", "FINISHED:COMPLETED"]);
+    assert_eq!((&shown["progress"]["rounds"], &shown["progress"]["rounds_done"]), (&json!(3), &json!(3)));
+    assert_eq!(shown["outcomes"].as_array().unwrap().len(), 2, "{shown}");
+
+    let into = federation.dir.path().join("result");
+    let fetched = federation.ask(&["download", &id[..6], "--dir", text(&into)]);
+    assert!(fetched["bytes"].as_u64().unwrap() > 0, "{fetched}");
+    let job = into.join("job/job");
+    assert!(job.join("meta.json").exists() && signatures(&job) == 3, "the server has it signed");
+    let models = models(&into.join("workspace"));
+    assert!(!models.is_empty(), "the model is there");
+    let (code, _, said) = federation.job(&["download", &id, "--dir", text(&into)]);
+    assert!(code == 73 && said.contains("is there already"), "{code}: {said}");
+
+    let (code, log, said) = federation.job(&["logs", &id]);
+    assert!(code == 0 && log.contains("FINISHED:COMPLETED") && log.contains("==> site-2 <=="), "{log}{said}");
+    assert_eq!(federation.ask(&["logs", &id, "--site", "site-1"])["logs"].as_object().unwrap().len(), 1);
+
+    assert_eq!(federation.ask(&["delete", &id])["deleted"], json!(true));
+    assert_eq!(federation.ask(&["list"]), json!([]));
+    let (code, _, said) = federation.job(&["submit", text(&federation.job), "--submit-token", "monday"]);
+    assert!(code == 1 && said.contains("was deleted"), "{code}: {said}");
+}
+
+fn models(dir: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(models(&path));
+        } else if path.extension().is_some_and(|ending| ending == "npz") {
+            found.push(path);
+        }
+    }
+    found
+}
+
+#[test]
+fn a_job_that_runs_is_aborted_by_whoever_submitted_it() {
+    let federation = Federation::new(100_000, &[]);
+    let mut server = federation.start_server();
+    let _sites = ["site-1", "site-2"].map(|site| federation.start_site(site, &mut server));
+    let id = federation.submit();
+    let mut watching = federation.watch(&id);
+    watching.wait_for("round ");
+    for command in ["delete", "download"] {
+        let (code, _, said) = federation.job(&[command, &id]);
+        assert!(code == 1 && said.contains("locule job watch"), "{command} {code}: {said}");
+    }
+    // Ctrl-C leaves the job as it is.
+    let mut leaving = federation.watch(&id);
+    leaving.wait_for("RUNNING");
+    leaving.signal("INT");
+    let (code, _, said) = leaving.finish();
+    assert!(code == Some(130) && said.contains("goes on"), "{code:?}: {said}");
+
+    assert_eq!(federation.ask(&["abort", &id])["job_id"], json!(id));
+    let (code, out, said) = watching.finish();
+    assert_eq!(code, Some(1), "{out}{said}");
+    assert!(said.contains("FINISHED:ABORTED") && said.contains("scientist@university.org"), "{said}");
+    federation.ask(&["delete", &id]);
+    let (code, _, said) = federation.job(&["show", &id]);
+    assert!(code == 66 && said.contains("locule job list"), "{code}: {said}");
+}
+
+#[test]
+fn a_running_server_and_its_sites_say_what_they_would_refuse() {
+    let federation = Federation::new(1, &["--refuse", "site-2"]);
+    let mut server = federation.start_server();
+    let _sites = ["site-1", "site-2"].map(|site| federation.start_site(site, &mut server));
+    let check =
+        |sites: &str| federation.job(&["check", text(&federation.job), "--sites", sites, "--output", "json"]);
+    let (code, out, said) = check("all");
+    assert!(code == 1 && said.contains("refused by site-2"), "{code}: {said}");
+    let report: Value = serde_json::from_str(&out).unwrap();
+    let verdicts: Vec<_> = report["checks"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|check| (&check["site"], &check["verdict"]))
+        .collect();
+    assert_eq!(
+        verdicts,
+        [
+            (&json!("server"), &json!("allowed")),
+            (&json!("site-1"), &json!("allowed")),
+            (&json!("site-2"), &json!("refused")),
+        ]
+    );
+    assert_eq!(report["checks"][2]["refusals"][0]["code"], json!("not-agreed"));
+    assert_eq!(check("server,site-1").0, 0);
+    let (code, _, said) = check("site-1,site-9");
+    assert!(code == 69 && said.contains("site-9"), "{code}: {said}");
+    assert_eq!(federation.ask(&["list"]), json!([]), "nothing was submitted");
+
+    // The same is found when it is submitted, and told.
+    let (code, out, said) = federation.job(&["submit", text(&federation.job), "--watch"]);
+    assert_eq!(code, 1, "{out}{said}");
+    assert!(out.contains("site-2 refuses") && out.contains("not-agreed"), "{out}");
+    assert!(said.contains("FINISHED:ABORTED"), "{said}");
+}
+
+#[test]
+fn what_goes_wrong_at_a_console_says_what_to_do() {
+    let federation = Federation::new(1, &[]);
+    let admin = text(&federation.admin);
+    let refused = |arguments: &[&str], code: i32, words: &[&str]| {
+        let output = run(arguments);
+        let said = said(&output);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");
+        for word in words {
+            assert!(said.contains(word), "{arguments:?} does not say {word:?}: {said}");
+        }
+        assert_eq!(said.matches("locule: ").count(), 1, "one message: {said}");
+    };
+    // No server.
+    refused(
+        &["job", "list", "--kit", admin, "--wait", "1"],
+        69,
+        &["not reached", "within 1 s", "is it started"],
+    );
+
+    let mut server = federation.start_server();
+    let site_kit = federation.prod.join("site-1");
+    refused(&["job", "list", "--kit", text(&site_kit)], 78, &["administrator"]);
+    refused(&["job", "list", "--kit", "nowhere"], 66, &["nowhere"]);
+    for id in ["3e2d9f0e-1111-4222-8333-444455556666", "3e2d", "no-id", "--", ""] {
+        refused(&["job", "show", "--kit", admin, "--", id], 66, &["locule job list"]);
+    }
+    let empty = federation.dir.path().join("empty");
+    fs::create_dir(&empty).unwrap();
+    refused(&["job", "submit", text(&empty), "--kit", admin], 65, &["meta"]);
+    refused(&["job", "submit", "nowhere", "--kit", admin], 66, &["nowhere"]);
+    refused(&["job", "check", text(&federation.job), "--sites", "all"], 64, &["--kit"]);
+    let usage = run(&["job", "submit", "x", "--kit", admin, "--submit-token", "a b"]);
+    assert!(usage.status.code() == Some(64) && said(&usage).contains("letters, digits"), "{}", said(&usage));
+
+    // A folder that was changed after it was signed.
+    let signed = run(&["sign", text(&federation.job), "--kit", admin]);
+    assert!(signed.status.success(), "{}", said(&signed));
+    let meta = federation.job.join("meta.json");
+    fs::write(&meta, fs::read_to_string(&meta).unwrap() + "\n").unwrap();
+    refused(&["job", "submit", text(&federation.job), "--kit", admin], 65, &["signatures", "locule sign"]);
+
+    // Somebody else's project at the same address.
+    let other = tempfile::tempdir().unwrap();
+    let kits = provision(other.path(), 1);
+    let config = kits.admin.join("startup/fed_admin.json");
+    let port = fs::read_to_string(federation.admin.join("startup/fed_admin.json")).unwrap();
+    let port = serde_json::from_str::<Value>(&port).unwrap()["admin"]["port"].clone();
+    let mut document: Value = serde_json::from_str(&fs::read_to_string(&config).unwrap()).unwrap();
+    document["admin"]["port"] = port;
+    fs::write(&config, document.to_string()).unwrap();
+    refused(&["job", "list", "--kit", text(&kits.admin)], 77, &["same project"]);
+    server.close_stdin();
+}
