@@ -138,11 +138,13 @@ impl Admin {
             uploads: Mutex::new(Uploads::new(uploads)),
             downloads: Mutex::new(FileSource::new(settings.downloads)),
             news: Mutex::default(),
+            leaving: Mutex::default(),
         });
         desk::open(&desk);
         let over = CancellationToken::new();
         tokio::spawn(sweep(Arc::clone(&desk), over.clone()));
         tokio::spawn(listen(Arc::clone(&desk), over.clone()));
+        tokio::spawn(see_off(Arc::clone(&desk), over.clone()));
         Ok(Self { _desk: desk, _sweeping: over.drop_guard() })
     }
 }
@@ -158,6 +160,19 @@ fn empty(folder: &Path) -> io::Result<PathBuf> {
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     builder.recursive(true).create(folder)?;
     Ok(folder.to_owned())
+}
+
+/// Waits for the links of those who have logged out to go down.
+async fn see_off(desk: Arc<Desk>, over: CancellationToken) {
+    let mut links = desk.cell.links();
+    loop {
+        tokio::select! {
+            changed = links.changed() => if changed.is_err() { return },
+            () = over.cancelled() => return,
+        }
+        let neighbours = links.borrow_and_update().clone();
+        desk.see_off(&neighbours).await;
+    }
 }
 
 /// Keeps what the server tells of its jobs.

@@ -1,5 +1,6 @@
 //! Who asks, and whether they may: logins, sessions, and the way of a command, a chunk or a request for one.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::future::Future;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -54,7 +55,12 @@ pub(crate) struct Desk {
     pub(crate) uploads: Mutex<Uploads>,
     pub(crate) downloads: Mutex<FileSource>,
     pub(crate) news: Mutex<News>,
+    /// Names and cells of those who have logged out and are still linked.
+    pub(crate) leaving: Mutex<VecDeque<(String, Fqcn)>>,
 }
+
+/// Of those who have logged out, so many are waited for.
+const LEAVING: usize = 256;
 
 impl fmt::Debug for Desk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -136,6 +142,7 @@ impl Desk {
                 lock(&self.sessions).end(&session.claim.session);
                 lock(&self.downloads).end_session(&session.claim.session);
                 tracing::info!(user = session.claim.name, "administrator logged out");
+                self.leaves(session);
                 return Ok(ok("OK"));
             }
             Some("_commands") => {
@@ -218,11 +225,43 @@ impl Desk {
             return ReplyDocument::new().text("REJECT");
         };
         tracing::info!(user = claim.name, role = claim.role, "administrator logged in");
+        lock(&self.leaving).retain(|(_, cell)| *cell != incoming.origin);
         let displaced = lock(&self.sessions).begin(claim, incoming.origin.clone(), now());
         for session in displaced {
             self.dismiss(session).await;
         }
         ReplyDocument::new().text("OK").item(Item::Token(token)).status(Status::Ok, "")
+    }
+
+    /// Notes that somebody has logged out. Its token is good until its link is gone, so that it gets its answer.
+    fn leaves(&self, session: Session) {
+        let mut leaving = lock(&self.leaving);
+        if leaving.len() >= LEAVING {
+            leaving.pop_front();
+        }
+        leaving.push_back((session.claim.name, session.cell));
+    }
+
+    /// Ends the tokens of those who have logged out and are not among these neighbours, so that short visits do not
+    /// push out who stays.
+    pub(crate) async fn see_off(self: &Arc<Self>, neighbours: &[Fqcn]) {
+        let gone: Vec<(String, Fqcn)> = {
+            let mut leaving = lock(&self.leaving);
+            let (stay, gone): (VecDeque<_>, VecDeque<_>) =
+                leaving.drain(..).partition(|(_, cell)| neighbours.contains(cell));
+            *leaving = stay;
+            gone.into()
+        };
+        if gone.is_empty() {
+            return;
+        }
+        let ledger = Arc::clone(&self.ledger);
+        let ending = tokio::task::spawn_blocking(move || {
+            gone.iter().filter_map(|(name, cell)| ledger.leave(name, cell).err()).next()
+        });
+        if let Ok(Some(error)) = ending.await {
+            tracing::warn!(%error, "journal of tokens does not take that an administrator left");
+        }
     }
 
     /// Tells a console that its session is over, and gives up what it was fetching.

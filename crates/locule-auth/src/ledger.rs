@@ -49,6 +49,8 @@ pub struct LedgerLimits {
     pub registrations_per_name: u32,
     /// How often one name may register for long.
     pub registration_interval: Duration,
+    /// The same for an administrator, each of whose commands may be a visit of its own.
+    pub admin_interval: Duration,
     /// Whether a name that is alive keeps its token against a newcomer. The wire's own rule is that the
     /// newcomer wins.
     pub first_wins: bool,
@@ -63,6 +65,7 @@ impl Default for LedgerLimits {
             sessions_per_admin: 8,
             registrations_per_name: 30,
             registration_interval: Duration::from_secs(10),
+            admin_interval: Duration::from_secs(1),
             first_wins: false,
         }
     }
@@ -116,7 +119,7 @@ impl TokenLedger {
     /// [`IssueRefused`]; the grant must not be sent to its holder.
     pub fn issue(&self, grant: &Grant, now: Now) -> Result<Issued, IssueRefused> {
         let mut book = self.book();
-        self.write().check_pace(grant.name(), &self.limits, now.instant)?;
+        self.write().check_pace(grant, &self.limits, now.instant)?;
         let (changes, issued) = self.read().plan_issue(grant, &self.limits, now.wall)?;
         self.commit(&mut book, changes, Some(now.instant))?;
         if issued.replaced_alive {
@@ -197,6 +200,19 @@ impl TokenLedger {
     pub fn quit(&self, name: &str) -> Result<bool, AppendError> {
         let is_site = |entry: &Entry| entry.holder.name == name && entry.holder.party == Party::Site;
         Ok(!self.end(End::Quit, is_site)?.is_empty())
+    }
+
+    /// An administrator leaves the cell that it registered from: that cell's token is no longer good, and makes room
+    /// for another. Gives whether it had one.
+    ///
+    /// # Errors
+    /// [`AppendError`] when the journal does not take it; nothing changed then.
+    pub fn leave(&self, name: &str, cell: &Fqcn) -> Result<bool, AppendError> {
+        let is_theirs = |entry: &Entry| {
+            let holder = &entry.holder;
+            holder.party == Party::Admin && holder.name == name && holder.origin == *cell
+        };
+        Ok(!self.end(End::Quit, is_theirs)?.is_empty())
     }
 
     /// An operator removes a site or an administrator: its tokens are no longer good. It may register

@@ -163,22 +163,26 @@ impl State {
         self.tokens.len() + self.disabled.len() + self.revoked.len()
     }
 
-    /// Counts one registration of `name`.
+    /// Counts one registration.
     pub(crate) fn check_pace(
         &mut self,
-        name: &str,
+        grant: &Grant,
         limits: &LedgerLimits,
         now: Instant,
     ) -> Result<(), IssueRefused> {
         self.paces.retain(|_, whole_again| *whole_again > now);
-        let burst = limits.registration_interval * limits.registrations_per_name.saturating_sub(1);
+        let (name, interval) = match grant.party() {
+            Party::Admin => (grant.name(), limits.admin_interval),
+            Party::Site | Party::Relay => (grant.name(), limits.registration_interval),
+        };
+        let burst = interval * limits.registrations_per_name.saturating_sub(1);
         let at = self.paces.get(name).copied().unwrap_or(now);
         let wait = at.saturating_duration_since(now).saturating_sub(burst);
         let full = self.paces.len() >= limits.known_sites + limits.admin_sessions;
         if !wait.is_zero() || (full && !self.paces.contains_key(name)) {
             return Err(IssueRefused::Busy { retry_after: wait.max(Duration::from_secs(1)) });
         }
-        self.paces.insert(name.to_owned(), at + limits.registration_interval);
+        self.paces.insert(name.to_owned(), at + interval);
         Ok(())
     }
 

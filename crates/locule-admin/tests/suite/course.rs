@@ -158,6 +158,23 @@ async fn a_job_that_waits_says_why_and_its_course_is_told() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn short_visits_do_not_push_out_who_stays() {
+    let scene = Scene::start().await;
+    let stays = Console::log_in(&scene, "ann").await;
+    for _ in 0..12 {
+        let visitor = Console::log_in(&scene, "ann").await;
+        visitor.ask("_logout").await;
+        let (cell, holders) = (visitor.cell.name().clone(), || scene.ledger.holders());
+        assert!(holders().iter().any(|holder| holder.origin == cell), "it still gets its answer");
+        visitor.cell.shutdown(SECOND).await;
+        while holders().iter().any(|holder| holder.origin == cell) {
+            tokio::task::yield_now().await;
+        }
+    }
+    assert_eq!(stays.ask("list_jobs").await.status_word(), Some("ok"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_console_hears_that_its_session_is_over() {
     let scene = Scene::start().await;
     let mut ann = Console::log_in(&scene, "ann").await;

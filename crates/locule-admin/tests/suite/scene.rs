@@ -88,6 +88,7 @@ pub(crate) struct Scene {
     pub(crate) server: Server,
     pub(crate) network: MemTransport,
     pub(crate) stop: CancellationToken,
+    pub(crate) ledger: Arc<TokenLedger>,
     _admin: Admin,
 }
 
@@ -150,7 +151,7 @@ impl Scene {
             cell: cell.clone(),
             signer,
             verifier,
-            ledger,
+            ledger: Arc::clone(&ledger),
             rights: Rights::stock(),
             state: workspace.make_state_dir().unwrap(),
             stop: stop.clone(),
@@ -159,7 +160,7 @@ impl Scene {
         for endpoint in ["mem://server", "mem://server-jobs"] {
             cell.listen(&at(endpoint)).await.unwrap();
         }
-        Self { dir, server, network, stop, _admin: admin }
+        Self { dir, server, network, stop, ledger, _admin: admin }
     }
 
     /// A cell linked to the server, whose certificate bears `common_name`.

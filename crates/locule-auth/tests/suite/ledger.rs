@@ -228,6 +228,12 @@ fn an_administrators_sessions_are_bounded_and_the_oldest_goes() {
     assert_eq!(good(&scene), [false, false, true, true, true]);
     assert!(scene.ledger.remove("bob").unwrap());
     assert_eq!(good(&scene), [false, false, false, true, true]);
+    let cell = sessions[3].1.parse().unwrap();
+    assert!(!scene.ledger.leave("bob", &cell).unwrap(), "it is not his");
+    assert!(scene.ledger.leave("eve", &cell).unwrap());
+    assert_eq!(good(&scene), [false, false, false, false, true]);
+    scene.restart();
+    assert_eq!(good(&scene), [false, false, false, false, true]);
 }
 
 #[test]

@@ -55,7 +55,7 @@ pub(crate) struct CheckJob {
     /// The job folder: it holds `meta.json` and its apps.
     pub(crate) job: PathBuf,
     /// The startup kit of a site or of the server; several, or none to look for mistakes only. With `--sites`, the
-    /// administrator's.
+    /// administrator's, or else LOCULE_ADMIN_KIT.
     #[arg(long = "kit", value_name = "KIT", num_args = 1..)]
     pub(crate) kits: Vec<PathBuf>,
     /// Ask the running server, and these of its sites: `all`, or names with commas between them.

@@ -246,11 +246,16 @@ fn occupied(dir: &Path) -> Failure {
 
 async fn check_at_server(arguments: CheckJob) -> Result<(), Failure> {
     let CheckJob { job: folder, kits, sites, wait, output, .. } = arguments;
-    let [kit] = &kits[..] else {
+    let kit = match &kits[..] {
+        [kit] => Some(kit.clone()),
+        [] => std::env::var_os("LOCULE_ADMIN_KIT").map(PathBuf::from),
+        _ => None,
+    };
+    let Some(kit) = kit else {
         let error = anyhow!("--sites asks a running server: give one --kit, the administrator's");
         return Err(Failure::new(Code::Usage, error));
     };
-    let at = AtServer { kit: kit.clone(), wait, output };
+    let at = AtServer { kit, wait, output };
     let desk = Desk::open(&at)?;
     let parcel = pack(&desk, &folder).await?;
     let console = desk.log_in().await?;
