@@ -524,19 +524,14 @@ fn refused(call: &Call, error: &SubmitError) -> ReplyDocument {
         return not_authorized().meta("info", error.to_string());
     }
     let text = with_causes(error);
-    let token = match error {
-        SubmitError::OtherSubmission { job_id } => {
-            Some((Status::SubmitTokenConflict, "SUBMIT_TOKEN_CONFLICT", job_id))
-        }
-        SubmitError::SubmissionDeleted { job_id } => {
-            Some((Status::SubmitTokenJobDeleted, "SUBMIT_TOKEN_JOB_DELETED", job_id))
-        }
-        _ => None,
+    let of_token = |status, code: &str, job_id: &str| {
+        ReplyDocument::error(status, text.clone(), text.clone()).meta("code", code).meta("job_id", job_id)
     };
-    if let Some((status, code, job_id)) = token {
-        return ReplyDocument::error(status, text.clone(), text)
-            .meta("code", code)
-            .meta("job_id", job_id.as_str());
+    if let SubmitError::OtherSubmission { job_id } = error {
+        return of_token(Status::SubmitTokenConflict, "SUBMIT_TOKEN_CONFLICT", job_id);
+    }
+    if let SubmitError::SubmissionDeleted { job_id } = error {
+        return of_token(Status::SubmitTokenJobDeleted, "SUBMIT_TOKEN_JOB_DELETED", job_id);
     }
     if error.is_the_jobs_fault() {
         // Where the server unpacks a job is nobody's business.

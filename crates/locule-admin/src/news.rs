@@ -54,7 +54,13 @@ impl News {
                 let began = news.moved.map_or(*bytes_moved, |(began, _)| began);
                 news.moved = Some((began, *bytes_moved));
             }
-            _ => {}
+            ServerEvent::Listening { .. }
+            | ServerEvent::SiteJoined { .. }
+            | ServerEvent::SiteLeft { .. }
+            | ServerEvent::JobStatus { .. }
+            | ServerEvent::ResultSaved { .. }
+            | ServerEvent::JobFinished { .. }
+            | _ => {}
         }
     }
 

@@ -170,7 +170,7 @@ fn apply(records: &mut BTreeMap<String, JobRecord>, entry: Entry) -> Option<JobR
                 name,
                 submitter,
                 waits,
-                submission,
+                submission: submission.map(Box::new),
                 sites: Vec::new(),
                 history: vec![first],
                 outcomes: BTreeMap::new(),

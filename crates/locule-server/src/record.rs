@@ -132,7 +132,7 @@ pub struct JobRecord {
     pub waits: bool,
     /// The submission that made it, if its submitter gave it a token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub submission: Option<Submission>,
+    pub submission: Option<Box<Submission>>,
     /// Sites that take part, in site order.
     pub sites: Vec<String>,
     /// Every state it was in, oldest first; never empty.

@@ -105,6 +105,7 @@ fn text(event: &ServerEvent) -> String {
         ServerEvent::JobStatus { job, status, reason } => {
             format!("job {job} is {}: {reason}", status.as_str())
         }
+        ServerEvent::JobWaits { job, reason } => format!("job {job} waits: {reason}"),
         ServerEvent::RoundStarted { round, rounds, .. } => format!("round {}/{rounds} began", round + 1),
         ServerEvent::RoundFinished { round, rounds, sites, .. } => {
             format!("round {}/{rounds} aggregated from {} sites", round + 1, sites.len())

@@ -83,10 +83,9 @@ async fn to_its_end(
                 }
                 if error.needs_log_in()
                     && let Err(again) = log_in_again(desk, console).await
+                    && again.code != Code::Unavailable
                 {
-                    if again.code != Code::Unavailable {
-                        return Err(again);
-                    }
+                    return Err(again);
                 }
             }
             Err(error @ AskError::UnknownJob) if screen.has_shown() => {

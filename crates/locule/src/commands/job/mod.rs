@@ -21,10 +21,11 @@ use server::{AtServer, Desk, with_remedy};
 
 /// Does something with a job.
 pub(crate) async fn job(arguments: Job, verbose: u8) -> Result<(), Failure> {
-    let arguments = match arguments {
-        Job::Check(arguments) if arguments.sites.is_empty() => return check::check(&arguments),
-        other => other,
-    };
+    if let Job::Check(arguments) = &arguments
+        && arguments.sites.is_empty()
+    {
+        return check::check(arguments);
+    }
     logs::to_stderr(logs::Default::Warn, verbose);
     match arguments {
         Job::Check(arguments) => check_at_server(arguments).await,
@@ -72,10 +73,9 @@ async fn submit(SubmitJob { job, at, watch, submit_token }: SubmitJob) -> Result
 }
 
 fn not_submitted(error: SubmitError, folder: &Path, kit: &Path) -> Failure {
-    let error = match error {
-        SubmitError::Send(SendError::Ask(error)) => return server::failed(error).about(folder),
-        error => error,
-    };
+    if let SubmitError::Send(SendError::Ask(error)) = error {
+        return server::failed(error).about(folder);
+    }
     let remedy = match &error {
         SubmitError::Unknown(_) => format!(
             "look whether it is there before you submit it again: locule job list --mine --kit {}",
@@ -263,9 +263,13 @@ async fn check_at_server(arguments: CheckJob) -> Result<(), Failure> {
     let checks = console.check(&parcel, &mut |done, all| progress.show(done, all)).await;
     progress.end();
     console.log_out().await;
-    let mut checks = checks.map_err(|error| match error {
-        SendError::Ask(error) => server::failed(error).about(&folder),
-        error => Failure::new(server::code_of_sending(&error), error).about(&folder),
+    let mut checks = checks.map_err(|error| {
+        let failure = if let SendError::Ask(error) = error {
+            server::failed(error)
+        } else {
+            Failure::new(server::code_of_sending(&error), error)
+        };
+        failure.about(&folder)
     })?;
     if !sites.iter().any(|site| site == "all") {
         checks.retain(|check| sites.contains(&check.site));

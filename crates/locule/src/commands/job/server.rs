@@ -131,28 +131,29 @@ pub(super) fn failed(error: AskError) -> Failure {
 /// As [`failed`], of a command about one job.
 pub(super) fn failed_of(error: AskError, id: &str, kit: &Path) -> Failure {
     let kit = kit.display();
-    let failure = match &error {
-        AskError::UnknownJob => {
-            with_remedy(code_of(&error), error, &format!("which there are says: locule job list --kit {kit}"))
-        }
-        AskError::Refused { status, .. } if status == "job_running" => {
-            let remedy = format!("wait for its end (locule job watch {id} --kit {kit}), or abort it");
-            with_remedy(code_of(&error), error, &remedy)
-        }
-        _ => failed(error),
+    let running = matches!(&error, AskError::Refused { status, .. } if status == "job_running");
+    let failure = if running {
+        let remedy = format!("wait for its end (locule job watch {id} --kit {kit}), or abort it");
+        with_remedy(code_of(&error), error, &remedy)
+    } else if matches!(error, AskError::UnknownJob) {
+        with_remedy(code_of(&error), error, &format!("which there are says: locule job list --kit {kit}"))
+    } else {
+        failed(error)
     };
     Failure { error: failure.error.context(format!("job {id}")), ..failure }
 }
 
 pub(super) fn not_found(error: FindError) -> Failure {
-    match error {
-        FindError::Ask(error) => failed(error),
-        error @ FindError::None(_) => {
-            with_remedy(Code::NoInput, error, "which there are says: locule job list")
-        }
-        error @ FindError::Several { .. } => with_remedy(Code::Usage, error, "give more of the id"),
-        error => Failure::new(Code::NoInput, error),
+    if let FindError::Ask(error) = error {
+        return failed(error);
     }
+    let (code, remedy) = match &error {
+        FindError::Several { .. } => (Code::Usage, "give more of the id"),
+        FindError::None(_) | FindError::Ask(_) | _ => {
+            (Code::NoInput, "which there are says: locule job list")
+        }
+    };
+    with_remedy(code, error, remedy)
 }
 
 pub(super) fn not_fetched(error: FetchError, id: &str, kit: &Path) -> Failure {
@@ -169,18 +170,22 @@ pub(super) fn not_fetched(error: FetchError, id: &str, kit: &Path) -> Failure {
 }
 
 pub(super) fn not_packed(error: ParcelError, folder: &Path, kit: &Path) -> Failure {
-    let failure = match error {
-        ParcelError::Job(error) => error.into(),
-        error @ ParcelError::Signature(_) => {
+    if let ParcelError::Job(error) = error {
+        return Failure::from(error).about(folder);
+    }
+    let (code, remedy) = match &error {
+        ParcelError::Signature(_) => {
             let (folder, kit) = (folder.display(), kit.display());
             let remedy = format!(
                 "it was changed after it was signed, or is another project's; sign it again if you know why: \
                  locule sign {folder} --kit {kit}"
             );
-            with_remedy(Code::Data, error, &remedy)
+            (Code::Data, remedy)
         }
-        error @ (ParcelError::Scratch(_) | ParcelError::Sign(_)) => Failure::new(Code::CannotCreate, error),
-        error => Failure::new(Code::Data, error),
+        ParcelError::Scratch(_) | ParcelError::Sign(_) => (Code::CannotCreate, String::new()),
+        ParcelError::Job(_) | ParcelError::Pack(_) | ParcelError::Unpack(_) | _ => {
+            (Code::Data, String::new())
+        }
     };
-    failure.about(folder)
+    with_remedy(code, error, &remedy).about(folder)
 }
