@@ -1,8 +1,10 @@
 //! What an administrator does with jobs.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use locule_cell::RequestError;
+use locule_message::Fqcn;
 use locule_protocol::{Item, ReplyDocument, Status};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -15,6 +17,9 @@ use crate::transfer::{Passed, SendError};
 
 /// How often a job is sent again whose answer was lost.
 const TRIES: usize = 3;
+
+/// How long the link is waited for before that.
+const LINK: Duration = Duration::from_secs(30);
 
 /// Jobs that an ambiguous id is shown to mean.
 const SHOWN: usize = 8;
@@ -115,18 +120,27 @@ impl Console {
         let mut tries = 0;
         let answer = loop {
             tries += 1;
-            match self.send_job(&words, parcel, &mut *passed).await {
-                Err(SendError::AnswerLost(error)) if remembers && tries < TRIES => {
-                    tracing::warn!(%error, "the answer is lost; the job is sent again");
-                }
+            let answer = self.send_job(&words, parcel, &mut *passed).await;
+            let lost = match &answer {
+                Err(SendError::AnswerLost(_)) => true,
+                Err(SendError::Ask(error)) => error.may_pass(),
+                Ok(_) | Err(SendError::BrokenOff { .. } | SendError::Read(_)) => false,
+            };
+            if lost && remembers && tries < TRIES {
+                tracing::warn!("the server did not answer; the job is sent again, and makes no second one");
+                self.cell.wait_linked(&Fqcn::server(), LINK).await;
+                continue;
+            }
+            let is = |status: &str, wanted: Status| status == wanted.as_str();
+            match answer {
                 Err(SendError::AnswerLost(error)) => return Err(SubmitError::Unknown(error)),
                 Err(SendError::Ask(AskError::Refused { status, .. }))
-                    if status == Status::SubmitTokenConflict.as_str() =>
+                    if is(&status, Status::SubmitTokenConflict) =>
                 {
                     return Err(SubmitError::OtherJob);
                 }
                 Err(SendError::Ask(AskError::Refused { status, .. }))
-                    if status == Status::SubmitTokenJobDeleted.as_str() =>
+                    if is(&status, Status::SubmitTokenJobDeleted) =>
                 {
                     return Err(SubmitError::Deleted);
                 }

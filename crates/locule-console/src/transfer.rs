@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
-use locule_cell::Request;
+use locule_cell::{Request, RequestError};
 use locule_download::{DOWNLOAD, DOWNLOADS, Download, DownloadError, Piece};
 use locule_job::{Limits, UnpackError, unpack_file};
 use locule_message::{Fqcn, Payload};
@@ -48,7 +48,7 @@ pub enum SendError {
     Ask(#[from] AskError),
     /// The server has everything, and its answer is lost: it may have carried the command out.
     #[error("the server's answer to what was sent is lost")]
-    AnswerLost(#[source] locule_cell::RequestError),
+    AnswerLost(#[source] RequestError),
     /// The server broke off.
     #[error("the server broke off: {code}")]
     BrokenOff {
@@ -158,7 +158,11 @@ impl Console {
         let request = Request::new(AuxRequest::CHANNEL, UploadChunk::TOPIC, payload).timeout(timeout);
         let reply = self.cell.request(&Fqcn::server(), request).await.and_then(locule_cell::Reply::into_ok);
         let reply = reply.map_err(|error| {
-            let lost = chunk.last && error.is_retryable();
+            let sent = matches!(
+                error,
+                RequestError::Timeout | RequestError::LinkLost | RequestError::Returned { .. }
+            );
+            let lost = chunk.last && sent && error.is_retryable();
             if lost { SendError::AnswerLost(error) } else { AskError::Request(error).into() }
         })?;
         let answer =

@@ -3,7 +3,12 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, channel};
 
 use e2e::{Running, provision, run, said, text};
 use serde_json::{Value, json};
@@ -245,6 +250,86 @@ fn a_running_server_and_its_sites_say_what_they_would_refuse() {
     assert_eq!(code, 1, "{out}{said}");
     assert!(out.contains("site-2 refuses") && out.contains("not-agreed"), "{out}");
     assert!(said.contains("FINISHED:ABORTED"), "{said}");
+}
+
+/// Passes connections on from a port of its own. Of the first one nothing comes back any more once `limit` bytes have
+/// gone out, until it is cut.
+struct Wire {
+    port: u16,
+    /// The first connection, once it is that far.
+    mute: Receiver<TcpStream>,
+}
+
+impl Wire {
+    fn to(server: u16, limit: usize) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (tell, mute) = channel();
+        std::thread::spawn(move || {
+            for (number, from) in listener.incoming().enumerate() {
+                let (Ok(from), Ok(to)) = (from, TcpStream::connect(("127.0.0.1", server))) else { return };
+                let sent = Arc::new(AtomicUsize::new(0));
+                let limit = if number == 0 { limit } else { usize::MAX };
+                let (out, back) = ((from.try_clone().unwrap(), to.try_clone().unwrap()), (to, from));
+                let (counted, tell) = (Arc::clone(&sent), tell.clone());
+                std::thread::spawn(move || {
+                    pump(out.0, &out.1, |bytes| {
+                        let before = counted.fetch_add(bytes, Ordering::SeqCst);
+                        if before < limit && before + bytes >= limit {
+                            tell.send(out.1.try_clone().unwrap()).ok();
+                        }
+                        true
+                    });
+                });
+                std::thread::spawn(move || pump(back.0, &back.1, |_| sent.load(Ordering::SeqCst) < limit));
+            }
+        });
+        Self { port, mute }
+    }
+}
+
+/// Passes on what comes, as long as it is wanted; what is not is swallowed.
+fn pump(mut from: TcpStream, mut to: &TcpStream, mut wanted: impl FnMut(usize) -> bool) {
+    let mut buffer = [0; 16 << 10];
+    while let Ok(read @ 1..) = from.read(&mut buffer) {
+        if wanted(read) && to.write_all(&buffer[..read]).is_err() {
+            break;
+        }
+    }
+    to.shutdown(Shutdown::Both).ok();
+}
+
+#[test]
+fn a_job_whose_answer_is_lost_is_sent_again_and_is_one_job() {
+    const BYTES: usize = 600_000;
+    let federation = Federation::new(1, &[]);
+    let mut noise = 7_u32;
+    let noise = std::iter::repeat_with(|| {
+        noise ^= noise << 13;
+        noise ^= noise >> 17;
+        noise ^= noise << 5;
+        noise as u8
+    });
+    fs::write(federation.job.join("app/noise"), noise.take(BYTES).collect::<Vec<_>>()).unwrap();
+    let mut server = federation.start_server();
+    let config = federation.admin.join("startup/fed_admin.json");
+    let mut document: Value = serde_json::from_str(&fs::read_to_string(&config).unwrap()).unwrap();
+    let port = document["admin"]["port"].as_u64().unwrap();
+    let wire = Wire::to(u16::try_from(port).unwrap(), BYTES);
+    document["admin"]["port"] = json!(wire.port);
+    fs::write(&config, document.to_string()).unwrap();
+
+    let submitting =
+        Running::start(&["job", "submit", text(&federation.job), "--kit", text(&federation.admin)]);
+    let first = wire.mute.recv_timeout(e2e::PATIENCE).unwrap();
+    server.wait_for("is SUBMITTED");
+    first.shutdown(Shutdown::Both).unwrap();
+    let (code, out, said) = submitting.finish();
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("makes no second one"), "{said}");
+    let listed = federation.ask(&["list"]);
+    let [job] = listed.as_array().unwrap().as_slice() else { panic!("{listed}") };
+    assert!(out.contains(job["id"].as_str().unwrap()), "{out}: {listed}");
 }
 
 #[test]
