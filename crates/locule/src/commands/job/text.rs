@@ -11,13 +11,18 @@ use crate::exit::{Code, Failure};
 /// A row of the list.
 pub(super) fn row(job: &Job, now: SystemTime) -> [String; 6] {
     [
-        job.id.clone(),
-        job.name.clone(),
-        job.status.clone(),
-        job.submitter.name.clone(),
+        cell(&job.id),
+        cell(&job.name),
+        cell(&job.status),
+        cell(&job.submitter.name),
         job.submitted.map(day_and_time).unwrap_or_default(),
         job.elapsed(now).map_or_else(|| job.duration.clone(), span),
     ]
+}
+
+/// A text in a table, in one line.
+fn cell(text: &str) -> String {
+    text.lines().collect::<Vec<_>>().join(" ")
 }
 
 /// All that is known of a job.
@@ -84,9 +89,9 @@ fn headed(head: &str, text: &str) -> String {
 pub(super) fn rounds(progress: &Progress) -> String {
     let Progress { round, rounds, rounds_done, sites_in, .. } = progress;
     let of = rounds.map(|rounds| format!("/{rounds}")).unwrap_or_default();
-    let now = round.filter(|round| round + 1 > *rounds_done).map(|round| {
+    let now = round.filter(|round| round >= rounds_done).map(|round| {
         let sites = sites_in.map(|sites| format!(", {sites} site(s) in")).unwrap_or_default();
-        format!("round {}{of} under way{sites}", round + 1)
+        format!("round {}{of} under way{sites}", round.saturating_add(1))
     });
     let done = (*rounds_done > 0).then(|| format!("{rounds_done}{of} done"));
     done.into_iter().chain(now).collect::<Vec<_>>().join(", ")
@@ -189,6 +194,16 @@ mod tests {
             ("7 bytes".into(), "1.5 KiB".into(), "3.0 GiB".into())
         );
         assert_eq!((number(0.25), number(1e-5)), ("0.2500".into(), "1.000e-5".into()));
+    }
+
+    #[test]
+    fn rounds_are_told_whatever_a_server_says() {
+        let told = |round, done| {
+            rounds(&Progress { round, rounds: Some(5), rounds_done: done, ..Progress::default() })
+        };
+        assert_eq!(told(Some(2), 2), "2/5 done, round 3/5 under way");
+        assert_eq!((told(None, 0), told(Some(4), 5)), (String::new(), "5/5 done".to_owned()));
+        assert!(told(Some(u64::MAX), u64::MAX).contains("under way"));
     }
 
     #[test]
