@@ -93,7 +93,9 @@ impl Communicator {
         Ok(())
     }
 
-    fn dialect(&self) -> &'static Dialect {
+    /// What the server speaks that it registered with last; the newest version before.
+    #[must_use]
+    pub fn dialect(&self) -> &'static Dialect {
         *self.dialect.read().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -12,7 +12,7 @@ use locule_component::{EventBus, RunContext};
 use locule_fobs::Value;
 use locule_identity::{Secret, SignError, proof_text};
 use locule_message::{Encoding, Fqcn, Payload, ReturnCode};
-use locule_protocol::{ClientType, CommandDocument, Item, ReplyDocument, Status, command_line};
+use locule_protocol::{ClientType, CommandDocument, Dialect, Item, ReplyDocument, Status, command_line};
 use locule_transport::Endpoint;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -76,6 +76,8 @@ pub fn cell_name() -> Fqcn {
 pub struct Console {
     pub(crate) cell: Cell,
     pub(crate) settings: Settings,
+    /// What the server speaks.
+    pub(crate) dialect: &'static Dialect,
     token: Secret,
     /// The commands of the server, and how they are written.
     commands: BTreeMap<String, String>,
@@ -118,8 +120,8 @@ impl Console {
             },
         );
         let mut dialing = cell.connect(endpoint).state();
-        let mut console =
-            Self { cell, settings, token: Secret::from(String::new()), commands: BTreeMap::new(), over };
+        let (token, commands) = (Secret::from(String::new()), BTreeMap::new());
+        let mut console = Self { cell, settings, dialect: Dialect::NEWEST, token, commands, over };
         let patience = console.settings.log_in;
         let logging_in = async {
             linked(&mut dialing).await?;
@@ -142,7 +144,11 @@ impl Console {
     }
 
     /// Proves by message who this is, so that the cell may speak.
-    async fn register(&self, stamp: Arc<SessionStamp>, credentials: &Credentials) -> Result<(), LogInError> {
+    async fn register(
+        &mut self,
+        stamp: Arc<SessionStamp>,
+        credentials: &Credentials,
+    ) -> Result<(), LogInError> {
         let Settings { project, user, expected_server, log_in, .. } = &self.settings;
         let mut settings = Registering::new(project, user, expected_server);
         settings.client_type = ClientType::Admin;
@@ -152,7 +158,9 @@ impl Console {
         let (context, events) = (RunContext::new(user, ""), Arc::new(EventBus::default()));
         let cancel = CancellationToken::new();
         let communicator = Communicator::new(self.cell.clone(), settings, stamp, context, events, cancel);
-        communicator.register(Some(credentials)).await.map(drop).map_err(LogInError::Register)
+        communicator.register(Some(credentials)).await.map_err(LogInError::Register)?;
+        self.dialect = communicator.dialect();
+        Ok(())
     }
 
     /// Logs in, and keeps the token.

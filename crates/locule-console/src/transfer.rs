@@ -152,7 +152,7 @@ impl Console {
             return Err(AskError::SessionOver { reason }.into());
         }
         let timeout = if chunk.last { self.settings.verdict } else { CHUNK_PATIENCE };
-        let request = chunk.to_request(to_props(&site_context(&self.settings.user, None)));
+        let request = chunk.to_request(to_props(&site_context(&self.settings.user, None)), self.dialect);
         // Texts, numbers and bytes: there is nothing that cannot be encoded.
         let payload = request.to_parts().map_or_else(|_| Payload::none(), |parts| parts.payload);
         let request = Request::new(AuxRequest::CHANNEL, UploadChunk::TOPIC, payload).timeout(timeout);

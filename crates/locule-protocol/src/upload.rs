@@ -42,9 +42,9 @@ impl UploadChunk {
     /// Header of the last answer: what became of the command.
     pub const END_RESULT: &str = "ObjectStreamer.END_RESULT";
 
-    /// As a message, with these properties of the sender.
+    /// As a message to a server of this version, with these properties of the sender.
     #[must_use]
-    pub fn to_request(&self, peer_props: Map) -> AuxRequest {
+    pub fn to_request(&self, peer_props: Map, to: &Dialect) -> AuxRequest {
         let mut request = AuxRequest::new(Self::TOPIC, peer_props);
         request.headers.insert(STREAM_CHANNEL, UPLOAD);
         request.headers.insert(STREAM_TOPIC, FOLDER);
@@ -54,13 +54,13 @@ impl UploadChunk {
             let context = Map::from_iter([
                 (COMMAND, Value::from(&**command)),
                 (FILE_SIZE, i64::try_from(*size).unwrap_or(i64::MAX).into()),
-                ("Streamer.file_name", "job.zip".into()),
+                (&*format!("{}.file_name", to.upload), "job.zip".into()),
                 ("__channel__", UPLOAD.into()),
                 ("__topic__", FOLDER.into()),
             ]);
             request.headers.insert(CTX, context);
         }
-        let field = |name: &str| format!("{}.{name}", Dialect::NEWEST.upload);
+        let field = |name: &str| format!("{}.{name}", to.upload);
         request.fields.insert(field("data"), self.data.clone());
         request.fields.insert(field("size"), i64::try_from(self.data.len()).unwrap_or(i64::MAX));
         request.fields.insert(field("eof"), self.last);
@@ -113,10 +113,10 @@ mod tests {
             last: false,
         };
         let last = UploadChunk { seq: 1, opening: None, data: Bytes::new(), last: true, ..first.clone() };
-        for chunk in [first, last] {
-            let sent = chunk.to_request(Map::new());
+        for (chunk, to) in [first, last].iter().flat_map(|chunk| Dialect::ALL.map(|to| (chunk, to))) {
+            let sent = chunk.to_request(Map::new(), to);
             assert!(UploadChunk::is_upload(&sent.headers));
-            assert_eq!(UploadChunk::read(&sent.headers, &sent.fields), Some(chunk));
+            assert_eq!(UploadChunk::read(&sent.headers, &sent.fields).as_ref(), Some(chunk), "{}", to.name);
         }
     }
 

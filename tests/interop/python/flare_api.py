@@ -116,6 +116,8 @@ lines.serve(
         "wait_answers": wait_answers,
         "system_info": system_info,
         "submit": lambda folder: session.submit_job(folder),
+        "submit_once": lambda folder, token: session.submit_job(folder, submit_token=token),
+        "logs": lambda job: session.get_job_logs(job, "all"),
         "submit_nothing": lambda: session.submit_job(tempfile.mkdtemp()),
         "wait_running": wait_running,
         "wait_job": wait_job,

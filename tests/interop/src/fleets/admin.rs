@@ -17,6 +17,7 @@ pub(super) fn suites(run: &Run) -> Vec<Running<'_>> {
             ("get_system_info, check_status, report_version", |fleet| Box::pin(look_around(fleet))),
             ("submit_job, show_stats, show_errors while it runs", |fleet| Box::pin(look_at_job(fleet))),
             ("abort_job, monitor_job: FINISHED:ABORTED", |fleet| Box::pin(abort(fleet))),
+            ("submit_job with a submit token, get_job_logs", |fleet| Box::pin(submit_once(fleet))),
             ("clone_job, delete_job", |fleet| Box::pin(clone_and_delete(fleet))),
             ("what is no job, or not there, is refused as such", |fleet| Box::pin(refuse(fleet))),
         ];
@@ -73,6 +74,27 @@ async fn abort(fleet: &mut Fleet) -> anyhow::Result<()> {
     let meta = fleet.api.ask("wait_job", named).await?;
     ensure!(meta["status"] == "FINISHED:ABORTED", "{meta}");
     Ok(())
+}
+
+async fn submit_once(fleet: &mut Fleet) -> anyhow::Result<()> {
+    let folder = fleet.folder.join("once-job");
+    job::write_long(&folder)?;
+    let once = json!({ "folder": folder, "token": "once" });
+    let job = fleet.api.ask("submit_once", once.clone()).await?;
+    ensure!(fleet.api.ask("submit_once", once.clone()).await? == job, "there are two of it");
+    let named = json!({ "job": job });
+    fleet.api.ask("wait_running", named.clone()).await?;
+    let logs = fleet.api.ask("logs", named.clone()).await?;
+    ensure!(logs["logs"]["server"].as_str().is_some_and(|log| !log.is_empty()), "{logs}");
+    let other = fleet.folder.join("other-job");
+    job::write(&other, job::SMALL)?;
+    refused(fleet, "submit_once", json!({ "folder": other, "token": "once" }), "different job content")
+        .await
+        .or(refused(fleet, "submit_once", json!({ "folder": other, "token": "once" }), "another job").await)?;
+    fleet.api.ask("abort", named.clone()).await?;
+    fleet.api.ask("wait_job", named.clone()).await?;
+    fleet.api.ask("delete", named).await?;
+    refused(fleet, "submit_once", once, "deleted").await
 }
 
 async fn clone_and_delete(fleet: &mut Fleet) -> anyhow::Result<()> {

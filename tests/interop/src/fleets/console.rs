@@ -6,26 +6,41 @@ use serde_json::Value;
 use tokio::process::Command;
 
 use super::{Checking, Crew, Fleet, Locule, Running, Stock, find, job, sites_leave, sites_register};
+use crate::cells::OLDER;
 use crate::project::ADMIN;
 use crate::run::{Check, Run};
 
 type Step = fn(&mut Fleet) -> Checking<'_>;
 
 pub(super) fn suites(run: &Run) -> Vec<Running<'_>> {
-    let begin = |crew: Crew| {
-        let steps: [(&str, Step); _] = [
-            ("job submit --watch: COMPLETED; again with its token: the same job", |fleet| {
-                Box::pin(submit(fleet))
-            }),
-            ("job list, show, logs; job download: the model is numpy's", |fleet| Box::pin(fetch(fleet))),
-            ("job abort of one that runs, watch says so; job delete", |fleet| Box::pin(abort(fleet))),
-            ("what is not there is refused as such", |fleet| Box::pin(refuse(fleet))),
-        ];
-        let steps = steps.into_iter().map(|(name, step)| Check::new(name, step).within(150));
-        let checks = [sites_register()].into_iter().chain(steps).chain([sites_leave()]);
-        crew.run(run, crew.suite("console", false), checks.collect())
+    let steps = |of: [(&'static str, Step); 4]| {
+        let steps = of.into_iter().map(|(name, step)| Check::new(name, step).within(150));
+        [sites_register()].into_iter().chain(steps).chain([sites_leave()]).collect::<Vec<_>>()
     };
-    [Crew::new(Stock, [Stock, Stock]), Crew::new(Locule, [Stock, Stock])].into_iter().map(begin).collect()
+    let aborts: (&str, Step) =
+        ("job abort of one that runs, watch says so; job delete", |fleet| Box::pin(abort(fleet)));
+    let refuses: (&str, Step) = ("what is not there is refused as such", |fleet| Box::pin(refuse(fleet)));
+    let newest = |crew: Crew| {
+        let submits: (&str, Step) =
+            ("job submit --watch: COMPLETED; again with its token: the same job", |fleet| {
+                Box::pin(submit_twice(fleet))
+            });
+        let fetches: (&str, Step) = ("job list, show, logs; job download: the model is numpy's", |fleet| {
+            Box::pin(look_and_fetch(fleet))
+        });
+        crew.run(run, crew.suite("console", false), steps([submits, fetches, aborts, refuses]))
+    };
+    // There are no tokens of submissions, and logs stay where they are.
+    let older = |version| {
+        let crew = Crew::new(Stock, [Stock, Stock]).of(version);
+        let submits: (&str, Step) =
+            ("job submit --watch: COMPLETED", |fleet| Box::pin(async { submit(fleet, &[]).await.map(drop) }));
+        let fetches: (&str, Step) =
+            ("job list, show; job download: the model is numpy's", |fleet| Box::pin(fetch(fleet)));
+        crew.run(run, crew.suite("console", true), steps([submits, fetches, aborts, refuses]))
+    };
+    let crews = [Crew::new(Stock, [Stock, Stock]), Crew::new(Locule, [Stock, Stock])];
+    crews.into_iter().map(newest).chain(OLDER.into_iter().map(older)).collect()
 }
 
 /// Runs `locule job` as the administrator: the exit code, and what it prints.
@@ -47,16 +62,29 @@ async fn ask(fleet: &Fleet, arguments: &[&str]) -> anyhow::Result<Value> {
     serde_json::from_str(last).with_context(|| format!("{arguments:?}: {last}"))
 }
 
-async fn submit(fleet: &mut Fleet) -> anyhow::Result<()> {
+/// Submits the job and follows it to its end; its folder.
+async fn submit(fleet: &mut Fleet, more: &[&str]) -> anyhow::Result<String> {
     let folder = fleet.folder.join("console-job");
     job::write(&folder, job::SMALL)?;
     let folder = folder.to_str().context("the folder's name")?.to_owned();
-    let told = ask(fleet, &["submit", &folder, "--submit-token", "one", "--watch"]).await?;
+    let told = ask(fleet, &[&["submit", &folder, "--watch"], more].concat()).await?;
     ensure!(told["status"] == "FINISHED:COMPLETED" && told["submitter"]["name"] == ADMIN, "{told}");
     fleet.job = told["id"].as_str().map(str::to_owned);
+    Ok(folder)
+}
+
+async fn submit_twice(fleet: &mut Fleet) -> anyhow::Result<()> {
+    let folder = submit(fleet, &["--submit-token", "one"]).await?;
     let again = ask(fleet, &["submit", &folder, "--submit-token", "one"]).await?;
-    ensure!(again["job_id"] == told["id"], "{again}");
+    ensure!(again["job_id"].as_str() == fleet.job.as_deref(), "{again}");
     Ok(())
+}
+
+async fn look_and_fetch(fleet: &mut Fleet) -> anyhow::Result<()> {
+    let id = fleet.job.clone().context("no job has completed")?;
+    let logs = ask(fleet, &["logs", &id, "--site", "server"]).await?;
+    ensure!(logs["logs"]["server"].as_str().is_some_and(|log| !log.is_empty()), "{logs}");
+    fetch(fleet).await
 }
 
 async fn fetch(fleet: &mut Fleet) -> anyhow::Result<()> {
@@ -65,8 +93,6 @@ async fn fetch(fleet: &mut Fleet) -> anyhow::Result<()> {
     ensure!(listed.as_array().map(Vec::len) == Some(1) && listed[0]["id"] == id, "{listed}");
     let shown = ask(fleet, &["show", &id[..8]]).await?;
     ensure!(shown["meta"]["job_id"] == id, "{shown}");
-    let logs = ask(fleet, &["logs", &id, "--site", "server"]).await?;
-    ensure!(logs["logs"]["server"].as_str().is_some_and(|log| !log.is_empty()), "{logs}");
 
     let into = fleet.folder.join("console-result");
     ask(fleet, &["download", &id, "--dir", into.to_str().context("the folder's name")?]).await?;
