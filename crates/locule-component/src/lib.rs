@@ -91,4 +91,6 @@ pub use registry::{ArgumentMistake, Description, Registry};
 pub use schemars::{JsonSchema, Schema};
 pub use scope::{PrivacyScopes, Scope, ScopeNames, ScopeNotAllowed, ScopeParts};
 pub use settings::{BadSetting, Settings};
-pub use workflow::{Gathered, OutgoingTask, Progress, ResultSink, TaskBoard, Workflow, WorkflowError};
+pub use workflow::{
+    Fault, Gathered, Late, OutgoingTask, Progress, ResultSink, TaskBoard, Unusable, Workflow, WorkflowError,
+};

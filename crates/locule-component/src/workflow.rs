@@ -40,7 +40,9 @@ pub trait TaskBoard: Send + Sync {
 
     /// Offers one task to its sites and hands each result to `sink` in the order of the sites' names.
     ///
-    /// Ends when all of them have answered, or, once enough usable results are in, after the grace.
+    /// Ends when all of them have answered, or, once enough usable results are in, after the grace. A site whose
+    /// result is on its way when the grace is over is waited for as long as its transfer moves; one that leaves
+    /// counts as missing, and takes part again from the next task on.
     ///
     /// # Errors
     /// [`WorkflowError::TooFewResults`] when not enough sites can answer any more, and
@@ -69,12 +71,112 @@ pub trait ResultSink: Send {
     /// Takes the result of one site. Called at most once for a site and task, in the order of the sites' names.
     ///
     /// # Errors
-    /// The text says why the result is not usable; the site then counts as missing.
-    fn accept(&mut self, site: &str, result: &Shareable) -> Result<(), String>;
+    /// [`Unusable`] says why the result does not count; the site is then missing, and nothing of it was taken.
+    fn accept(&mut self, site: &str, result: &Shareable) -> Result<(), Unusable>;
+
+    /// Takes the result of an earlier task of the same name that came too late for it; called after all others,
+    /// in the order of the sites' names, and only for tasks that [fold](Late::Fold) such results.
+    ///
+    /// # Errors
+    /// As [`accept`](Self::accept); without an implementation of its own, a sink refuses it.
+    fn accept_late(&mut self, site: &str, result: &Shareable) -> Result<(), Unusable> {
+        let _ = (site, result);
+        Err(Unusable::new(Fault::Late, "it is late"))
+    }
+}
+
+/// Why a site's result does not count.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}")]
+pub struct Unusable {
+    /// What sort of mistake it is.
+    pub fault: Fault,
+    /// The same for a person, with what of it is the site's; one line.
+    pub reason: String,
+}
+
+impl Unusable {
+    /// With this reason.
+    pub fn new(fault: Fault, reason: impl Into<String>) -> Unusable {
+        Unusable { fault, reason: reason.into() }
+    }
+}
+
+impl From<String> for Unusable {
+    /// Of no particular sort.
+    fn from(reason: String) -> Unusable {
+        Unusable::new(Fault::Content, reason)
+    }
+}
+
+/// The sorts of results that do not count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Fault {
+    /// The site gave no answer while it was waited for, or takes no part any more.
+    Absent,
+    /// The site says that it failed.
+    Failed,
+    /// A filter of the job does not let it pass.
+    Filtered,
+    /// It came after its round, and is not folded.
+    Late,
+    /// It belongs to another round.
+    Round,
+    /// It holds something else than the task asks for.
+    Content,
+    /// An array that the model has is not in it.
+    Missing,
+    /// It holds an array that the model does not have.
+    Unexpected,
+    /// An array has another shape.
+    Shape,
+    /// An array has another dtype.
+    Dtype,
+    /// A number is infinite or none.
+    NotFinite,
+    /// Its weight makes no sense.
+    Weight,
+}
+
+impl Fault {
+    /// Every sort.
+    pub const ALL: [Fault; 12] = [
+        Fault::Absent,
+        Fault::Failed,
+        Fault::Filtered,
+        Fault::Late,
+        Fault::Round,
+        Fault::Content,
+        Fault::Missing,
+        Fault::Unexpected,
+        Fault::Shape,
+        Fault::Dtype,
+        Fault::NotFinite,
+        Fault::Weight,
+    ];
+
+    /// The code under which records and messages know it.
+    pub fn code(self) -> &'static str {
+        match self {
+            Fault::Absent => "ABSENT",
+            Fault::Failed => "FAILED",
+            Fault::Filtered => "FILTERED",
+            Fault::Late => "LATE",
+            Fault::Round => "WRONG_ROUND",
+            Fault::Content => "WRONG_CONTENT",
+            Fault::Missing => "MISSING_NAME",
+            Fault::Unexpected => "UNEXPECTED_NAME",
+            Fault::Shape => "WRONG_SHAPE",
+            Fault::Dtype => "WRONG_DTYPE",
+            Fault::NotFinite => "NOT_FINITE",
+            Fault::Weight => "WRONG_WEIGHT",
+        }
+    }
 }
 
 /// A task to offer to sites.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct OutgoingTask {
     /// What the sites are to do.
     pub name: String,
@@ -88,6 +190,22 @@ pub struct OutgoingTask {
     pub grace: Duration,
     /// The round that the task belongs to, counted from 0.
     pub round: Option<u64>,
+    /// What becomes of results that come after the task has ended.
+    pub late: Late,
+}
+
+/// What becomes of a result that comes too late for its task.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Late {
+    /// Nobody sees it.
+    #[default]
+    Drop,
+    /// The sink of the task of the same name that stands when it comes, or of the next one, gets it. Of a site's late
+    /// results the last one counts.
+    Fold,
 }
 
 impl OutgoingTask {
@@ -102,8 +220,10 @@ impl OutgoingTask {
 pub struct Gathered {
     /// Sites whose results the sink took, in the order taken.
     pub accepted: Vec<String>,
-    /// Sites that gave no usable result.
-    pub missing: Vec<String>,
+    /// Sites that gave no usable result, and why.
+    pub missing: Vec<(String, Unusable)>,
+    /// Sites whose late results of an earlier task the sink took as well, in the order taken.
+    pub late: Vec<String>,
 }
 
 /// How far a job is.
@@ -143,14 +263,18 @@ pub enum WorkflowError {
     #[error("the run was aborted")]
     Aborted,
     /// A task cannot get the results that it needs any more.
-    #[error("task `{task}` has {accepted} usable results and needs {needed}")]
+    #[error("task `{task}`{} has {accepted} of {needed} usable results{}", of_round(*.round), reasons(.missing))]
     TooFewResults {
         /// Name of the task.
         task: String,
-        /// Usable results so far.
+        /// The round that it belongs to.
+        round: Option<u64>,
+        /// Usable results.
         accepted: usize,
         /// How many were needed.
         needed: usize,
+        /// Sites without a usable result, and why.
+        missing: Vec<(String, Unusable)>,
     },
     /// Fewer sites take part than the workflow needs.
     #[error("{present} sites take part and {needed} are needed")]
@@ -171,4 +295,13 @@ pub enum WorkflowError {
     /// The results, or what was made of them, are not usable.
     #[error("{0}")]
     Failed(String),
+}
+
+fn of_round(round: Option<u64>) -> String {
+    round.map(|round| format!(" of round {round}")).unwrap_or_default()
+}
+
+fn reasons(missing: &[(String, Unusable)]) -> String {
+    let reasons: Vec<String> = missing.iter().map(|(site, unusable)| format!("{site}: {unusable}")).collect();
+    if reasons.is_empty() { String::new() } else { format!(" ({})", reasons.join("; ")) }
 }

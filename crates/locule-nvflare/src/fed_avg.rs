@@ -244,6 +244,7 @@ impl FedAvg {
             min_results: 1,
             grace: Duration::MAX,
             round: Some(round),
+            ..OutgoingTask::default()
         }
     }
 

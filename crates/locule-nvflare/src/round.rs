@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use locule_component::ResultSink;
+use locule_component::{Fault, ResultSink, Unusable};
 use locule_fobs::{DataKind, Dxo, Map, Shareable, Value, header};
 use locule_workflow::WeightedMean;
 use regex::Regex;
@@ -95,26 +95,27 @@ impl<'a> Round<'a> {
         self.failed.clone().or_else(|| (self.kind.is_none() && !self.refused.is_empty()).then(unusable))
     }
 
-    fn take(&mut self, site: &str, result: &Shareable) -> Result<(), String> {
+    fn take(&mut self, site: &str, result: &Shareable) -> Result<(), Unusable> {
         let dxo = match result.dxo() {
             Ok(Some(dxo)) => dxo,
-            Ok(None) => return Err("it holds no DXO".to_owned()),
-            Err(error) => return Err(error.to_string()),
+            Ok(None) => return Err("it holds no DXO".to_owned().into()),
+            Err(error) => return Err(error.to_string().into()),
         };
         for selection in &mut self.selections {
             selection.take(site, &dxo);
         }
         if !matches!(dxo.kind, DataKind::Weights | DataKind::WeightDiff) {
-            return Err(format!("expected weights, found a DXO of kind {}", dxo.kind));
+            return Err(format!("expected weights, found a DXO of kind {}", dxo.kind).into());
         }
         if let Some(kind) = self.rules.expected.filter(|kind| *kind != dxo.kind) {
-            return Err(format!("it is of kind {}, and the aggregator expects {kind}", dxo.kind));
+            return Err(format!("it is of kind {}, and the aggregator expects {kind}", dxo.kind).into());
         }
         if let Some(kind) = self.kind.filter(|kind| *kind != dxo.kind) {
             return Err(format!(
                 "it is of kind {}, but an earlier site of the round returned {kind}",
                 dxo.kind
-            ));
+            )
+            .into());
         }
         let factor = self.rules.weights.and_then(|weights| weights.get(site)).copied().unwrap_or(1.0);
         let weight = factor * steps(&dxo);
@@ -125,7 +126,7 @@ impl<'a> Round<'a> {
             }
             None => &dxo.data,
         };
-        self.mean.add(data, weight).map_err(|error| error.to_string())?;
+        self.mean.add(data, weight)?;
         let metrics = Metrics::of(&dxo);
         self.means.add(metrics.as_ref(), weight);
         self.records.iter_mut().for_each(|records| records.take(site, weight, &dxo));
@@ -136,7 +137,7 @@ impl<'a> Round<'a> {
 }
 
 impl ResultSink for Round<'_> {
-    fn accept(&mut self, site: &str, result: &Shareable) -> Result<(), String> {
+    fn accept(&mut self, site: &str, result: &Shareable) -> Result<(), Unusable> {
         let code = result.return_code();
         let taken = if code == "OK" {
             self.take(site, result)
@@ -147,10 +148,10 @@ impl ResultSink for Round<'_> {
             if self.errors > self.rules.bearable && self.failed.is_none() {
                 self.failed = Some(format!("{site}: {reason}"));
             }
-            Err(reason)
+            Err(Unusable::new(Fault::Failed, reason))
         };
-        if let Err(reason) = &taken {
-            tracing::warn!(site, error = reason, "result not usable");
+        if let Err(Unusable { fault, reason }) = &taken {
+            tracing::warn!(site, code = fault.code(), error = reason, "result not usable");
             self.refused.push(format!("{site}: {reason}"));
         }
         taken

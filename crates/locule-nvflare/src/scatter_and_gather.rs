@@ -190,7 +190,15 @@ impl ScatterAndGather {
         let (min_results, grace) =
             if self.args.min_clients < sites { (self.args.min_clients, wait) } else { (1, Duration::MAX) };
         let name = self.args.train_task_name.clone();
-        OutgoingTask { name, data, sites: Vec::new(), min_results, grace, round: Some(round) }
+        OutgoingTask {
+            name,
+            data,
+            sites: Vec::new(),
+            min_results,
+            grace,
+            round: Some(round),
+            ..OutgoingTask::default()
+        }
     }
 
     fn rules(&self, sites: usize) -> Rules<'_> {

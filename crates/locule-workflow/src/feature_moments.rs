@@ -4,8 +4,8 @@ use std::fs;
 use std::time::Duration;
 
 use locule_component::{
-    BoxFuture, BuildCx, BuildError, Built, Component, Kind, OutgoingTask, Progress, TaskBoard, Workflow,
-    WorkflowError,
+    BoxFuture, BuildCx, BuildError, Built, Component, Kind, OutgoingTask, Progress, TaskBoard, Unusable,
+    Workflow, WorkflowError,
 };
 use locule_fobs::{Array, DataKind, Dxo, Map, Shareable};
 use serde::Deserialize;
@@ -108,17 +108,17 @@ impl FeatureMoments {
         save_npz(&path, &standardisation).map_err(SaveError::into_workflow_error)?;
         board.report(Progress::ModelSaved { path });
 
-        gather(board, self.task(&self.args.standardise_task, standardisation), &mut Acknowledged).await
+        gather(board, self.task(&self.args.standardise_task, standardisation), &mut Acknowledged).await?;
+        Ok(())
     }
 
     fn task(&self, name: &str, data: Map) -> OutgoingTask {
         OutgoingTask {
             name: name.to_owned(),
             data: Shareable::with_dxo(Dxo::new(DataKind::Statistics, data)),
-            sites: Vec::new(),
             min_results: self.args.min_clients,
             grace: Duration::from_secs_f64(self.args.grace_seconds),
-            round: None,
+            ..OutgoingTask::default()
         }
     }
 }
@@ -141,10 +141,10 @@ impl Combined {
 }
 
 impl TakeResult for Combined {
-    fn take(&mut self, _: &str, result: &Shareable) -> Result<(), String> {
+    fn take(&mut self, _: &str, result: &Shareable) -> Result<(), Unusable> {
         let theirs = Moments::from_dxo(&dxo_of(result)?).map_err(|error| error.to_string())?;
         let all = self.0.get_or_insert_with(|| Moments::new(theirs.width()));
-        all.merge(&theirs).map_err(|error| error.to_string())
+        all.merge(&theirs).map_err(|error| Unusable::from(error.to_string()))
     }
 }
 
@@ -152,7 +152,7 @@ impl TakeResult for Combined {
 struct Acknowledged;
 
 impl TakeResult for Acknowledged {
-    fn take(&mut self, _: &str, _: &Shareable) -> Result<(), String> {
+    fn take(&mut self, _: &str, _: &Shareable) -> Result<(), Unusable> {
         Ok(())
     }
 }

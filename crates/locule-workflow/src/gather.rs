@@ -1,6 +1,6 @@
-//! A broadcast whose refusals are remembered, so that a failure can say which site lacked what.
+//! A broadcast of which it is remembered who took part.
 
-use locule_component::{OutgoingTask, ResultSink, TaskBoard, WorkflowError};
+use locule_component::{Fault, OutgoingTask, ResultSink, TaskBoard, Unusable, WorkflowError};
 use locule_fobs::{Dxo, Shareable, header};
 
 use crate::mean::Shown;
@@ -8,114 +8,91 @@ use crate::mean::Shown;
 /// Takes one good result after the other, in site order.
 pub(crate) trait TakeResult: Send {
     /// The error says why the result is not usable; nothing has been taken then.
-    fn take(&mut self, site: &str, result: &Shareable) -> Result<(), String>;
+    fn take(&mut self, site: &str, result: &Shareable) -> Result<(), Unusable>;
+
+    /// Takes the late result of an earlier task.
+    fn take_late(&mut self, site: &str, result: &Shareable) -> Result<(), Unusable> {
+        let _ = (site, result);
+        Err(Unusable::new(Fault::Late, "it is late"))
+    }
+}
+
+/// Who took part in a task.
+#[derive(Debug, Default, Clone, PartialEq)]
+pub(crate) struct Attendance {
+    /// Sites whose results were taken, in the order taken.
+    pub(crate) accepted: Vec<String>,
+    /// Sites whose results of an earlier task were taken too.
+    pub(crate) late: Vec<String>,
+    /// Sites without a usable result, and why.
+    pub(crate) missing: Vec<(String, Unusable)>,
 }
 
 /// Puts up a task and hands every result that reports success to `sink`.
 ///
 /// # Errors
-/// As [`TaskBoard::broadcast`]; where too few results are usable, the text names the sites and the reasons.
+/// As [`TaskBoard::broadcast`].
 pub(crate) async fn gather(
     board: &dyn TaskBoard,
     task: OutgoingTask,
     sink: &mut dyn TakeResult,
-) -> Result<(), WorkflowError> {
+) -> Result<Attendance, WorkflowError> {
     let (name, round) = (task.name.clone(), task.round);
-    let asked = board.sites().iter().filter(|site| task.is_for(site)).count();
-    let needed = if task.min_results == 0 { asked } else { task.min_results };
-    let mut results = Results { sink, task: &name, round, accepted: 0, refused: Vec::new() };
-    let outcome = board.broadcast(task, &mut results).await;
-    let Results { accepted, refused, .. } = results;
-    match outcome {
-        Ok(gathered) if accepted >= needed => {
-            tracing::debug!(
-                task = name,
-                round,
-                accepted,
-                missing = gathered.missing.len(),
-                "results gathered"
-            );
-            Ok(())
-        }
-        Ok(gathered) => Err(too_few(name, round, accepted, needed, &refused, &gathered.missing)),
-        Err(WorkflowError::TooFewResults { needed, .. }) => {
-            Err(too_few(name, round, accepted, needed, &refused, &[]))
-        }
-        Err(error) => Err(error),
-    }
-}
-
-/// Why the task failed: every refused site with its reason, then the sites that sent nothing.
-fn too_few(
-    task: String,
-    round: Option<u64>,
-    accepted: usize,
-    needed: usize,
-    refused: &[(String, String)],
-    missing: &[String],
-) -> WorkflowError {
-    let silent = missing.iter().filter(|site| !refused.iter().any(|(refused, _)| refused == *site));
-    let reasons: Vec<String> = refused
-        .iter()
-        .map(|(site, reason)| format!("{site}: {reason}"))
-        .chain(silent.map(|site| format!("{site}: no result")))
-        .collect();
-    if reasons.is_empty() {
-        return WorkflowError::TooFewResults { task, accepted, needed };
-    }
-    let round = round.map(|round| format!(" of round {round}")).unwrap_or_default();
-    let reasons = reasons.join("; ");
-    WorkflowError::Failed(format!(
-        "task `{task}`{round} has {accepted} of {needed} usable results ({reasons})"
-    ))
+    let mut results = Results { sink, task: &name, round, attendance: Attendance::default() };
+    let gathered = board.broadcast(task, &mut results).await?;
+    let mut attendance = results.attendance;
+    attendance.missing = gathered.missing;
+    let Attendance { accepted, late, missing } = &attendance;
+    let (accepted, late, missing) = (accepted.len(), late.len(), missing.len());
+    tracing::debug!(task = name, round, accepted, late, missing, "results gathered");
+    Ok(attendance)
 }
 
 struct Results<'a> {
     sink: &'a mut dyn TakeResult,
     task: &'a str,
     round: Option<u64>,
-    accepted: usize,
-    /// Site and reason.
-    refused: Vec<(String, String)>,
+    attendance: Attendance,
 }
 
 impl ResultSink for Results<'_> {
-    fn accept(&mut self, site: &str, result: &Shareable) -> Result<(), String> {
+    fn accept(&mut self, site: &str, result: &Shareable) -> Result<(), Unusable> {
         let taken = success(result).and_then(|()| self.sink.take(site, result));
         match &taken {
-            Ok(()) => self.accepted += 1,
-            Err(reason) => {
-                tracing::warn!(
-                    site,
-                    task = self.task,
-                    round = self.round,
-                    error = reason,
-                    "result not usable"
-                );
-                self.refused.push((site.to_owned(), reason.clone()));
+            Ok(()) => self.attendance.accepted.push(site.to_owned()),
+            Err(unusable) => {
+                let (task, round, code) = (self.task, self.round, unusable.fault.code());
+                tracing::warn!(site, task, round, code, error = unusable.reason, "result not usable");
             }
         }
         taken
     }
+
+    fn accept_late(&mut self, site: &str, result: &Shareable) -> Result<(), Unusable> {
+        success(result).and_then(|()| self.sink.take_late(site, result))?;
+        self.attendance.late.push(site.to_owned());
+        Ok(())
+    }
 }
 
-fn success(result: &Shareable) -> Result<(), String> {
+fn success(result: &Shareable) -> Result<(), Unusable> {
     let code = result.return_code();
     if code == "OK" {
         return Ok(());
     }
     let code = Shown(code);
-    Err(match result.headers.str(header::ERROR) {
+    let reason = match result.headers.str(header::ERROR) {
         Some(error) => format!("the site answered {code}: {}", Shown(error)),
         None => format!("the site answered {code}"),
-    })
+    };
+    Err(Unusable::new(Fault::Failed, reason))
 }
 
 /// The DXO that a result must hold.
-pub(crate) fn dxo_of(result: &Shareable) -> Result<Dxo, String> {
+pub(crate) fn dxo_of(result: &Shareable) -> Result<Dxo, Unusable> {
     match result.dxo() {
         Ok(Some(dxo)) => Ok(dxo),
-        Ok(None) => Err("it holds no DXO".to_owned()),
-        Err(error) => Err(error.to_string()),
+        Ok(None) => Err(Unusable::new(Fault::Content, "it holds no DXO")),
+        Err(error) => Err(Unusable::new(Fault::Content, error.to_string())),
     }
 }

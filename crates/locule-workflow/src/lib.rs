@@ -42,6 +42,8 @@
 //!
 //! Start with [`FedAvg`], [`WeightedMean`] and [`register`].
 
+mod cross_site;
+mod cyclic;
 mod feature_moments;
 mod fed_avg;
 mod gather;
@@ -49,16 +51,40 @@ mod local_board;
 mod mean;
 mod moments;
 mod npz;
+mod optimizer;
+mod record;
+mod robust;
+mod scaffold;
+mod watch;
 
+pub use cross_site::{CrossSiteEvaluation, CrossSiteEvaluationArgs};
+pub use cyclic::{Cyclic, CyclicArgs, Order};
 pub use feature_moments::{FeatureMoments, FeatureMomentsArgs};
 pub use fed_avg::{ArraySpec, FedAvg, FedAvgArgs, FloatType};
 pub use local_board::LocalBoard;
 pub use mean::{MeanError, UnusableUpdate, WeightedMean};
 pub use moments::{Moments, MomentsError};
 pub use npz::{LoadError, SaveError, load_npz, save_npz};
+pub use optimizer::{
+    FedAdagrad, FedAdagradArgs, FedAdam, FedAdamArgs, FedAvgM, FedAvgMArgs, FedYogi, Optimizer,
+};
+pub use robust::{Krum, KrumArgs, Median, MedianArgs, Rule, TrimmedMean, TrimmedMeanArgs, UpdateSpool};
+pub use scaffold::{Scaffold, ScaffoldArgs};
+pub use watch::{BestModelArgs, Better, EarlyStopArgs};
 
 /// Makes the workflows of this crate known to a registry.
 pub fn register(registry: &mut locule_component::Registry) {
-    registry.register::<FedAvg>();
-    registry.register::<FeatureMoments>();
+    registry
+        .register::<FedAvg>()
+        .register::<FedAvgM>()
+        .register::<FedAdam>()
+        .register::<FedYogi>()
+        .register::<FedAdagrad>()
+        .register::<Median>()
+        .register::<TrimmedMean>()
+        .register::<Krum>()
+        .register::<Scaffold>()
+        .register::<Cyclic>()
+        .register::<CrossSiteEvaluation>()
+        .register::<FeatureMoments>();
 }

@@ -115,14 +115,17 @@ impl TaskBoard for LocalBoard {
                     return Err(WorkflowError::Aborted);
                 }
                 let result = self.ask(site, executors, &task);
-                let usable = sink.accept(site, &result).is_ok();
-                if usable { &mut gathered.accepted } else { &mut gathered.missing }.push(site.clone());
+                match sink.accept(site, &result) {
+                    Ok(()) => gathered.accepted.push(site.clone()),
+                    Err(unusable) => gathered.missing.push((site.clone(), unusable)),
+                }
             }
             let asked = gathered.accepted.len() + gathered.missing.len();
             let needed = if task.min_results == 0 { asked } else { task.min_results };
             if gathered.accepted.len() < needed {
-                let accepted = gathered.accepted.len();
-                return Err(WorkflowError::TooFewResults { task: task.name, accepted, needed });
+                let (accepted, missing) = (gathered.accepted.len(), gathered.missing);
+                let OutgoingTask { name: task, round, .. } = task;
+                return Err(WorkflowError::TooFewResults { task, round, accepted, needed, missing });
             }
             Ok(gathered)
         })

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use bytes::Bytes;
+use locule_component::{Fault, Unusable};
 use locule_fobs::{Array, Dtype, Map, Value};
 use thiserror::Error;
 
@@ -108,7 +109,8 @@ impl WeightedMean {
         Ok(())
     }
 
-    fn add_whole(&mut self, data: &Map, weight: f64) -> Result<(), UnusableUpdate> {
+    /// The arrays of a contribution in the order of the first one's names, if it fits; nothing is added.
+    pub(crate) fn check<'a>(&mut self, data: &'a Map, weight: f64) -> Result<Vec<&'a Array>, UnusableUpdate> {
         let fresh = if self.sums.is_empty() { Some(WeightedMean::like(data)?.sums) } else { None };
         let sums = fresh.as_ref().unwrap_or(&self.sums);
         let arrays = matching(sums, data)?;
@@ -118,6 +120,11 @@ impl WeightedMean {
         if let Some(fresh) = fresh {
             self.sums = fresh;
         }
+        Ok(arrays)
+    }
+
+    fn add_whole(&mut self, data: &Map, weight: f64) -> Result<(), UnusableUpdate> {
+        let arrays = self.check(data, weight)?;
         for ((_, sum), array) in self.sums.iter_mut().zip(arrays) {
             sum.fold(array, weight);
         }
@@ -150,6 +157,17 @@ impl WeightedMean {
             self.sums[index].1.fold(&array, weight);
         }
         Ok(())
+    }
+
+    /// Name, shape and dtype of every array.
+    pub(crate) fn layout(&self) -> impl Iterator<Item = (&str, &[usize], Dtype)> {
+        self.sums.iter().map(|(name, sum)| {
+            let dtype = match sum.values {
+                Values::F32(_) => Dtype::F32,
+                Values::F64(_) => Dtype::F64,
+            };
+            (name.as_str(), &sum.shape[..], dtype)
+        })
     }
 
     /// How many contributions were added.
@@ -382,6 +400,29 @@ pub enum UnusableUpdate {
         /// The element, counted from 0 in C order.
         index: usize,
     },
+}
+
+impl UnusableUpdate {
+    /// What sort of mistake it is.
+    pub fn fault(&self) -> Fault {
+        match self {
+            UnusableUpdate::Weight { .. } => Fault::Weight,
+            UnusableUpdate::Empty
+            | UnusableUpdate::NameNotText { .. }
+            | UnusableUpdate::NotAnArray { .. } => Fault::Content,
+            UnusableUpdate::Missing { .. } => Fault::Missing,
+            UnusableUpdate::Unexpected { .. } => Fault::Unexpected,
+            UnusableUpdate::NotFloat { .. } | UnusableUpdate::Dtype { .. } => Fault::Dtype,
+            UnusableUpdate::Shape { .. } => Fault::Shape,
+            UnusableUpdate::NotFinite { .. } => Fault::NotFinite,
+        }
+    }
+}
+
+impl From<UnusableUpdate> for Unusable {
+    fn from(update: UnusableUpdate) -> Unusable {
+        Unusable::new(update.fault(), update.to_string())
+    }
 }
 
 /// Why there is no mean.

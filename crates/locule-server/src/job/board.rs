@@ -1,15 +1,14 @@
 //! The board of a job: workflows put tasks up, sites take them and bring results.
 
-use std::fmt::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_core::future::BoxFuture;
 use locule_component::{
-    Chain, Direction, Event, FilterChains, FilterCx, Gathered, OutgoingTask, Progress, ResultSink,
-    RunContext, TaskBoard, WorkflowError, panic_text,
+    Chain, Direction, Event, Fault, FilterChains, FilterCx, Gathered, OutgoingTask, Progress, ResultSink,
+    RunContext, TaskBoard, Unusable, WorkflowError, panic_text,
 };
 use locule_event::Herald;
 use locule_fobs::Shareable;
@@ -17,11 +16,15 @@ use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::hold::{Held, Spool, size};
 use super::standing::{Assigned, Step, Submitted, Tasks};
 use crate::server::now_instant as now;
 
 /// Shareable codes with which a site says that the job itself is at fault.
 const FATAL: [&str; 3] = ["UNSAFE_JOB", "RUN_MISMATCH", "TASK_UNKNOWN"];
+
+/// A result with more bytes than this is looked at on a thread for work that blocks.
+const LARGE: usize = 1 << 20;
 
 /// Where the tasks of one job stand.
 ///
@@ -32,6 +35,7 @@ pub(super) struct Board {
     run_dir: PathBuf,
     tasks: Mutex<Tasks>,
     changed: Notify,
+    spool: Arc<Spool>,
     filters: Mutex<FilterChains>,
     run: RunContext,
     progress: Mutex<Option<mpsc::Sender<Progress>>>,
@@ -52,6 +56,7 @@ impl Board {
     ) -> Self {
         Self {
             job_id: run.open().job_id(),
+            spool: Arc::new(Spool::new(run_dir.join("spool"))),
             run_dir,
             tasks: Mutex::new(Tasks::new(sites)),
             changed: Notify::new(),
@@ -111,9 +116,33 @@ impl Board {
         self.tasks().wants(site, id)
     }
 
-    /// Takes a site's result in.
-    pub(super) fn submit(&self, site: &str, id: &str, result: Shareable) -> Submitted {
-        let outcome = self.tasks().submit(site, id, result, now());
+    /// A result that is wanted is on its way, until what this returns is dropped.
+    pub(super) fn arrival(&self, site: &str, id: &str) -> Arrival<'_> {
+        self.tasks().arrives(site, id);
+        Arrival { board: self, site: site.to_owned(), id: id.to_owned() }
+    }
+
+    /// Takes a site's result in. One whose turn has not come waits outside of memory if it is large.
+    pub(super) async fn submit(&self, site: &str, id: &str, result: Shareable) -> Submitted {
+        let is_next = self.tasks().is_next(site);
+        let spool = Arc::clone(&self.spool);
+        let hold = move |result: Shareable| {
+            let digest = spool.digest(&result);
+            let held = if is_next { Held::Memory(Box::new(result)) } else { spool.hold(result) };
+            (digest, held)
+        };
+        let (digest, held) = if size(&result) > LARGE {
+            match tokio::task::spawn_blocking(move || hold(result)).await {
+                Ok(done) => done,
+                Err(error) => {
+                    tracing::warn!(job = self.job_id, site, %error, "a result was lost");
+                    (0, Held::Memory(Box::new(Shareable::with_return_code("EXECUTION_RESULT_ERROR"))))
+                }
+            }
+        } else {
+            hold(result)
+        };
+        let outcome = self.tasks().submit(site, id, held, digest, now());
         self.changed.notify_waiters();
         outcome
     }
@@ -141,42 +170,23 @@ impl Board {
     }
 
     /// Waits until every site is settled and folds what they bring.
-    async fn gather(
-        &self,
-        task: &str,
-        sink: &mut (dyn ResultSink + '_),
-    ) -> Result<(Vec<String>, Vec<(String, String)>), WorkflowError> {
+    async fn gather(&self, task: &str, sink: &mut (dyn ResultSink + '_)) -> Result<Gathered, WorkflowError> {
+        let mut late = Vec::new();
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
             let step = self.tasks().step(now());
             match step {
-                Step::Done { accepted, missing } => return Ok((accepted, missing)),
+                Step::Done { accepted, missing } => return Ok(Gathered { accepted, missing, late }),
                 Step::Fold { site, result } => {
-                    let code = result.return_code();
-                    if FATAL.contains(&code) {
-                        return Err(WorkflowError::Failed(format!(
-                            "{site} answered task `{task}` with {code}"
-                        )));
-                    }
-                    // A result counts as processed when it is folded, and not when it arrives.
-                    self.herald.tell(&Event::BeforeTaskResultFilter { task }).await;
-                    let result = if code == "OK" {
-                        self.filter(*result, task, Chain::TaskResult, Direction::In)
-                    } else {
-                        Ok(*result) // the sink says what is wrong with it
-                    };
-                    self.herald.tell(&Event::AfterTaskResultFilter { task }).await;
-                    self.herald.tell(&Event::BeforeProcessSubmission { site: &site, task }).await;
-                    self.herald.tell(&Event::BeforeContributionAccept { site: &site }).await;
-                    let outcome = result.and_then(|result| sink.accept(&site, &result));
-                    self.herald.tell(&Event::AfterContributionAccept { site: &site }).await;
-                    self.herald.tell(&Event::AfterProcessSubmission { site: &site, task }).await;
-                    if let Err(reason) = &outcome {
-                        tracing::warn!(site, task, reason, "result not usable");
-                    }
+                    let outcome = self.fold(task, &site, result, sink, false).await?;
                     self.tasks().folded(&site, outcome);
+                }
+                Step::FoldLate { site, result } => {
+                    if self.fold(task, &site, result, sink, true).await?.is_ok() {
+                        late.push(site);
+                    }
                 }
                 Step::Wait(deadline) => {
                     let expiry = async {
@@ -193,6 +203,70 @@ impl Board {
                 }
             }
         }
+    }
+
+    /// Folds one result; the outer error ends the job.
+    async fn fold(
+        &self,
+        task: &str,
+        site: &str,
+        held: Held,
+        sink: &mut (dyn ResultSink + '_),
+        is_late: bool,
+    ) -> Result<Result<(), Unusable>, WorkflowError> {
+        let opened = if held.is_file() {
+            let opened = tokio::task::spawn_blocking(move || held.open()).await;
+            opened.unwrap_or_else(|error| Err(std::io::Error::other(error)))
+        } else {
+            held.open()
+        };
+        let result = match opened {
+            Ok(result) => result,
+            Err(error) => {
+                let reason = format!("the server cannot read it again: {error}");
+                tracing::error!(site, task, reason, "result lost");
+                return Ok(Err(Unusable::new(Fault::Absent, reason)));
+            }
+        };
+        let code = result.return_code();
+        if FATAL.contains(&code) {
+            return Err(WorkflowError::Failed(format!("{site} answered task `{task}` with {code}")));
+        }
+        // A result counts as processed when it is folded, and not when it arrives.
+        self.herald.tell(&Event::BeforeTaskResultFilter { task }).await;
+        let result = if code == "OK" {
+            let filtered = self.filter(*result, task, Chain::TaskResult, Direction::In);
+            filtered.map_err(|reason| Unusable::new(Fault::Filtered, reason))
+        } else {
+            Ok(*result) // the sink says what is wrong with it
+        };
+        self.herald.tell(&Event::AfterTaskResultFilter { task }).await;
+        self.herald.tell(&Event::BeforeProcessSubmission { site, task }).await;
+        self.herald.tell(&Event::BeforeContributionAccept { site }).await;
+        let outcome = result.and_then(|result| {
+            if is_late { sink.accept_late(site, &result) } else { sink.accept(site, &result) }
+        });
+        self.herald.tell(&Event::AfterContributionAccept { site }).await;
+        self.herald.tell(&Event::AfterProcessSubmission { site, task }).await;
+        if let Err(Unusable { fault, reason }) = &outcome {
+            tracing::warn!(site, task, code = fault.code(), reason, is_late, "result not usable");
+        }
+        Ok(outcome)
+    }
+}
+
+/// The result of one site is on its way.
+#[derive(Debug)]
+pub(super) struct Arrival<'a> {
+    board: &'a Board,
+    site: String,
+    id: String,
+}
+
+impl Drop for Arrival<'_> {
+    fn drop(&mut self) {
+        self.board.tasks().arrived(&self.site, &self.id);
+        self.board.changed.notify_waiters();
     }
 }
 
@@ -220,7 +294,7 @@ impl TaskBoard for Board {
             if self.is_aborted() {
                 return Err(WorkflowError::Aborted);
             }
-            let (name, min_results) = (task.name.clone(), task.min_results);
+            let (name, round, min_results) = (task.name.clone(), task.round, task.min_results);
             let data = std::mem::take(&mut task.data);
             self.herald.tell(&Event::BeforeTaskDataFilter { task: &name }).await;
             let data = self.filter(data, &name, Chain::TaskData, Direction::Out);
@@ -230,12 +304,13 @@ impl TaskBoard for Board {
             self.changed.notify_waiters();
             let gathered = self.gather(&name, sink).await;
             self.tasks().take_down();
-            let (accepted, missing) = gathered?;
+            let Gathered { accepted, missing, late } = gathered?;
             let needed = if min_results == 0 { accepted.len() + missing.len() } else { min_results };
             if accepted.len() < needed {
-                return Err(WorkflowError::Failed(too_few(&name, accepted.len(), needed, &missing)));
+                let accepted = accepted.len();
+                return Err(WorkflowError::TooFewResults { task: name, round, accepted, needed, missing });
             }
-            Ok(Gathered { accepted, missing: missing.into_iter().map(|(site, _)| site).collect() })
+            Ok(Gathered { accepted, missing, late })
         })
     }
 
@@ -258,12 +333,4 @@ impl TaskBoard for Board {
 /// A panic under one of these locks leaves the state whole: each is changed in one step.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn too_few(task: &str, accepted: usize, needed: usize, missing: &[(String, String)]) -> String {
-    let mut text = format!("task `{task}` has {accepted} usable results and needs {needed}");
-    for (site, reason) in missing {
-        write!(text, "; {site}: {reason}").ok();
-    }
-    text
 }

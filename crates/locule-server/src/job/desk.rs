@@ -25,6 +25,10 @@ const HOLD: Duration = Duration::from_secs(5);
 /// What a site waits before it pulls again; the pull itself waits here.
 const WAIT: Duration = Duration::ZERO;
 
+/// Header of the answer to a submission: what became of it, in a word. A site may go on whatever it is; to
+/// a stock site it says nothing.
+const BECAME: &str = "locule.submission";
+
 /// The desk of one job.
 #[derive(Debug)]
 pub(super) struct Desk {
@@ -105,21 +109,34 @@ impl Desk {
         let mut update =
             SubmitUpdate::from_parts(&incoming.headers, &incoming.payload()).map_err(not_understood)?;
         // Whatever became of it, the site may go on: a late or repeated result is no mistake of its own.
+        let task = update.task_id.clone();
         let outcome = if update.job_id() != self.job_id {
             Submitted::Unknown
-        } else if !self.board.wants(site, &update.task_id) {
-            self.board.submit(site, &update.task_id, update.result)
+        } else if !self.board.wants(site, &task) {
+            self.board.submit(site, &task, update.result).await
         } else {
+            let _arriving = self.board.arrival(site, &task);
             self.fetch_arrays(site, &incoming.origin, &mut update.result).await?;
-            self.board.submit(site, &update.task_id, update.result)
+            self.board.submit(site, &task, update.result).await
         };
-        tracing::debug!(job = self.job_id, site, ?outcome, "result handed in");
+        let code = outcome.code();
+        match outcome {
+            Submitted::Accepted | Submitted::Kept | Submitted::Repeated => {
+                tracing::debug!(job = self.job_id, site, task, code, "result handed in");
+            }
+            Submitted::Conflict | Submitted::Late | Submitted::Unknown => {
+                tracing::warn!(job = self.job_id, site, task, code, "result refused");
+            }
+        }
         if matches!(outcome, Submitted::Unknown | Submitted::Late) {
             let task = update.task_name.as_str();
             self.herald.tell(&Event::BeforeProcessResultOfUnknownTask { site, task }).await;
             self.herald.tell(&Event::AfterProcessResultOfUnknownTask { site, task }).await;
         }
-        reply(SubmitReply.to_parts())
+        reply(SubmitReply.to_parts().map(|mut parts| {
+            parts.headers.set(BECAME, code);
+            parts
+        }))
     }
 
     /// Fetches the arrays of a result. One that cannot be had at all counts as a result that failed.

@@ -3,6 +3,7 @@
 mod board;
 mod brief;
 mod desk;
+mod hold;
 mod report;
 mod run;
 mod standing;

@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Instant;
 
-use locule_component::OutgoingTask;
+use locule_component::{Fault, Late, OutgoingTask, Unusable};
 use locule_fobs::Shareable;
+
+use super::hold::Held;
 
 /// How many settled task ids are remembered, so that a repeated submission gets its `ok` again.
 const REMEMBERED: usize = 4096;
@@ -27,21 +29,41 @@ pub(super) enum Submitted {
     Accepted,
     /// It had been submitted before; the first one counts.
     Repeated,
+    /// One with another content had been submitted before; the first one counts.
+    Conflict,
     /// Nobody waits for it any more.
     Late,
+    /// It is late, and waits for a task that folds it.
+    Kept,
     /// No such task was given to this site.
     Unknown,
+}
+
+impl Submitted {
+    /// What the submitter is told beside its `ok`.
+    pub(super) fn code(self) -> &'static str {
+        match self {
+            Submitted::Accepted => "ACCEPTED",
+            Submitted::Repeated => "REPEATED",
+            Submitted::Conflict => "CONFLICT",
+            Submitted::Late => "LATE",
+            Submitted::Kept => "KEPT",
+            Submitted::Unknown => "UNKNOWN_TASK",
+        }
+    }
 }
 
 /// What the owner of the standing task has to do next.
 #[derive(Debug)]
 pub(super) enum Step {
     /// Fold this result, then say whether it was usable.
-    Fold { site: String, result: Box<Shareable> },
+    Fold { site: String, result: Held },
+    /// Fold this result of an earlier task.
+    FoldLate { site: String, result: Held },
     /// Nothing until something changes, or until this time.
     Wait(Option<Instant>),
     /// Every site is settled.
-    Done { accepted: Vec<String>, missing: Vec<(String, String)> },
+    Done { accepted: Vec<String>, missing: Vec<(String, Unusable)> },
 }
 
 /// The tasks of one job. One task stands at a time.
@@ -50,9 +72,23 @@ pub(super) struct Tasks {
     sites: Vec<String>,
     lost: BTreeMap<String, String>,
     standing: Option<Standing>,
-    settled: VecDeque<(String, String)>,
+    settled: VecDeque<Settled>,
+    /// Late results, by site and with the name of their task.
+    kept: BTreeMap<String, (String, Held)>,
     ended: bool,
     late: u64,
+}
+
+/// A site's part in a task that is over.
+#[derive(Debug)]
+struct Settled {
+    site: String,
+    id: String,
+    task: String,
+    /// Of what was taken in time, or of what is kept.
+    digest: Option<u64>,
+    /// Whether a result that comes now would be folded with a later task.
+    folds: bool,
 }
 
 #[derive(Debug)]
@@ -64,6 +100,14 @@ struct Standing {
 }
 
 impl Standing {
+    fn find(&self, site: &str, id: &str) -> Option<&Part> {
+        self.parts.iter().find(|part| part.site == site && part.id == id)
+    }
+
+    fn find_mut(&mut self, site: &str, id: &str) -> Option<&mut Part> {
+        self.parts.iter_mut().find(|part| part.site == site && part.id == id)
+    }
+
     /// Whether as many sites answered as the task needs to start its grace period.
     fn has_enough(&self) -> bool {
         let answered = self.parts.iter().filter(|part| {
@@ -79,22 +123,30 @@ struct Part {
     site: String,
     id: String,
     state: PartState,
+    /// Submissions whose arrays are on their way.
+    arriving: usize,
+    /// Of the result that was taken.
+    digest: Option<u64>,
 }
 
 #[derive(Debug)]
 enum PartState {
     Open,
-    Answered(Box<Shareable>),
+    Answered(Held),
     Folding,
     Accepted,
-    Missing(String),
+    Missing(Unusable),
+}
+
+fn absent(reason: &str) -> PartState {
+    PartState::Missing(Unusable::new(Fault::Absent, reason))
 }
 
 impl Tasks {
     /// No task yet for these sites, in site order.
     pub(super) fn new(sites: Vec<String>) -> Self {
-        let (lost, settled) = (BTreeMap::new(), VecDeque::new());
-        Self { sites, lost, standing: None, settled, ended: false, late: 0 }
+        let (lost, settled, kept) = (BTreeMap::new(), VecDeque::new(), BTreeMap::new());
+        Self { sites, lost, standing: None, settled, kept, ended: false, late: 0 }
     }
 
     pub(super) fn sites(&self) -> &[String] {
@@ -110,10 +162,10 @@ impl Tasks {
     pub(super) fn put_up(&mut self, task: OutgoingTask, mut ids: impl FnMut() -> String) {
         let part = |site: &String| {
             let state = match self.lost.get(site) {
-                Some(reason) => PartState::Missing(reason.clone()),
+                Some(reason) => absent(reason),
                 None => PartState::Open,
             };
-            Part { site: site.clone(), id: ids(), state }
+            Part { site: site.clone(), id: ids(), state, arriving: 0, digest: None }
         };
         let parts = self.sites.iter().filter(|site| task.is_for(site)).map(part).collect();
         self.standing = Some(Standing { task, parts, deadline: None });
@@ -122,8 +174,11 @@ impl Tasks {
     /// Takes the standing task down, whatever is still open.
     pub(super) fn take_down(&mut self) {
         if let Some(standing) = self.standing.take() {
-            for part in standing.parts {
-                self.remember(part.site, part.id);
+            let folds = standing.task.late == Late::Fold;
+            for Part { site, id, digest, .. } in standing.parts {
+                let task = standing.task.name.clone();
+                let folds = folds && digest.is_none();
+                self.remember(Settled { site, id, task, digest, folds });
             }
         }
     }
@@ -150,29 +205,95 @@ impl Tasks {
 
     /// Whether a result of this task from this site is still wanted.
     pub(super) fn wants(&self, site: &str, id: &str) -> bool {
-        let Some(standing) = &self.standing else { return false };
-        standing.parts.iter().any(|p| p.site == site && p.id == id && matches!(p.state, PartState::Open))
+        let part = self.standing.as_ref().and_then(|it| it.find(site, id).map(|part| (part, it.task.late)));
+        match part {
+            Some((part, late)) => match &part.state {
+                PartState::Open => true,
+                PartState::Missing(_) => part.digest.is_none() && late == Late::Fold,
+                PartState::Answered(_) | PartState::Folding | PartState::Accepted => false,
+            },
+            None => self.settled(site, id).is_some_and(|settled| settled.folds && !self.ended),
+        }
     }
 
-    /// Takes a result in. `now` starts the grace period once enough sites have answered.
-    pub(super) fn submit(&mut self, site: &str, id: &str, result: Shareable, now: Instant) -> Submitted {
-        let standing = self.standing.as_mut();
-        let part = standing.and_then(|s| s.parts.iter_mut().find(|part| part.site == site && part.id == id));
-        let Some(part) = part else {
-            let known = self.settled.iter().any(|(who, which)| who == site && which == id);
-            self.late += u64::from(known);
-            return if known { Submitted::Late } else { Submitted::Unknown };
-        };
-        match part.state {
-            PartState::Open => part.state = PartState::Answered(Box::new(result)),
-            PartState::Answered(_) | PartState::Folding | PartState::Accepted => return Submitted::Repeated,
-            PartState::Missing(_) => {
-                self.late += 1;
-                return Submitted::Late;
+    /// A result that is wanted is on its way: the site is waited for as long as it is.
+    pub(super) fn arrives(&mut self, site: &str, id: &str) {
+        if let Some(part) = self.standing.as_mut().and_then(|standing| standing.find_mut(site, id)) {
+            part.arriving += 1;
+        }
+    }
+
+    /// A result has arrived, or will not.
+    pub(super) fn arrived(&mut self, site: &str, id: &str) {
+        let lost = self.lost.get(site);
+        if let Some(part) = self.standing.as_mut().and_then(|standing| standing.find_mut(site, id)) {
+            part.arriving = part.arriving.saturating_sub(1);
+            if let (0, PartState::Open, Some(reason)) = (part.arriving, &part.state, lost) {
+                part.state = absent(reason);
             }
         }
-        self.start_grace(now);
-        Submitted::Accepted
+    }
+
+    /// Whether a result of this site could be folded at once.
+    pub(super) fn is_next(&self, site: &str) -> bool {
+        let open = self.standing.as_ref().and_then(|standing| {
+            let unsettled = |part: &&Part| !matches!(part.state, PartState::Accepted | PartState::Missing(_));
+            standing.parts.iter().find(unsettled)
+        });
+        open.is_some_and(|part| part.site == site)
+    }
+
+    /// Takes a result in. `now` starts the grace period once enough sites have answered; `digest` says what the
+    /// result says.
+    pub(super) fn submit(
+        &mut self,
+        site: &str,
+        id: &str,
+        result: Held,
+        digest: u64,
+        now: Instant,
+    ) -> Submitted {
+        let again = |first: u64| if first == digest { Submitted::Repeated } else { Submitted::Conflict };
+        let standing = self.standing.as_mut();
+        let folds = standing.as_ref().is_some_and(|standing| standing.task.late == Late::Fold);
+        if let Some(part) = standing.and_then(|standing| standing.find_mut(site, id)) {
+            match (&part.state, part.digest) {
+                (PartState::Open, _) => {
+                    part.state = PartState::Answered(result);
+                    part.digest = Some(digest);
+                    self.start_grace(now);
+                    return Submitted::Accepted;
+                }
+                (_, Some(first)) => return again(first),
+                (_, None) => part.digest = folds.then_some(digest),
+            }
+            self.late += 1;
+            let task = self.standing.as_ref().map(|standing| standing.task.name.clone()).unwrap_or_default();
+            return self.keep(folds, site, task, result);
+        }
+        let Some(settled) = self.settled.iter_mut().find(|it| it.site == site && it.id == id) else {
+            return Submitted::Unknown;
+        };
+        if let Some(first) = settled.digest {
+            return again(first);
+        }
+        self.late += 1;
+        let (folds, task) = (settled.folds && !self.ended, settled.task.clone());
+        settled.digest = folds.then_some(digest);
+        settled.folds = false;
+        self.keep(folds, site, task, result)
+    }
+
+    fn keep(&mut self, folds: bool, site: &str, task: String, result: Held) -> Submitted {
+        if !folds {
+            return Submitted::Late;
+        }
+        self.kept.insert(site.to_owned(), (task, result));
+        Submitted::Kept
+    }
+
+    fn settled(&self, site: &str, id: &str) -> Option<&Settled> {
+        self.settled.iter().find(|settled| settled.site == site && settled.id == id)
     }
 
     fn start_grace(&mut self, now: Instant) {
@@ -186,8 +307,8 @@ impl Tasks {
     pub(super) fn lose(&mut self, site: &str, reason: &str) {
         self.lost.insert(site.to_owned(), reason.to_owned());
         for part in self.standing.iter_mut().flat_map(|standing| &mut standing.parts) {
-            if part.site == site && matches!(part.state, PartState::Open) {
-                part.state = PartState::Missing(reason.to_owned());
+            if part.site == site && part.arriving == 0 && matches!(part.state, PartState::Open) {
+                part.state = absent(reason);
             }
         }
     }
@@ -208,15 +329,22 @@ impl Tasks {
             match &mut part.state {
                 PartState::Accepted | PartState::Missing(_) => {}
                 PartState::Folding => return Step::Wait(None),
-                PartState::Open if expired => {
-                    part.state = PartState::Missing("no answer in time".to_owned());
-                }
+                PartState::Open if expired && part.arriving > 0 => return Step::Wait(None),
+                PartState::Open if expired => part.state = absent("no answer in time"),
                 PartState::Open => return Step::Wait(standing.deadline),
-                PartState::Answered(result) => {
-                    let result = std::mem::take(result);
-                    part.state = PartState::Folding;
-                    return Step::Fold { site: part.site.clone(), result };
+                PartState::Answered(_) => {
+                    let answered = std::mem::replace(&mut part.state, PartState::Folding);
+                    if let PartState::Answered(result) = answered {
+                        return Step::Fold { site: part.site.clone(), result };
+                    }
                 }
+            }
+        }
+        if standing.task.late == Late::Fold {
+            let name = &standing.task.name;
+            let next = self.kept.iter().find(|(_, (task, _))| task == name).map(|(site, _)| site.clone());
+            if let Some((site, (_, result))) = next.and_then(|site| self.kept.remove_entry(&site)) {
+                return Step::FoldLate { site, result };
             }
         }
         let mut accepted = Vec::new();
@@ -233,7 +361,7 @@ impl Tasks {
     }
 
     /// Says what folding a site's result came to. An unusable one may end the grace period again.
-    pub(super) fn folded(&mut self, site: &str, outcome: Result<(), String>) {
+    pub(super) fn folded(&mut self, site: &str, outcome: Result<(), Unusable>) {
         let Some(standing) = &mut self.standing else { return };
         let folding = |part: &&mut Part| part.site == site && matches!(part.state, PartState::Folding);
         if let Some(part) = standing.parts.iter_mut().find(folding) {
@@ -250,6 +378,7 @@ impl Tasks {
     /// From now on every site is told that the run is over.
     pub(super) fn end(&mut self) {
         self.take_down();
+        self.kept.clear();
         self.ended = true;
     }
 
@@ -258,11 +387,11 @@ impl Tasks {
         self.sites.iter().map(String::as_str).filter(|site| !self.lost.contains_key(*site)).collect()
     }
 
-    fn remember(&mut self, site: String, id: String) {
+    fn remember(&mut self, settled: Settled) {
         if self.settled.len() == REMEMBERED {
             self.settled.pop_front();
         }
-        self.settled.push_back((site, id));
+        self.settled.push_back(settled);
     }
 }
 
@@ -274,7 +403,15 @@ mod tests {
 
     fn task(min_results: usize, grace: Duration) -> OutgoingTask {
         let (data, sites) = (Shareable::default(), Vec::new());
-        OutgoingTask { name: "train".into(), data, sites, min_results, grace, round: Some(0) }
+        OutgoingTask {
+            name: "train".into(),
+            data,
+            sites,
+            min_results,
+            grace,
+            round: Some(0),
+            late: Late::Drop,
+        }
     }
 
     fn tasks(min_results: usize) -> Tasks {
@@ -294,14 +431,24 @@ mod tests {
         }
     }
 
+    /// Submits the same as every other call.
+    fn submit(tasks: &mut Tasks, site: &str, id: &str, now: Instant) -> Submitted {
+        tasks.submit(site, id, Held::Memory(Box::default()), 0, now)
+    }
+
     /// Folds what can be folded; the sites in the order of folding.
     fn fold_all(tasks: &mut Tasks, now: Instant) -> Vec<String> {
         let mut order = Vec::new();
-        while let Step::Fold { site, .. } = tasks.step(now) {
-            tasks.folded(&site, Ok(()));
-            order.push(site);
+        loop {
+            match tasks.step(now) {
+                Step::Fold { site, .. } => {
+                    tasks.folded(&site, Ok(()));
+                    order.push(site);
+                }
+                Step::FoldLate { site, .. } => order.push(format!("late {site}")),
+                Step::Wait(_) | Step::Done { .. } => return order,
+            }
         }
-        order
     }
 
     #[test]
@@ -310,7 +457,7 @@ mod tests {
         let mut tasks = tasks(0);
         for site in ["c", "a", "b"] {
             let id = id_of(&mut tasks, site);
-            assert_eq!(tasks.submit(site, &id, Shareable::default(), now), Submitted::Accepted);
+            assert_eq!(submit(&mut tasks, site, &id, now), Submitted::Accepted);
             if site == "c" {
                 assert!(matches!(tasks.step(now), Step::Wait(None)));
             }
@@ -325,10 +472,10 @@ mod tests {
         let now = Instant::now();
         let mut tasks = tasks(0);
         let id = id_of(&mut tasks, "a");
-        assert_eq!(tasks.submit("a", &id, Shareable::default(), now), Submitted::Accepted);
-        assert_eq!(tasks.submit("a", &id, Shareable::default(), now), Submitted::Repeated);
+        assert_eq!(submit(&mut tasks, "a", &id, now), Submitted::Accepted);
+        assert_eq!(submit(&mut tasks, "a", &id, now), Submitted::Repeated);
         assert_eq!(fold_all(&mut tasks, now), ["a"]);
-        assert_eq!(tasks.submit("a", &id, Shareable::default(), now), Submitted::Repeated);
+        assert_eq!(submit(&mut tasks, "a", &id, now), Submitted::Repeated);
     }
 
     #[test]
@@ -342,7 +489,7 @@ mod tests {
     fn a_site_cannot_submit_under_another_sites_task() {
         let mut tasks = tasks(0);
         let id = id_of(&mut tasks, "b");
-        assert_eq!(tasks.submit("a", &id, Shareable::default(), Instant::now()), Submitted::Unknown);
+        assert_eq!(submit(&mut tasks, "a", &id, Instant::now()), Submitted::Unknown);
     }
 
     #[test]
@@ -355,7 +502,7 @@ mod tests {
         assert!(matches!(tasks.assign("b"), Assigned::Nothing));
         for site in ["a", "c"] {
             let id = id_of(&mut tasks, site);
-            assert_eq!(tasks.submit(site, &id, Shareable::default(), now), Submitted::Accepted);
+            assert_eq!(submit(&mut tasks, site, &id, now), Submitted::Accepted);
         }
         assert_eq!(fold_all(&mut tasks, now), ["a", "c"]);
         assert!(matches!(tasks.step(now), Step::Done { .. }), "nobody waits for `b`");
@@ -367,12 +514,12 @@ mod tests {
         let mut tasks = tasks(0);
         for site in ["a", "c"] {
             let id = id_of(&mut tasks, site);
-            tasks.submit(site, &id, Shareable::default(), now);
+            submit(&mut tasks, site, &id, now);
         }
         tasks.lose("b", "no heartbeat");
         assert_eq!(fold_all(&mut tasks, now), ["a", "c"]);
         let Step::Done { missing, .. } = tasks.step(now) else { panic!("not done") };
-        assert_eq!(missing, [("b".to_owned(), "no heartbeat".to_owned())]);
+        assert_eq!(missing, [("b".to_owned(), Unusable::new(Fault::Absent, "no heartbeat"))]);
         tasks.find_again("b");
         assert_eq!(tasks.present().len(), 3);
     }
@@ -384,14 +531,14 @@ mod tests {
         let slow = id_of(&mut tasks, "a");
         for site in ["b", "c"] {
             let id = id_of(&mut tasks, site);
-            tasks.submit(site, &id, Shareable::default(), now);
+            submit(&mut tasks, site, &id, now);
         }
         let Step::Wait(Some(deadline)) = tasks.step(now) else { panic!("no deadline") };
         assert_eq!(deadline, now + Duration::from_secs(5));
         assert_eq!(fold_all(&mut tasks, deadline), ["b", "c"]);
-        assert_eq!(tasks.submit("a", &slow, Shareable::default(), deadline), Submitted::Late);
+        assert_eq!(submit(&mut tasks, "a", &slow, deadline), Submitted::Late);
         tasks.take_down();
-        assert_eq!(tasks.submit("a", &slow, Shareable::default(), deadline), Submitted::Late);
+        assert_eq!(submit(&mut tasks, "a", &slow, deadline), Submitted::Late);
         assert_eq!(tasks.late(), 2);
     }
 
@@ -401,14 +548,17 @@ mod tests {
         let mut tasks = tasks(0);
         for site in ["a", "b", "c"] {
             let id = id_of(&mut tasks, site);
-            tasks.submit(site, &id, Shareable::default(), now);
+            submit(&mut tasks, site, &id, now);
         }
         while let Step::Fold { site, .. } = tasks.step(now) {
-            tasks.folded(&site, if site == "b" { Err("not finite".into()) } else { Ok(()) });
+            tasks.folded(
+                &site,
+                if site == "b" { Err(Unusable::new(Fault::NotFinite, "not finite")) } else { Ok(()) },
+            );
         }
         let Step::Done { accepted, missing } = tasks.step(now) else { panic!("not done") };
         assert_eq!(accepted, ["a", "c"]);
-        assert_eq!(missing, [("b".to_owned(), "not finite".to_owned())]);
+        assert_eq!(missing, [("b".to_owned(), Unusable::new(Fault::NotFinite, "not finite"))]);
     }
 
     #[test]
@@ -416,5 +566,126 @@ mod tests {
         let mut tasks = tasks(0);
         tasks.end();
         assert!(matches!(tasks.assign("a"), Assigned::EndRun));
+    }
+
+    /// A round of three of which two are enough, at its deadline; `a` has not answered.
+    fn round_at_its_deadline(late: Late) -> (Tasks, String, Instant) {
+        let now = Instant::now();
+        let mut tasks = Tasks::new(["a", "b", "c"].map(str::to_owned).to_vec());
+        put_up(&mut tasks, 0, late);
+        let slow = id_of(&mut tasks, "a");
+        for site in ["b", "c"] {
+            let id = id_of(&mut tasks, site);
+            submit(&mut tasks, site, &id, now);
+        }
+        (tasks, slow, now + Duration::from_secs(5))
+    }
+
+    fn put_up(tasks: &mut Tasks, round: u64, late: Late) {
+        let mut next = 0;
+        let task = OutgoingTask { late, round: Some(round), ..task(2, Duration::from_secs(5)) };
+        tasks.put_up(task, || {
+            next += 1;
+            format!("{round}-{next}")
+        });
+    }
+
+    #[test]
+    fn a_result_on_its_way_is_waited_for_after_the_grace() {
+        let (mut tasks, slow, deadline) = round_at_its_deadline(Late::Drop);
+        assert!(tasks.wants("a", &slow));
+        tasks.arrives("a", &slow);
+        assert!(matches!(tasks.step(deadline), Step::Wait(None)), "however long it takes");
+        tasks.arrived("a", &slow);
+        assert_eq!(submit(&mut tasks, "a", &slow, deadline), Submitted::Accepted);
+        assert_eq!(fold_all(&mut tasks, deadline), ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn a_result_that_stops_on_its_way_is_missing() {
+        let (mut tasks, slow, deadline) = round_at_its_deadline(Late::Drop);
+        tasks.arrives("a", &slow);
+        tasks.lose("a", "no heartbeat");
+        assert!(matches!(tasks.step(deadline), Step::Wait(None)), "perhaps the rest of it comes");
+        tasks.arrived("a", &slow);
+        assert_eq!(fold_all(&mut tasks, deadline), ["b", "c"]);
+        let Step::Done { missing, .. } = tasks.step(deadline) else { panic!("not done") };
+        assert_eq!(missing[0].1.reason, "no heartbeat");
+    }
+
+    #[test]
+    fn a_late_result_is_folded_once_with_the_next_task_where_the_rule_says_so() {
+        let (mut tasks, slow, deadline) = round_at_its_deadline(Late::Fold);
+        assert_eq!(fold_all(&mut tasks, deadline), ["b", "c"]);
+        tasks.take_down();
+        assert!(tasks.wants("a", &slow), "it would be folded");
+        put_up(&mut tasks, 1, Late::Fold);
+        assert_eq!(submit(&mut tasks, "a", &slow, deadline), Submitted::Kept);
+        assert!(!tasks.wants("a", &slow));
+        assert_eq!(submit(&mut tasks, "a", &slow, deadline), Submitted::Repeated);
+        let other = tasks.submit("a", &slow, Held::Memory(Box::default()), 1, deadline);
+        assert_eq!(other, Submitted::Conflict);
+        for site in ["a", "b", "c"] {
+            let id = id_of(&mut tasks, site);
+            submit(&mut tasks, site, &id, deadline);
+        }
+        assert_eq!(fold_all(&mut tasks, deadline), ["a", "b", "c", "late a"]);
+        assert!(matches!(tasks.step(deadline), Step::Done { .. }));
+    }
+
+    #[test]
+    fn a_late_result_waits_for_no_other_task_and_not_beyond_the_end() {
+        let (mut tasks, slow, deadline) = round_at_its_deadline(Late::Fold);
+        assert_eq!(fold_all(&mut tasks, deadline), ["b", "c"]);
+        assert_eq!(submit(&mut tasks, "a", &slow, deadline), Submitted::Kept);
+        assert!(matches!(tasks.step(deadline), Step::FoldLate { .. }), "its own task still stands");
+        let (mut tasks, slow, deadline) = round_at_its_deadline(Late::Fold);
+        fold_all(&mut tasks, deadline);
+        tasks.take_down();
+        assert_eq!(submit(&mut tasks, "a", &slow, deadline), Submitted::Kept);
+        let other = OutgoingTask { name: "validate".into(), late: Late::Fold, ..task(0, Duration::ZERO) };
+        tasks.put_up(other, || "id".to_owned());
+        for site in ["a", "b", "c"] {
+            tasks.lose(site, "gone");
+        }
+        assert!(matches!(tasks.step(deadline), Step::Done { .. }));
+        tasks.end();
+        assert!(!tasks.wants("a", &slow));
+    }
+
+    #[test]
+    fn another_content_for_a_settled_task_is_a_conflict_and_the_round_goes_on() {
+        let now = Instant::now();
+        let mut tasks = tasks(0);
+        let id = id_of(&mut tasks, "a");
+        let mut submit = |digest| tasks.submit("a", &id, Held::Memory(Box::default()), digest, now);
+        let said = [7, 7, 8].map(&mut submit);
+        assert_eq!(said, [Submitted::Accepted, Submitted::Repeated, Submitted::Conflict]);
+        assert_eq!(fold_all(&mut tasks, now), ["a"]);
+        tasks.take_down();
+        let mut submit = |digest| tasks.submit("a", &id, Held::Memory(Box::default()), digest, now);
+        assert_eq!([7, 8].map(&mut submit), [Submitted::Repeated, Submitted::Conflict]);
+    }
+
+    #[test]
+    fn a_site_that_comes_back_is_absent_to_the_end_of_the_round_and_there_in_the_next() {
+        let mut tasks = tasks(2);
+        tasks.lose("a", "left");
+        tasks.find_again("a");
+        assert!(matches!(tasks.assign("a"), Assigned::Nothing));
+        tasks.take_down();
+        put_up(&mut tasks, 1, Late::Drop);
+        assert_eq!(id_of(&mut tasks, "a"), "1-1");
+    }
+
+    #[test]
+    fn only_the_result_whose_turn_it_is_need_not_wait() {
+        let now = Instant::now();
+        let mut tasks = tasks(0);
+        assert!(tasks.is_next("a") && !tasks.is_next("b"));
+        let id = id_of(&mut tasks, "a");
+        submit(&mut tasks, "a", &id, now);
+        fold_all(&mut tasks, now);
+        assert!(tasks.is_next("b"));
     }
 }

@@ -286,7 +286,7 @@ async fn a_site_lost_during_a_round_is_named_when_all_are_needed() {
     let record = scene.finished(&job).await;
     assert_eq!(record.status(), JobStatus::ExecutionException);
     let why = reason(&record);
-    assert!(why.contains("has 1 usable results and needs 2") && why.contains("site-2: quit"), "{why}");
+    assert!(why.contains("has 1 of 2 usable results") && why.contains("site-2: quit"), "{why}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use locule_component::{
     BuildCx, BuildError, Built, Component, Kind, OutgoingTask, Progress, Registry, ResultSink, TaskBoard,
-    Workflow, WorkflowError,
+    Unusable, Workflow, WorkflowError,
 };
 use locule_fobs::Shareable;
 use serde::Deserialize;
@@ -66,6 +66,7 @@ impl Workflow for Sum {
                     min_results: self.args.min_results,
                     grace: Duration::from_secs(self.args.grace),
                     round: Some(round),
+                    ..OutgoingTask::default()
                 };
                 let mut numbers = Numbers::default();
                 board.broadcast(task, &mut numbers).await?;
@@ -87,8 +88,8 @@ impl Workflow for Sum {
 struct Numbers(Vec<(String, i64)>);
 
 impl ResultSink for Numbers {
-    fn accept(&mut self, site: &str, result: &Shareable) -> Result<(), String> {
-        let number = result.fields.int("number").ok_or("it has no number")?;
+    fn accept(&mut self, site: &str, result: &Shareable) -> Result<(), Unusable> {
+        let number = result.fields.int("number").ok_or_else(|| "it has no number".to_owned())?;
         self.0.push((site.to_owned(), number));
         Ok(())
     }
