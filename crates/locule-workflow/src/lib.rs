@@ -46,6 +46,7 @@ mod cross_site;
 mod cyclic;
 mod feature_moments;
 mod fed_avg;
+mod figures;
 mod gather;
 mod local_board;
 mod mean;
@@ -55,6 +56,8 @@ mod optimizer;
 mod record;
 mod robust;
 mod scaffold;
+mod site_statistics;
+mod statistics;
 mod watch;
 
 pub use cross_site::{CrossSiteEvaluation, CrossSiteEvaluationArgs};
@@ -70,6 +73,8 @@ pub use optimizer::{
 };
 pub use robust::{Krum, KrumArgs, Median, MedianArgs, Rule, TrimmedMean, TrimmedMeanArgs, UpdateSpool};
 pub use scaffold::{Scaffold, ScaffoldArgs};
+pub use site_statistics::SiteStatistics;
+pub use statistics::{Bins, Figure, Statistics, StatisticsArgs};
 pub use watch::{BestModelArgs, Better, EarlyStopArgs};
 
 /// Makes the workflows of this crate known to a registry.
@@ -86,5 +91,6 @@ pub fn register(registry: &mut locule_component::Registry) {
         .register::<Scaffold>()
         .register::<Cyclic>()
         .register::<CrossSiteEvaluation>()
+        .register::<Statistics>()
         .register::<FeatureMoments>();
 }
