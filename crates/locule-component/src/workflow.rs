@@ -190,6 +190,9 @@ pub struct OutgoingTask {
     pub grace: Duration,
     /// The round that the task belongs to, counted from 0.
     pub round: Option<u64>,
+    /// How long to wait for sites at all, however few have answered; none means as long as they are there. A result
+    /// on its way is waited for. A board without a clock waits.
+    pub limit: Option<Duration>,
     /// What becomes of results that come after the task has ended.
     pub late: Late,
 }

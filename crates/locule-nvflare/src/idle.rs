@@ -51,8 +51,9 @@ impl Observer for ConvertToFedEvent {
     }
 }
 
-/// Writes what sites found of each other's models, as JSON, when the run ends. No workflow here lets them judge
-/// each other's models, so that the file holds an empty object, as nvflare's does then.
+/// Writes what sites found of each other's models, as JSON, when the run ends. The file holds what
+/// [`CrossSiteModelEval`](crate::CrossSiteModelEval) wrote to `cross_site_val/cross_val_results.json`, and an empty
+/// object where there was none, as nvflare's does then.
 ///
 /// # Source
 /// nvflare 2.9.0, `nvflare.app_common.widgets.validation_json_generator`.
@@ -98,7 +99,9 @@ impl Component for ValidationJsonGenerator {
 impl Observer for ValidationJsonGenerator {
     fn observe(&self, event: &Event<'_>, _: &EventCx<'_>) -> Result<(), ObserveError> {
         if *event == Event::EndRun {
-            self.file.write(&self.run_dir, b"{}").map_err(|(path, error)| {
+            let found = std::fs::read(self.run_dir.join("cross_site_val/cross_val_results.json"));
+            let found = found.unwrap_or_else(|_| b"{}".to_vec());
+            self.file.write(&self.run_dir, &found).map_err(|(path, error)| {
                 ObserveError::Failed(format!("cannot write {}: {error}", path.display()))
             })?;
         }

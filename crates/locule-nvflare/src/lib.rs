@@ -10,6 +10,12 @@
 //! | `workflows.scatter_and_gather.ScatterAndGather` | [`ScatterAndGather`] |
 //! | `aggregators.intime_accumulate_model_aggregator.InTimeAccumulateWeightedAggregator` | [`InTimeAccumulateWeightedAggregator`] |
 //! | `shareablegenerators.full_model_shareable_generator.FullModelShareableGenerator` | [`FullModelShareableGenerator`] |
+//! | `workflows.cyclic_ctl.CyclicController` | [`CyclicController`] |
+//! | `workflows.scaffold.Scaffold` | [`Scaffold`] |
+//! | `workflows.cross_site_model_eval.CrossSiteModelEval` | [`CrossSiteModelEval`] |
+//! | `np.np_model_locator.NPModelLocator` | [`NPModelLocator`] |
+//! | `workflows.statistics_controller.StatisticsController` | [`StatisticsController`] |
+//! | `statistics.json_stats_file_persistor.JsonStatsFileWriter` | [`JsonStatsFileWriter`] |
 //! | `np.np_model_persistor.NPModelPersistor` | [`NPModelPersistor`] |
 //! | `widgets.intime_model_selector.IntimeModelSelector` | [`IntimeModelSelector`] |
 //! | `widgets.metrics_artifact_writer.MetricsArtifactWriter` | [`MetricsArtifactWriter`] |
@@ -63,6 +69,8 @@
 //! Start with [`register`] and [`FedAvg`].
 
 mod arrays;
+mod cross_site;
+mod cyclic;
 mod fed_avg;
 mod idle;
 mod metrics;
@@ -73,11 +81,16 @@ mod np_validator;
 mod round;
 mod rounds;
 mod run_file;
+mod scaffold;
 mod scatter_and_gather;
 mod script;
 mod selector;
+mod statistics;
 mod stop;
 
+pub use cross_site::{CrossSiteModelEval, CrossSiteModelEvalArgs};
+pub use cross_site::{ModelNames, NPModelLocator, NPModelLocatorArgs};
+pub use cyclic::{CyclicController, CyclicControllerArgs, RelayOrder};
 pub use fed_avg::{FedAvg, FedAvgArgs};
 pub use idle::{ConvertToFedEvent, ConvertToFedEventArgs};
 pub use idle::{ValidationJsonGenerator, ValidationJsonGeneratorArgs};
@@ -85,11 +98,14 @@ pub use metrics_writer::{MetricsArtifactWriter, MetricsArtifactWriterArgs, Metri
 pub use np_model_persistor::{NPModelPersistor, NPModelPersistorArgs};
 pub use np_trainer::{NPTrainer, NPTrainerArgs};
 pub use np_validator::{NPValidator, NPValidatorArgs};
+pub use scaffold::{Scaffold, ScaffoldArgs};
 pub use scatter_and_gather::{FullModelShareableGenerator, FullModelShareableGeneratorArgs};
 pub use scatter_and_gather::{InTimeAccumulateWeightedAggregator, InTimeAccumulateWeightedAggregatorArgs};
 pub use scatter_and_gather::{ScatterAndGather, ScatterAndGatherArgs};
 pub use script::ClientAPIExecutor;
 pub use selector::{IntimeModelSelector, IntimeModelSelectorArgs};
+pub use statistics::{JsonStatsFileWriter, JsonStatsFileWriterArgs, Nothing, StatisticConfigs};
+pub use statistics::{StatisticsController, StatisticsControllerArgs};
 
 /// Makes the components of this crate known to a registry.
 pub fn register(registry: &mut locule_component::Registry) {
@@ -98,6 +114,12 @@ pub fn register(registry: &mut locule_component::Registry) {
         .register::<ScatterAndGather>()
         .register::<InTimeAccumulateWeightedAggregator>()
         .register::<FullModelShareableGenerator>()
+        .register::<CyclicController>()
+        .register::<Scaffold>()
+        .register::<CrossSiteModelEval>()
+        .register::<NPModelLocator>()
+        .register::<StatisticsController>()
+        .register::<JsonStatsFileWriter>()
         .register::<NPModelPersistor>()
         .register::<IntimeModelSelector>()
         .register::<MetricsArtifactWriter>()

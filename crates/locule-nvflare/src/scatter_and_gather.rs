@@ -27,7 +27,7 @@ use crate::{check_weights, wrong};
 ///
 /// # What differs
 /// As for FedAvg; and where fewer than `min_clients` results are usable though more sites answered, the job fails, while
-/// nvflare goes on with those. [`ScatterAndGatherArgs::train_timeout`] has no effect.
+/// nvflare goes on with those.
 ///
 /// # Source
 /// nvflare 2.9.0, `nvflare.app_common.workflows.scatter_and_gather`.
@@ -61,7 +61,7 @@ pub struct ScatterAndGatherArgs {
     pub shareable_generator_id: String,
     /// What the sites are asked to do.
     pub train_task_name: String,
-    /// Seconds that a round may take, 0 for any; has no effect.
+    /// Seconds that a round may take, 0 for any. A result that is on its way then is waited for.
     pub train_timeout: u64,
     /// Whether the answers of sites that failed are passed over; null as long as `min_clients` are left.
     pub ignore_result_error: Option<bool>,
@@ -120,9 +120,6 @@ impl Component for ScatterAndGather {
         }
         if args.train_task_name.is_empty() {
             return Err(wrong("train_task_name", "a task needs a name"));
-        }
-        if args.train_timeout > 0 {
-            tracing::warn!(job = cx.job_id, component = cx.id, "`train_timeout` has no effect here");
         }
         let aggregator = cx.service::<InTimeAccumulateWeightedAggregator>(&args.aggregator_id);
         let aggregator = aggregator.ok_or_else(|| {
@@ -190,15 +187,9 @@ impl ScatterAndGather {
         let (min_results, grace) =
             if self.args.min_clients < sites { (self.args.min_clients, wait) } else { (1, Duration::MAX) };
         let name = self.args.train_task_name.clone();
-        OutgoingTask {
-            name,
-            data,
-            sites: Vec::new(),
-            min_results,
-            grace,
-            round: Some(round),
-            ..OutgoingTask::default()
-        }
+        let limit = Some(self.args.train_timeout).filter(|seconds| *seconds > 0).map(Duration::from_secs);
+        let round = Some(round);
+        OutgoingTask { name, data, min_results, grace, round, limit, ..OutgoingTask::default() }
     }
 
     fn rules(&self, sites: usize) -> Rules<'_> {

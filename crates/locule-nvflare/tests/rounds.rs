@@ -217,10 +217,10 @@ fn what_is_misspelt_or_not_here_is_said_with_what_might_be_meant() {
     assert!(text.contains("did you mean `num_rounds`?"), "{text}");
     let text = plan(&job("nvflare.app_common.workflows.fedavg.FedAvgg", "num_rounds")).unwrap_err();
     assert!(text.contains(&format!("did you mean `{path}`?")), "{text}");
-    let text =
-        plan(&job("nvflare.app_common.workflows.cyclic_ctl.CyclicController", "num_rounds")).unwrap_err();
+    let text = plan(&job("nvflare.app_common.workflows.splitnn_workflow.SplitNNController", "num_rounds"))
+        .unwrap_err();
     assert!(
-        text.contains("unknown component `nvflare.app_common.workflows.cyclic_ctl.CyclicController`"),
+        text.contains("unknown component `nvflare.app_common.workflows.splitnn_workflow.SplitNNController`"),
         "{text}"
     );
 }

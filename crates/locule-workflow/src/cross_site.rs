@@ -9,7 +9,7 @@ use locule_component::{
     BoxFuture, BuildCx, BuildError, Built, Component, Kind, OutgoingTask, Progress, TaskBoard, Unusable,
     Workflow, WorkflowError,
 };
-use locule_fobs::{DataKind, Dxo, Shareable};
+use locule_fobs::{DataKind, Dxo, Map, Shareable};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -71,6 +71,8 @@ const MAX_METRICS: usize = 256;
 #[derive(Debug)]
 pub struct CrossSiteEvaluation {
     args: CrossSiteEvaluationArgs,
+    /// The server's, by name.
+    models: Vec<(String, Map)>,
 }
 
 /// Arguments of [`CrossSiteEvaluation`].
@@ -96,6 +98,12 @@ pub struct CrossSiteEvaluationArgs {
     /// Folder of the results, in the run's.
     #[serde(default = "cross_site_val")]
     pub folder: String,
+    /// Seconds that sites have to submit their models; none means as long as they are there.
+    #[serde(default)]
+    pub submit_seconds: Option<f64>,
+    /// Seconds that sites have to judge one model; none means as long as they are there.
+    #[serde(default)]
+    pub validate_seconds: Option<f64>,
     /// Whether the files of the sites' models go when all are judged.
     #[serde(default)]
     pub remove_models: bool,
@@ -147,10 +155,20 @@ impl CrossSiteEvaluation {
         if args.server_models.iter().any(|name| !is_name(name)) {
             return Err(wrong("server_models", "expected names of files without `.npz`"));
         }
-        if args.submit_task.is_empty() && args.server_models.is_empty() {
-            return Err(wrong("server_models", "without models of sites there must be some of the server"));
+        for (name, seconds) in
+            [("submit_seconds", args.submit_seconds), ("validate_seconds", args.validate_seconds)]
+        {
+            if seconds.is_some_and(|seconds| Duration::try_from_secs_f64(seconds).is_err()) {
+                return Err(wrong(name, "expected a number of seconds, 0 or more"));
+            }
         }
-        Ok(CrossSiteEvaluation { args })
+        Ok(CrossSiteEvaluation { args, models: Vec::new() })
+    }
+
+    /// Lets the sites judge this model of the server too, under the name `SRV_` and this one.
+    pub fn judging(mut self, name: impl Into<String>, model: Map) -> CrossSiteEvaluation {
+        self.models.push((name.into(), model));
+        self
     }
 
     async fn evaluate(&mut self, board: &dyn TaskBoard) -> Result<(), WorkflowError> {
@@ -166,6 +184,11 @@ impl CrossSiteEvaluation {
             } else {
                 tracing::warn!(job = board.job_id(), model = name, "the server has no such model");
             }
+        }
+        for (name, model) in self.models.drain(..) {
+            let path = kept.join(format!("{:04}.npz", models.len()));
+            save_npz(&path, &model).map_err(SaveError::into_workflow_error)?;
+            models.push((format!("SRV_{name}"), path));
         }
         if models.is_empty() {
             return Err(WorkflowError::Failed(
@@ -198,7 +221,8 @@ impl CrossSiteEvaluation {
             let mut data = Shareable::new();
             data.set_header("submit_model_name", "best_model");
             let (name, sites) = (self.args.submit_task.clone(), self.args.sites.clone());
-            let task = OutgoingTask { name, data, sites, ..everyone() };
+            let limit = self.args.submit_seconds.map(Duration::from_secs_f64);
+            let task = OutgoingTask { name, data, sites, limit, ..everyone() };
             tolerate(gather(board, task, &mut models).await)?;
         }
         match models.failed {
@@ -218,7 +242,8 @@ impl CrossSiteEvaluation {
         let mut data = Shareable::with_dxo(Dxo::new(DataKind::Weights, model));
         data.set_header("_model_owner_", owner);
         let (name, sites) = (self.args.validate_task.clone(), self.args.sites.clone());
-        let task = OutgoingTask { name: name.clone(), data, sites, ..everyone() };
+        let limit = self.args.validate_seconds.map(Duration::from_secs_f64);
+        let task = OutgoingTask { name: name.clone(), data, sites, limit, ..everyone() };
         let mut judged = Judged { owner, judgements, count: 0 };
         let missing = tolerate(gather(board, task, &mut judged).await)?;
         let (accepted, needed) = (judged.count, self.args.min_clients);

@@ -12,7 +12,7 @@ use rand::seq::SliceRandom as _;
 use rand::{SeedableRng as _, rngs::StdRng};
 use serde::Deserialize;
 
-use crate::fed_avg::{ArraySpec, CURRENT_ROUND, check_rounds, combine, initial, metrics, wrong};
+use crate::fed_avg::{AfterRound, ArraySpec, CURRENT_ROUND, check_rounds, combine, initial, metrics, wrong};
 use crate::gather::{Attendance, TakeResult, dxo_of, gather};
 use crate::mean::WeightedMean;
 use crate::npz::{SaveError, save_npz};
@@ -61,6 +61,7 @@ pub struct Cyclic {
     args: CyclicArgs,
     model: Map,
     record: Record,
+    after_round: Option<AfterRound>,
 }
 
 /// Arguments of [`Cyclic`].
@@ -79,7 +80,8 @@ pub struct CyclicArgs {
     /// What the sites are asked to do.
     #[serde(default = "train")]
     pub task_name: String,
-    /// The model to begin with; there must be one.
+    /// The model to begin with. Without one the first site gets an empty model, and begins with its own.
+    #[serde(default)]
     pub model: BTreeMap<String, ArraySpec>,
     /// In which order the sites get it.
     #[serde(default)]
@@ -138,15 +140,18 @@ impl Cyclic {
             return Err(wrong("task_name", "a task needs a name"));
         }
         let model = initial(&args.model)?;
-        if model.is_empty() {
-            return Err(wrong("model", "there must be one to hand on"));
-        }
-        Ok(Cyclic { args, model, record: Record::default() })
+        Ok(Cyclic { args, model, record: Record::default(), after_round: None })
     }
 
     /// Begins with this model instead of the one that the arguments describe.
     pub fn starting_from(mut self, model: Map) -> Cyclic {
         self.model = model;
+        self
+    }
+
+    /// Calls this with the model of every round, before it is said to be over.
+    pub fn after_round(mut self, call: AfterRound) -> Cyclic {
+        self.after_round = Some(call);
         self
     }
 
@@ -164,6 +169,9 @@ impl Cyclic {
             let saved = folder.join(format!("round-{:04}.npz", round + 1));
             for path in [&saved, &folder.join("global.npz")] {
                 save_npz(path, &self.model).map_err(SaveError::into_workflow_error)?;
+            }
+            if let Some(after_round) = &mut self.after_round {
+                after_round.call(&self.model, board.run_dir())?;
             }
             board.announce(Event::AfterSaveModel).await;
             board.report(Progress::RoundFinished { round, rounds: end, sites, model: saved });
@@ -282,7 +290,8 @@ struct Hop<'a> {
 impl TakeResult for Hop<'_> {
     fn take(&mut self, _: &str, result: &Shareable) -> Result<(), Unusable> {
         let dxo = dxo_of(result)?;
-        let mut like = WeightedMean::like(self.model)?;
+        let mut like =
+            if self.model.is_empty() { WeightedMean::new() } else { WeightedMean::like(self.model)? };
         like.check(&dxo.data, 1.0)?;
         let model = if dxo.kind == DataKind::Weights {
             dxo.data.clone()

@@ -63,6 +63,29 @@ pub struct FedAvg {
     best: Option<Best>,
     stop: Option<EarlyStop>,
     record: Record,
+    after_round: Option<AfterRound>,
+}
+
+/// Called with every new model and the folder of the run.
+pub struct AfterRound(Box<Call>);
+
+type Call = dyn FnMut(&Map, &Path) -> Result<(), WorkflowError> + Send;
+
+impl AfterRound {
+    /// That calls this.
+    pub fn new(call: impl FnMut(&Map, &Path) -> Result<(), WorkflowError> + Send + 'static) -> AfterRound {
+        AfterRound(Box::new(call))
+    }
+
+    pub(crate) fn call(&mut self, model: &Map, run_dir: &Path) -> Result<(), WorkflowError> {
+        (self.0)(model, run_dir)
+    }
+}
+
+impl std::fmt::Debug for AfterRound {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("AfterRound")
+    }
 }
 
 /// Arguments of [`FedAvg`].
@@ -197,13 +220,24 @@ impl FedAvg {
         let best = args.best.as_ref().map(|best| Best::new(best.mode));
         let stop = args.stop.clone().map(EarlyStop::new).transpose()?;
         let (rule, record) = (Rule::Mean, Record::default());
-        let (optimizer, controls) = (None, None);
-        Ok(FedAvg { args, model, rule, optimizer, controls, best, stop, record })
+        let (optimizer, controls, after_round) = (None, None, None);
+        Ok(FedAvg { args, model, rule, optimizer, controls, best, stop, record, after_round })
     }
 
     /// Begins with this model instead of the one that the arguments describe.
+    ///
+    /// With control variates, these are 0 for it.
     pub fn starting_from(mut self, model: Map) -> FedAvg {
+        if self.controls.is_some() {
+            self.controls = combine(&model, &model, |_, _| 0.0).ok();
+        }
         self.model = model;
+        self
+    }
+
+    /// Calls this with every new model, before the round is said to be over.
+    pub fn after_round(mut self, call: AfterRound) -> FedAvg {
+        self.after_round = Some(call);
         self
     }
 
@@ -244,6 +278,9 @@ impl FedAvg {
             let Done { sites, stopped } = self.round(board, &folder, round).await?;
             board.announce(Event::BeforeSaveModel).await;
             let model = self.save(&folder, round)?;
+            if let Some(after_round) = &mut self.after_round {
+                after_round.call(&self.model, board.run_dir())?;
+            }
             board.announce(Event::AfterSaveModel).await;
             board.report(Progress::RoundFinished { round, rounds: end, sites, model });
             board.announce(Event::RoundDone { round }).await;
@@ -272,6 +309,7 @@ impl FedAvg {
             grace: Duration::from_secs_f64(self.args.grace_seconds),
             round: Some(round),
             late: self.args.late,
+            limit: None,
         };
         let attendance = gather(board, task, &mut update).await?;
 

@@ -58,10 +58,8 @@ impl Figures {
             .map("DXO")
             .and_then(|dxo| dxo.get("data"))
             .ok_or_else(|| content("it holds no DXO"))?;
-        let data = match data {
-            Value::Shareable(data) => &data.fields,
-            other => other.as_map().ok_or_else(|| content("its data are no dictionary"))?,
-        };
+        let data = if let Value::Shareable(data) = data { Some(&data.fields) } else { data.as_map() };
+        let data = data.ok_or_else(|| content("its data are no dictionary"))?;
         let phase = data.str(key::PHASE).ok_or_else(|| content("it does not say which figures it has"))?;
         let bytes = data.bytes(phase).ok_or_else(|| content("the figures are missing"))?;
         let figures =

@@ -63,7 +63,7 @@ mod watch;
 pub use cross_site::{CrossSiteEvaluation, CrossSiteEvaluationArgs};
 pub use cyclic::{Cyclic, CyclicArgs, Order};
 pub use feature_moments::{FeatureMoments, FeatureMomentsArgs};
-pub use fed_avg::{ArraySpec, FedAvg, FedAvgArgs, FloatType};
+pub use fed_avg::{AfterRound, ArraySpec, FedAvg, FedAvgArgs, FloatType};
 pub use local_board::LocalBoard;
 pub use mean::{MeanError, UnusableUpdate, WeightedMean};
 pub use moments::{Moments, MomentsError};

@@ -72,11 +72,19 @@ impl Scaffold {
     /// # Errors
     /// [`BuildError::Argument`] names the argument that makes no sense.
     pub fn workflow(args: ScaffoldArgs) -> Result<FedAvg, BuildError> {
-        let ScaffoldArgs { min_clients, num_rounds, start_round, task_name, model, .. } = args;
-        let ScaffoldArgs { grace_seconds, aggregation_weights, best, stop, .. } = args;
-        if model.is_empty() {
+        if args.model.is_empty() {
             return Err(wrong("model", "there must be one to begin with"));
         }
+        Scaffold::from_any_model(args)
+    }
+
+    /// The same for arguments without a model, which [`FedAvg::starting_from`] must give it.
+    ///
+    /// # Errors
+    /// As [`Scaffold::workflow`].
+    pub fn from_any_model(args: ScaffoldArgs) -> Result<FedAvg, BuildError> {
+        let ScaffoldArgs { min_clients, num_rounds, start_round, task_name, model, .. } = args;
+        let ScaffoldArgs { grace_seconds, aggregation_weights, best, stop, .. } = args;
         let args = FedAvgArgs {
             min_clients,
             num_rounds,

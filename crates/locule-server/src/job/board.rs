@@ -300,7 +300,7 @@ impl TaskBoard for Board {
             let data = self.filter(data, &name, Chain::TaskData, Direction::Out);
             self.herald.tell(&Event::AfterTaskDataFilter { task: &name }).await;
             task.data = data.map_err(|reason| WorkflowError::Failed(format!("task `{name}`: {reason}")))?;
-            self.tasks().put_up(task, || Uuid::from_u128(rand::random()).to_string());
+            self.tasks().put_up(task, now(), || Uuid::from_u128(rand::random()).to_string());
             self.changed.notify_waiters();
             let gathered = self.gather(&name, sink).await;
             self.tasks().take_down();

@@ -95,8 +95,10 @@ struct Settled {
 struct Standing {
     task: OutgoingTask,
     parts: Vec<Part>,
-    /// When the sites that have not answered are given up.
+    /// When the sites that have not answered are given up, since enough have.
     deadline: Option<Instant>,
+    /// When they are given up whoever has answered.
+    limit: Option<Instant>,
 }
 
 impl Standing {
@@ -159,7 +161,7 @@ impl Tasks {
     }
 
     /// Puts a task up for its sites; `ids` gives each its own id. Sites that are lost are settled at once.
-    pub(super) fn put_up(&mut self, task: OutgoingTask, mut ids: impl FnMut() -> String) {
+    pub(super) fn put_up(&mut self, task: OutgoingTask, now: Instant, mut ids: impl FnMut() -> String) {
         let part = |site: &String| {
             let state = match self.lost.get(site) {
                 Some(reason) => absent(reason),
@@ -168,7 +170,8 @@ impl Tasks {
             Part { site: site.clone(), id: ids(), state, arriving: 0, digest: None }
         };
         let parts = self.sites.iter().filter(|site| task.is_for(site)).map(part).collect();
-        self.standing = Some(Standing { task, parts, deadline: None });
+        let limit = task.limit.and_then(|limit| now.checked_add(limit));
+        self.standing = Some(Standing { task, parts, deadline: None, limit });
     }
 
     /// Takes the standing task down, whatever is still open.
@@ -324,14 +327,15 @@ impl Tasks {
         let Some(standing) = &mut self.standing else {
             return Step::Done { accepted: Vec::new(), missing: Vec::new() };
         };
-        let expired = standing.deadline.is_some_and(|deadline| deadline <= now);
+        let until = standing.deadline.into_iter().chain(standing.limit).min();
+        let expired = until.is_some_and(|until| until <= now);
         for part in &mut standing.parts {
             match &mut part.state {
                 PartState::Accepted | PartState::Missing(_) => {}
                 PartState::Folding => return Step::Wait(None),
                 PartState::Open if expired && part.arriving > 0 => return Step::Wait(None),
                 PartState::Open if expired => part.state = absent("no answer in time"),
-                PartState::Open => return Step::Wait(standing.deadline),
+                PartState::Open => return Step::Wait(until),
                 PartState::Answered(_) => {
                     let answered = std::mem::replace(&mut part.state, PartState::Folding);
                     if let PartState::Answered(result) = answered {
@@ -402,22 +406,14 @@ mod tests {
     use super::*;
 
     fn task(min_results: usize, grace: Duration) -> OutgoingTask {
-        let (data, sites) = (Shareable::default(), Vec::new());
-        OutgoingTask {
-            name: "train".into(),
-            data,
-            sites,
-            min_results,
-            grace,
-            round: Some(0),
-            late: Late::Drop,
-        }
+        let (name, round) = ("train".to_owned(), Some(0));
+        OutgoingTask { name, min_results, grace, round, ..OutgoingTask::default() }
     }
 
     fn tasks(min_results: usize) -> Tasks {
         let mut tasks = Tasks::new(["a", "b", "c"].map(str::to_owned).to_vec());
         let mut next = 0;
-        tasks.put_up(task(min_results, Duration::from_secs(5)), || {
+        tasks.put_up(task(min_results, Duration::from_secs(5)), Instant::now(), || {
             next += 1;
             format!("id-{next}")
         });
@@ -498,7 +494,7 @@ mod tests {
         let mut tasks = tasks(0);
         let some =
             OutgoingTask { sites: vec!["c".into(), "a".into(), "z".into()], ..task(0, Duration::ZERO) };
-        tasks.put_up(some, || "id".to_owned());
+        tasks.put_up(some, now, || "id".to_owned());
         assert!(matches!(tasks.assign("b"), Assigned::Nothing));
         for site in ["a", "c"] {
             let id = id_of(&mut tasks, site);
@@ -584,7 +580,7 @@ mod tests {
     fn put_up(tasks: &mut Tasks, round: u64, late: Late) {
         let mut next = 0;
         let task = OutgoingTask { late, round: Some(round), ..task(2, Duration::from_secs(5)) };
-        tasks.put_up(task, || {
+        tasks.put_up(task, Instant::now(), || {
             next += 1;
             format!("{round}-{next}")
         });
@@ -644,7 +640,7 @@ mod tests {
         tasks.take_down();
         assert_eq!(submit(&mut tasks, "a", &slow, deadline), Submitted::Kept);
         let other = OutgoingTask { name: "validate".into(), late: Late::Fold, ..task(0, Duration::ZERO) };
-        tasks.put_up(other, || "id".to_owned());
+        tasks.put_up(other, deadline, || "id".to_owned());
         for site in ["a", "b", "c"] {
             tasks.lose(site, "gone");
         }
@@ -687,5 +683,22 @@ mod tests {
         submit(&mut tasks, "a", &id, now);
         fold_all(&mut tasks, now);
         assert!(tasks.is_next("b"));
+    }
+
+    #[test]
+    fn at_its_limit_a_task_ends_with_what_is_there() {
+        let now = Instant::now();
+        let mut tasks = Tasks::new(["a", "b", "c"].map(str::to_owned).to_vec());
+        let limit = Some(Duration::from_secs(60));
+        tasks.put_up(OutgoingTask { limit, ..task(0, Duration::ZERO) }, now, || "id".to_owned());
+        submit(&mut tasks, "b", "id", now);
+        tasks.arrives("c", "id");
+        let Step::Wait(Some(until)) = tasks.step(now) else { panic!("no limit") };
+        assert_eq!(until, now + Duration::from_secs(60));
+        assert_eq!(fold_all(&mut tasks, until), ["b"]);
+        assert!(matches!(tasks.step(until), Step::Wait(None)), "the result of `c` is on its way");
+        tasks.arrived("c", "id");
+        let Step::Done { accepted, missing } = tasks.step(until) else { panic!("not done") };
+        assert_eq!((accepted.len(), missing.len()), (1, 2));
     }
 }
