@@ -1,5 +1,7 @@
 //! The board of a job: workflows put tasks up, sites take them and bring results.
 
+use std::fs::File;
+use std::io::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -26,6 +28,9 @@ const FATAL: [&str; 3] = ["UNSAFE_JOB", "RUN_MISMATCH", "TASK_UNKNOWN"];
 /// A result with more bytes than this is looked at on a thread for work that blocks.
 const LARGE: usize = 1 << 20;
 
+/// More refusals than this are not written, lest a site fill the disk.
+const MAX_REFUSALS: usize = 10_000;
+
 /// Where the tasks of one job stand.
 ///
 /// The lock is held for a look or a change, never across an await; whoever waits is woken by a change.
@@ -36,6 +41,8 @@ pub(super) struct Board {
     tasks: Mutex<Tasks>,
     changed: Notify,
     spool: Arc<Spool>,
+    /// Refusals written so far.
+    refusals: Mutex<usize>,
     filters: Mutex<FilterChains>,
     run: RunContext,
     progress: Mutex<Option<mpsc::Sender<Progress>>>,
@@ -57,6 +64,7 @@ impl Board {
         Self {
             job_id: run.open().job_id(),
             spool: Arc::new(Spool::new(run_dir.join("spool"))),
+            refusals: Mutex::new(0),
             run_dir,
             tasks: Mutex::new(Tasks::new(sites)),
             changed: Notify::new(),
@@ -145,6 +153,22 @@ impl Board {
         let outcome = self.tasks().submit(site, id, held, digest, now());
         self.changed.notify_waiters();
         outcome
+    }
+
+    /// Writes down in the run's folder that a result does not count, and why.
+    pub(super) fn note_refusal(&self, site: &str, task: &str, round: Option<u64>, code: &str, reason: &str) {
+        let mut written = lock(&self.refusals);
+        if *written >= MAX_REFUSALS {
+            return;
+        }
+        *written += 1;
+        let refusal =
+            serde_json::json!({ "site": site, "task": task, "round": round, "code": code, "reason": reason });
+        let path = self.run_dir.join("refused.jsonl");
+        let file = File::options().create(true).append(true).open(&path);
+        if let Err(error) = file.and_then(|mut file| writeln!(file, "{refusal}")) {
+            tracing::warn!(job = self.job_id, path = %path.display(), %error, "a refusal was not written");
+        }
     }
 
     /// A site takes no part any more.
@@ -305,6 +329,9 @@ impl TaskBoard for Board {
             let gathered = self.gather(&name, sink).await;
             self.tasks().take_down();
             let Gathered { accepted, missing, late } = gathered?;
+            for (site, Unusable { fault, reason }) in &missing {
+                self.note_refusal(site, &name, round, fault.code(), reason);
+            }
             let needed = if min_results == 0 { accepted.len() + missing.len() } else { min_results };
             if accepted.len() < needed {
                 let accepted = accepted.len();

@@ -126,6 +126,8 @@ impl Desk {
             }
             Submitted::Conflict | Submitted::Late | Submitted::Unknown => {
                 tracing::warn!(job = self.job_id, site, task, code, "result refused");
+                let reason = "the site handed in a result that nobody waits for";
+                self.board.note_refusal(site, &update.task_name, None, code, reason);
             }
         }
         if matches!(outcome, Submitted::Unknown | Submitted::Late) {

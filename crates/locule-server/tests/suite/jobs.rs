@@ -132,8 +132,11 @@ async fn a_repeated_submission_is_answered_and_counts_once() {
     let id = one.started().await;
     let half = one.job(&scene, &id).await;
     let task = half.pull().await.unwrap();
-    half.submit(&task, result(1)).await;
-    half.submit(&task, result(100)).await;
+    let mut said = Vec::new();
+    for number in [1, 1, 100] {
+        said.push(half.submit(&task, result(number)).await);
+    }
+    assert_eq!(said, ["ACCEPTED", "REPEATED", "CONFLICT"]);
     two.work(&scene, 20).await;
     assert!(half.pull().await.is_none());
     one.report_code(&job, outcome::DONE, "").await;
@@ -155,12 +158,48 @@ async fn a_late_submission_is_answered_and_dropped() {
 
     fast.work(&scene, 20).await;
     assert_eq!(half.check(&task.id).await, "TASK_UNKNOWN");
-    half.submit(&task, result(1)).await;
+    assert_eq!(half.submit(&task, result(1)).await, "LATE");
     assert!(half.pull().await.is_none());
     slow.report_code(&job, outcome::DONE, "").await;
     let record = scene.finished(&job).await;
     assert_eq!((record.status(), record.rounds_done), (JobStatus::Completed, 2));
+    let refused = fs::read_to_string(scene.kit.root().join(&job).join("refused.jsonl")).unwrap();
+    let refused: Vec<serde_json::Value> =
+        refused.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let seen = refused.iter().map(|line| (line["site"].as_str().unwrap(), line["code"].as_str().unwrap()));
+    assert_eq!(seen.collect::<Vec<_>>(), [("site-1", "ABSENT"), ("site-1", "ABSENT"), ("site-1", "LATE")]);
+    assert_eq!((&refused[0]["round"], &refused[0]["reason"]), (&json!(0), &json!("no answer in time")));
     assert_eq!(fs::read_to_string(scene.kit.root().join(&job).join("sum-0.txt")).unwrap(), "20");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_submission_is_folded_into_the_next_round_where_the_job_says_so() {
+    let mut scene = Scene::start().await;
+    let mut slow = Site::join(&scene, "site-1").await;
+    let mut fast = Site::join(&scene, "site-2").await;
+    let sum = json!({ "rounds": 2, "min_results": 1, "grace": 5, "late": "fold" });
+    let job = scene.submit(json!({ "min_clients": 2 }), sum).await;
+    let id = slow.started().await;
+    fast.started().await;
+    let (half, other) = (slow.job(&scene, &id).await, fast.job(&scene, &id).await);
+    let old = half.pull().await.unwrap();
+    let task = other.pull().await.unwrap();
+    assert_eq!(other.submit(&task, result(20)).await, "ACCEPTED");
+    let task = other.pull().await.unwrap(); // of the second round: the first is over
+    assert_eq!(half.check(&old.id).await, "OK", "it is still of use");
+    assert_eq!(half.submit(&old, result(1)).await, "KEPT");
+    assert_eq!(half.submit(&old, result(2)).await, "CONFLICT");
+    let new = half.pull().await.unwrap();
+    assert_eq!(half.submit(&new, result(300)).await, "ACCEPTED");
+    assert_eq!(other.submit(&task, result(4000)).await, "ACCEPTED");
+    assert!(half.pull().await.is_none() && other.pull().await.is_none());
+    slow.report_code(&job, outcome::DONE, "").await;
+    fast.report_code(&job, outcome::DONE, "").await;
+    assert_eq!(scene.finished(&job).await.status(), JobStatus::Completed);
+    let sums = [0, 1].map(|round| {
+        fs::read_to_string(scene.kit.root().join(&job).join(format!("sum-{round}.txt"))).unwrap()
+    });
+    assert_eq!(sums, ["20", "4301"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -175,7 +214,7 @@ async fn an_unknown_task_is_not_wanted_and_its_result_changes_nothing() {
     let mut other = task.clone();
     other.id = "no-such-task".into();
     other.cookies.insert("__task_id__", "no-such-task");
-    half.submit(&other, result(100)).await;
+    assert_eq!(half.submit(&other, result(100)).await, "UNKNOWN_TASK");
     half.submit(&task, result(1)).await;
     assert_eq!(half.check(&task.id).await, "TASK_UNKNOWN", "it was handed in");
     assert!(half.pull().await.is_none());

@@ -342,9 +342,12 @@ impl SiteJob {
         }
     }
 
-    pub(crate) async fn submit(&self, task: &Assignment, result: Shareable) {
+    /// Hands a result in; what became of it.
+    pub(crate) async fn submit(&self, task: &Assignment, result: Shareable) -> String {
         let parts = self.submission(task, result).to_parts().unwrap();
-        self.request(SubmitUpdate::CHANNEL, SubmitUpdate::TOPIC, parts).await.unwrap().into_ok().unwrap();
+        let reply = self.request(SubmitUpdate::CHANNEL, SubmitUpdate::TOPIC, parts).await;
+        let reply = reply.unwrap().into_ok().unwrap();
+        reply.headers.str("locule.submission").unwrap().to_owned()
     }
 
     pub(crate) async fn aux(&self, request: AuxRequest) -> String {

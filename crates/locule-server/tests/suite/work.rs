@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use locule_component::{
-    BuildCx, BuildError, Built, Component, Kind, OutgoingTask, Progress, Registry, ResultSink, TaskBoard,
-    Unusable, Workflow, WorkflowError,
+    BuildCx, BuildError, Built, Component, Kind, Late, OutgoingTask, Progress, Registry, ResultSink,
+    TaskBoard, Unusable, Workflow, WorkflowError,
 };
 use locule_fobs::Shareable;
 use serde::Deserialize;
@@ -35,6 +35,8 @@ struct SumArgs {
     min_results: usize,
     #[serde(default)]
     grace: u64,
+    #[serde(default)]
+    late: Late,
 }
 
 fn one() -> u64 {
@@ -66,6 +68,7 @@ impl Workflow for Sum {
                     min_results: self.args.min_results,
                     grace: Duration::from_secs(self.args.grace),
                     round: Some(round),
+                    late: self.args.late,
                     ..OutgoingTask::default()
                 };
                 let mut numbers = Numbers::default();
@@ -92,6 +95,10 @@ impl ResultSink for Numbers {
         let number = result.fields.int("number").ok_or_else(|| "it has no number".to_owned())?;
         self.0.push((site.to_owned(), number));
         Ok(())
+    }
+
+    fn accept_late(&mut self, site: &str, result: &Shareable) -> Result<(), Unusable> {
+        self.accept(site, result)
     }
 }
 
