@@ -8,8 +8,6 @@ use locule_component::{
     Unusable, Workflow, WorkflowError,
 };
 use locule_fobs::{DataKind, Dxo, Map, Shareable};
-use rand::seq::SliceRandom as _;
-use rand::{SeedableRng as _, rngs::StdRng};
 use serde::Deserialize;
 
 use crate::fed_avg::{AfterRound, ArraySpec, CURRENT_ROUND, check_rounds, combine, initial, metrics, wrong};
@@ -253,13 +251,13 @@ impl Workflow for Cyclic {
 struct Relay {
     order: Order,
     named: Vec<String>,
-    random: StdRng,
+    random: Random,
     last: Option<String>,
 }
 
 impl Relay {
     fn new(args: &CyclicArgs) -> Relay {
-        let random = StdRng::seed_from_u64(args.seed);
+        let random = Random(args.seed);
         Relay { order: args.order, named: args.sites.clone(), random, last: None }
     }
 
@@ -268,7 +266,7 @@ impl Relay {
             return self.named.clone();
         }
         if self.order != Order::Fixed {
-            present.shuffle(&mut self.random);
+            self.random.shuffle(&mut present);
         }
         if self.order == Order::RandomWithoutSameInARow
             && present.len() > 1
@@ -278,6 +276,25 @@ impl Relay {
         }
         self.last = present.last().cloned();
         present
+    }
+}
+
+/// SplitMix64 (Steele et al., 2014): a seed gives the same orders in every version.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let x = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        x ^ (x >> 31)
+    }
+
+    fn shuffle(&mut self, sites: &mut [String]) {
+        for last in (1..sites.len()).rev() {
+            let other = self.next() % (last as u64 + 1);
+            sites.swap(last, other as usize);
+        }
     }
 }
 
@@ -312,7 +329,7 @@ mod tests {
 
     fn relay(order: Order, sites: &[&str]) -> Relay {
         let sites = sites.iter().map(|site| (*site).to_owned()).collect();
-        Relay { order, named: sites, random: StdRng::seed_from_u64(7), last: None }
+        Relay { order, named: sites, random: Random(7), last: None }
     }
 
     fn sites() -> Vec<String> {
@@ -334,6 +351,14 @@ mod tests {
             seen.insert(round);
         }
         assert!(seen.len() > 20, "of 24 orders");
+    }
+
+    /// The numbers are those of the authors' C for the seed 1234567.
+    #[test]
+    fn random_numbers_are_splitmix64() {
+        let mut random = Random(1_234_567);
+        let numbers = [(); 3].map(|()| random.next());
+        assert_eq!(numbers, [6457827717110365317, 3203168211198807973, 9817491932198370423]);
     }
 
     #[test]

@@ -48,7 +48,7 @@ const MAX_METRICS: usize = 64;
 ///
 /// # Memory
 /// The model, the sums of the round and the result at hand: three models, and a fourth while one takes the place of
-/// another; an optimiser adds one or two in float64. Other rules than the mean keep a file instead of sums.
+/// another. Other rules than the mean keep a file instead of sums.
 ///
 /// Jobs written for nvflare's own FedAvg, with its arguments, are run by the component of that name in
 /// `locule-nvflare`.

@@ -2,9 +2,11 @@
 //!
 //! A [`FedAvg`] is a workflow: it puts training tasks on a [`TaskBoard`](locule_component::TaskBoard), folds
 //! every result into one [`WeightedMean`] as it comes, and saves the model of each round as an NPZ
-//! file. [`FeatureMoments`] runs before it where features must be standardised by statistics that no site
-//! has alone. Nothing here knows a network: who carries the tasks is the board's business, and
-//! [`LocalBoard`] carries them to executors in the same process.
+//! file. In place of the mean a [`Rule`] may stand that lying sites cannot lead astray, and an [`Optimizer`] may take
+//! the step to the next model. [`Scaffold`] adds control variates; [`Cyclic`] hands one model from site to site;
+//! [`CrossSiteEvaluation`] lets every site judge every model; [`Statistics`] computes figures of data that nobody sees
+//! together, and [`FeatureMoments`] standardises features by them. Nothing here knows a network: who carries the tasks
+//! is the board's business, and [`LocalBoard`] carries them to executors in the same process.
 //!
 //! ```
 //! use locule_component::{ExecuteError, Executor, Task, TaskCx};
@@ -40,7 +42,7 @@
 //! # }
 //! ```
 //!
-//! Start with [`FedAvg`], [`WeightedMean`] and [`register`].
+//! Start with [`FedAvg`], [`WeightedMean`] and [`register`]; `docs/workflows.md` has all of it in one table.
 
 mod cross_site;
 mod cyclic;

@@ -15,7 +15,7 @@ use crate::watch::{BestModelArgs, EarlyStopArgs};
 /// `scaffold_c_diff`, how the site's own changed; the weighted mean of these is added to `c`, however many of the sites
 /// took part. A result without them is not usable.
 ///
-/// Besides what FedAvg keeps, `models/controls.npz` has `c`. It takes twice FedAvg's memory.
+/// Besides what FedAvg keeps, `models/controls.npz` has `c`. Sums and model are there twice in memory.
 ///
 /// # Source
 /// nvflare 2.9.0, `nvflare.app_common.workflows.scaffold`.

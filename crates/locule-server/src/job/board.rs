@@ -361,3 +361,63 @@ impl TaskBoard for Board {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use locule_fobs::{Array, DataKind, Dxo, Map};
+
+    use super::*;
+
+    /// Remembers whose results it took, and their first number.
+    #[derive(Default)]
+    struct Taken(Vec<(String, f64)>);
+
+    impl ResultSink for Taken {
+        fn accept(&mut self, site: &str, result: &Shareable) -> Result<(), Unusable> {
+            let dxo = result.dxo().unwrap().unwrap();
+            let first = dxo.data.get("w").unwrap().as_array().unwrap().to_f64()[0];
+            self.0.push((site.to_owned(), first));
+            Ok(())
+        }
+    }
+
+    fn board(dir: &std::path::Path, sites: &[String]) -> Board {
+        let run = RunContext::new("project", "job");
+        let (progress, _) = mpsc::channel(1);
+        let herald = Herald::new(Vec::new(), run.clone());
+        let filters = FilterChains::default();
+        Board::new(run, dir.to_owned(), sites.to_vec(), filters, progress, herald, CancellationToken::new())
+    }
+
+    fn files(dir: &std::path::Path) -> usize {
+        std::fs::read_dir(dir.join("spool")).map_or(0, Iterator::count)
+    }
+
+    /// The slowest site is the first in site order, so that all others wait for it, and none of them in memory.
+    #[tokio::test]
+    async fn large_results_that_wait_for_their_turn_are_not_in_memory() {
+        let dir = tempfile::tempdir().unwrap();
+        let sites: Vec<String> = (0..64).map(|site| format!("site-{site:02}")).collect();
+        let board = board(dir.path(), &sites);
+        let mut taken = Taken::default();
+        let task = OutgoingTask { name: "train".into(), ..OutgoingTask::default() };
+        let submitting = async {
+            for (number, site) in sites.iter().enumerate().rev() {
+                let Assigned::Task { id, .. } = board.assign(site, Duration::from_secs(60)).await else {
+                    panic!("no task for {site}")
+                };
+                let update = Map::from_iter([("w", Array::from(&vec![number as f64; 200_000][..]))]);
+                let result = Shareable::with_dxo(Dxo::new(DataKind::Weights, update));
+                if number == 0 {
+                    assert_eq!(files(dir.path()), 63);
+                }
+                assert_eq!(board.submit(site, &id, result).await, Submitted::Accepted);
+            }
+        };
+        let (gathered, ()) = tokio::join!(board.broadcast(task, &mut taken), submitting);
+        assert_eq!(gathered.unwrap().accepted, sites);
+        let expected: Vec<(String, f64)> = sites.into_iter().zip((0..64).map(f64::from)).collect();
+        assert_eq!(taken.0, expected);
+        assert_eq!(files(dir.path()), 0);
+    }
+}
