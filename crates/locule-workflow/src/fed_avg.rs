@@ -52,6 +52,20 @@ const MAX_METRICS: usize = 64;
 ///
 /// Jobs written for nvflare's own FedAvg, with its arguments, are run by the component of that name in
 /// `locule-nvflare`.
+///
+/// ```
+/// use locule_workflow::{FedAvg, FedAvgArgs, Optimizer, Rule};
+///
+/// let args: FedAvgArgs = serde_json::from_value(serde_json::json!({
+///     "num_rounds": 100, "min_clients": 7, "grace_seconds": 60, "late": "fold",
+///     "model": { "w": { "shape": [30], "dtype": "float32" } },
+///     "best": { "metric": "val_accuracy" },
+///     "stop": { "metric": "val_loss", "mode": "min", "patience": 5 }
+/// }))?;
+/// let krum = Rule::Krum { byzantine: 2, select: 3 };
+/// let workflow = FedAvg::new(args)?.with_rule(krum).with_optimizer(Optimizer::momentum(1.0, 0.9));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct FedAvg {
     args: FedAvgArgs,

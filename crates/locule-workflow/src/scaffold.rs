@@ -19,6 +19,45 @@ use crate::watch::{BestModelArgs, EarlyStopArgs};
 ///
 /// # Source
 /// nvflare 2.9.0, `nvflare.app_common.workflows.scaffold`.
+///
+/// ```
+/// use locule_component::{ExecuteError, Executor, Task, TaskCx};
+/// use locule_fobs::{Array, Map, Shareable};
+/// use locule_workflow::{LocalBoard, Scaffold, load_npz};
+///
+/// /// One step of the rate 0.5 on (x - target)² / 2, corrected by the control variates.
+/// struct Site {
+///     target: f64,
+///     own: f64,
+/// }
+///
+/// impl Executor for Site {
+///     fn execute(&mut self, task: &Task, _: &TaskCx<'_>) -> Result<Shareable, ExecuteError> {
+///         let mut dxo = task.data.dxo().ok().flatten().ok_or(ExecuteError::BadTask("no model".into()))?;
+///         let number = |map: &Map| map.get("x").and_then(|x| x.as_array()).map_or(0.0, |x| x.to_f64()[0]);
+///         let (x, all) = (number(&dxo.data), dxo.meta.map("scaffold_c_global").map_or(0.0, number));
+///         let y = x - 0.5 * ((x - self.target) - self.own + all);
+///         let new = self.own - all + (x - y) / 0.5;
+///         dxo.data.insert("x", Array::from(&[y][..]));
+///         dxo.meta.insert("scaffold_c_diff", Map::from_iter([("x", Array::from(&[new - self.own][..]))]));
+///         self.own = new;
+///         Ok(Shareable::with_dxo(dxo))
+///     }
+/// }
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let folder = tempfile::tempdir()?;
+/// let mut board = LocalBoard::new(folder.path());
+/// board.add_site("north", Box::new(Site { target: 1.0, own: 0.0 }));
+/// board.add_site("south", Box::new(Site { target: 5.0, own: 0.0 }));
+/// let args = serde_json::json!({ "num_rounds": 30, "model": { "x": { "shape": [1] } } });
+/// board.run(&mut Scaffold::workflow(serde_json::from_value(args)?)?)?;
+/// let x = load_npz(&folder.path().join("models/global.npz"))?;
+/// let x = x.get("x").and_then(|x| x.as_array()).map_or(0.0, |x| x.to_f64()[0]);
+/// assert!((x - 3.0).abs() < 1e-3, "{x}");
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Scaffold;
 

@@ -424,3 +424,19 @@ impl TakeResult for Acknowledged {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What `fobs.dumps` of nvflare 2.9.0 gives for
+    /// `[StatisticConfig("count", {}), StatisticConfig("min", {"*": {"bins": 20}}), StatisticConfig("max", {"*": {"bins": 20}})]`.
+    #[test]
+    fn targets_are_encoded_as_nvflare_does() {
+        let args = serde_json::json!({ "histogram": { "*": { "bins": 20 } } });
+        let statistics = Statistics::new(serde_json::from_value(args).unwrap()).unwrap();
+        let Value::Bytes(bytes) = encoded(statistics.targets(&[Phase::First])) else { panic!("no bytes") };
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, include_str!("../tests/golden/fed_stats_targets.hex").trim());
+    }
+}

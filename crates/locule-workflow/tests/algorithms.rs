@@ -5,8 +5,12 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::path::Path;
+use std::task::Poll;
 
-use locule_component::{ExecuteError, Executor, Task, TaskCx, WorkflowError};
+use locule_component::{
+    BoxFuture, ExecuteError, Executor, Gathered, Late, OutgoingTask, Progress, ResultSink, Task, TaskBoard,
+    TaskCx, Workflow as _, WorkflowError,
+};
 use locule_fobs::{Array, DataKind, Dtype, Dxo, Map, Shareable};
 use locule_workflow::{
     CrossSiteEvaluation, Cyclic, FedAdagradArgs, FedAdamArgs, FedAvg, LocalBoard, Optimizer, Rule, Scaffold,
@@ -418,6 +422,79 @@ fn without_any_model_there_is_nothing_to_judge() {
     let mut workflow = CrossSiteEvaluation::new(serde_json::from_str("{}").unwrap()).unwrap();
     let error = local.run(&mut workflow).unwrap_err().to_string();
     assert_eq!(error, "no site submitted a model, and the server has none");
+}
+
+/// A board of one process where, in the second round, a result of the first comes too late for it.
+struct WithLate {
+    local: LocalBoard,
+    late: Shareable,
+}
+
+impl TaskBoard for WithLate {
+    fn job_id(&self) -> &str {
+        self.local.job_id()
+    }
+
+    fn sites(&self) -> Vec<String> {
+        self.local.sites()
+    }
+
+    fn run_dir(&self) -> &Path {
+        self.local.run_dir()
+    }
+
+    fn broadcast<'a>(
+        &'a self,
+        task: OutgoingTask,
+        sink: &'a mut (dyn ResultSink + 'a),
+    ) -> BoxFuture<'a, Result<Gathered, WorkflowError>> {
+        Box::pin(async move {
+            let is_second = task.round == Some(1) && task.late == Late::Fold;
+            let gathered = self.local.broadcast(task, sink).await?;
+            if is_second {
+                sink.accept_late("slow", &self.late)
+                    .map_err(|unusable| WorkflowError::Failed(unusable.reason))?;
+            }
+            Ok(gathered)
+        })
+    }
+
+    fn report(&self, progress: Progress) {
+        self.local.report(progress);
+    }
+
+    fn is_aborted(&self) -> bool {
+        false
+    }
+}
+
+#[test]
+fn a_late_result_counts_in_full_in_the_round_that_stands() {
+    let late_of = |round: i64| {
+        let mut late = answer(10.0, &[("score", 1.0)]);
+        late.set_header("current_round", round);
+        late
+    };
+    let go = |round: i64, rule: &str| {
+        let (folder, local) = board(vec![("a", moves(1.0)), ("b", moves(1.0))]);
+        let board = WithLate { local, late: late_of(round) };
+        let mut workflow = fed_avg(json!({ "num_rounds": 2, "late": rule }));
+        let mut run = std::pin::pin!(workflow.run(&board));
+        let ended = run.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop()));
+        let Poll::Ready(ended) = ended else { panic!("it waits") };
+        (ended, folder)
+    };
+    let (ended, folder) = go(0, "fold");
+    ended.unwrap();
+    close(&[saved(folder.path(), "global.npz")], &[(2.0 + 2.0 + 10.0) / 3.0]);
+    let rounds: Json =
+        serde_json::from_slice(&std::fs::read(folder.path().join("rounds.json")).unwrap()).unwrap();
+    assert_eq!((&rounds[0]["late"], &rounds[1]["late"]), (&json!([]), &json!(["slow"])));
+    assert_eq!(rounds[1]["metrics"]["score"], -4.0, "it judged another model");
+    assert_eq!(go(7, "fold").0.unwrap_err().to_string(), "it belongs to round 7, not 1");
+    let (ended, folder) = go(0, "drop");
+    ended.unwrap();
+    assert_eq!(saved(folder.path(), "global.npz"), 2.0);
 }
 
 /// Rules and optimisers as a job writes them: components within the arguments of the workflow.

@@ -144,7 +144,7 @@ impl Board {
                 Ok(done) => done,
                 Err(error) => {
                     tracing::warn!(job = self.job_id, site, %error, "a result was lost");
-                    (0, Held::Memory(Box::new(Shareable::with_return_code("EXECUTION_RESULT_ERROR"))))
+                    (None, Held::Memory(Box::new(Shareable::with_return_code("EXECUTION_RESULT_ERROR"))))
                 }
             }
         } else {

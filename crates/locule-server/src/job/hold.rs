@@ -64,12 +64,13 @@ impl Spool {
         Ok(spooled)
     }
 
-    /// What a result says, in a number: two with the same digest in one run say the same.
-    pub(super) fn digest(&self, result: &Shareable) -> u64 {
+    /// What a result says, in a number: two with the same digest in one run say the same. None where it refers to
+    /// arrays that nobody has fetched.
+    pub(super) fn digest(&self, result: &Shareable) -> Option<u64> {
         let mut hasher = self.hasher.build_hasher();
         result.return_code().hash(&mut hasher);
-        feed_map(&result.fields, &mut hasher);
-        hasher.finish()
+        feed_map(&result.fields, &mut hasher)?;
+        Some(hasher.finish())
     }
 }
 
@@ -138,15 +139,16 @@ pub(super) fn size(result: &Shareable) -> usize {
     of_map(&result.fields)
 }
 
-fn feed_map(map: &Map, hasher: &mut impl Hasher) {
+fn feed_map(map: &Map, hasher: &mut impl Hasher) -> Option<()> {
     map.len().hash(hasher);
     for (name, value) in map.iter() {
-        feed(name, hasher);
-        feed(value, hasher);
+        feed(name, hasher)?;
+        feed(value, hasher)?;
     }
+    Some(())
 }
 
-fn feed(value: &Value, hasher: &mut impl Hasher) {
+fn feed(value: &Value, hasher: &mut impl Hasher) -> Option<()> {
     value.kind().hash(hasher);
     match value {
         Value::Array(array) => {
@@ -154,18 +156,17 @@ fn feed(value: &Value, hasher: &mut impl Hasher) {
             array.shape().hash(hasher);
             hasher.write(&array.bytes());
         }
-        Value::Map(map) => feed_map(map, hasher),
+        Value::Map(map) => feed_map(map, hasher)?,
         Value::List(items) | Value::Tuple(items) | Value::Set(items) => {
             items.len().hash(hasher);
-            items.iter().for_each(|item| feed(item, hasher));
+            items.iter().try_for_each(|item| feed(item, hasher))?;
         }
         Value::Dxo(dxo) => {
             dxo.kind.hash(hasher);
-            feed_map(&dxo.data, hasher);
-            feed_map(&dxo.meta, hasher);
+            feed_map(&dxo.data, hasher)?;
+            feed_map(&dxo.meta, hasher)?;
         }
-        // A reference is new with every submission, whatever it refers to.
-        Value::ArrayRef(_) => {}
+        Value::ArrayRef(_) => return None,
         Value::None
         | Value::Bool(_)
         | Value::Int(_)
@@ -186,6 +187,7 @@ fn feed(value: &Value, hasher: &mut impl Hasher) {
             Err(_) => hasher.write_u8(0),
         },
     }
+    Some(())
 }
 
 #[cfg(test)]

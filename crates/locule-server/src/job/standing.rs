@@ -247,16 +247,20 @@ impl Tasks {
     }
 
     /// Takes a result in. `now` starts the grace period once enough sites have answered; `digest` says what the
-    /// result says.
+    /// result says, and is none where nobody knows.
     pub(super) fn submit(
         &mut self,
         site: &str,
         id: &str,
         result: Held,
-        digest: u64,
+        digest: Option<u64>,
         now: Instant,
     ) -> Submitted {
-        let again = |first: u64| if first == digest { Submitted::Repeated } else { Submitted::Conflict };
+        let again = |first: u64| match digest {
+            Some(digest) if digest != first => Submitted::Conflict,
+            Some(_) | None => Submitted::Repeated,
+        };
+        let digest = digest.unwrap_or_default();
         let standing = self.standing.as_mut();
         let folds = standing.as_ref().is_some_and(|standing| standing.task.late == Late::Fold);
         if let Some(part) = standing.and_then(|standing| standing.find_mut(site, id)) {
@@ -429,7 +433,7 @@ mod tests {
 
     /// Submits the same as every other call.
     fn submit(tasks: &mut Tasks, site: &str, id: &str, now: Instant) -> Submitted {
-        tasks.submit(site, id, Held::Memory(Box::default()), 0, now)
+        tasks.submit(site, id, Held::Memory(Box::default()), Some(0), now)
     }
 
     /// Folds what can be folded; the sites in the order of folding.
@@ -619,7 +623,7 @@ mod tests {
         assert_eq!(submit(&mut tasks, "a", &slow, deadline), Submitted::Kept);
         assert!(!tasks.wants("a", &slow));
         assert_eq!(submit(&mut tasks, "a", &slow, deadline), Submitted::Repeated);
-        let other = tasks.submit("a", &slow, Held::Memory(Box::default()), 1, deadline);
+        let other = tasks.submit("a", &slow, Held::Memory(Box::default()), Some(1), deadline);
         assert_eq!(other, Submitted::Conflict);
         for site in ["a", "b", "c"] {
             let id = id_of(&mut tasks, site);
@@ -655,12 +659,13 @@ mod tests {
         let mut tasks = tasks(0);
         let id = id_of(&mut tasks, "a");
         let mut submit = |digest| tasks.submit("a", &id, Held::Memory(Box::default()), digest, now);
-        let said = [7, 7, 8].map(&mut submit);
-        assert_eq!(said, [Submitted::Accepted, Submitted::Repeated, Submitted::Conflict]);
+        let said = [Some(7), Some(7), Some(8), None].map(&mut submit);
+        let [accepted, repeated] = [Submitted::Accepted, Submitted::Repeated];
+        assert_eq!(said, [accepted, repeated, Submitted::Conflict, repeated]);
         assert_eq!(fold_all(&mut tasks, now), ["a"]);
         tasks.take_down();
         let mut submit = |digest| tasks.submit("a", &id, Held::Memory(Box::default()), digest, now);
-        assert_eq!([7, 8].map(&mut submit), [Submitted::Repeated, Submitted::Conflict]);
+        assert_eq!([Some(7), Some(8)].map(&mut submit), [Submitted::Repeated, Submitted::Conflict]);
     }
 
     #[test]
