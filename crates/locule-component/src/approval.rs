@@ -85,6 +85,9 @@ impl ApprovedPlan {
     pub fn build(self, registry: &Registry, cx: &BuildCx<'_>) -> Result<Assembled, BuildError> {
         let plan = &self.plan;
         let mut cx = cx.for_component(cx.id);
+        for (id, thing) in registry.provided() {
+            cx = cx.with_service(id, Arc::clone(thing));
+        }
         let mut built: Vec<Option<Built>> = plan.components.iter().map(|_| None).collect();
         let (services, others): (Vec<_>, Vec<_>) =
             plan.components.iter().enumerate().partition(|(_, spec)| is_of_service(plan, spec));

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use locule_fobs::Shareable;
+use locule_fobs::{Shareable, Value};
 
 use crate::Context;
 use crate::pattern::glob_matches;
@@ -22,6 +22,33 @@ pub trait Executor: Send {
     /// # Errors
     /// An error becomes the return code that [`ExecuteError::return_code`] names; the site stays in the job.
     fn execute(&mut self, task: &Task, cx: &TaskCx<'_>) -> Result<Shareable, ExecuteError>;
+
+    /// What was measured since this was asked last, for the server's log of metrics. Asked after every task.
+    fn take_metrics(&mut self) -> Vec<Metric> {
+        Vec::new()
+    }
+
+    /// The run is over, or `aborted`: ends what the executor has started outside of its process. Called once, on a
+    /// thread that may block.
+    fn close(&mut self, aborted: bool) {
+        let _ = aborted;
+    }
+}
+
+/// A number, or something else, that was measured in the course of a task.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Metric {
+    /// Its name.
+    pub key: String,
+    /// Of which kind, by nvflare's name: `SCALAR`, `METRICS`, ….
+    ///
+    /// # Source
+    /// nvflare 2.9.0, `nvflare.apis.analytix.AnalyticsDataType`.
+    pub kind: String,
+    /// What was measured.
+    pub value: Value,
+    /// The step that it was measured in.
+    pub step: Option<i64>,
 }
 
 /// A unit of work as the site received it, after the filters of task data.
@@ -140,6 +167,11 @@ impl ExecutorTable {
             self.patterns.iter().find(|(pattern, _)| glob_matches(pattern, task)).map(|(_, index)| *index)
         })?;
         self.executors.get_mut(index)
+    }
+
+    /// Every executor, in the order in which they were added.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Box<dyn Executor>> {
+        self.executors.iter_mut()
     }
 
     /// How many executors the table holds.

@@ -80,7 +80,7 @@ pub use component::{
 pub use context::{Context, FlagConflict, Flags, RunContext, key};
 pub use error_text::{panic_text, with_causes};
 pub use event::{Event, EventBus, EventCx, KeptEvent, ObserveError, Observer, TooDeep};
-pub use executor::{AbortFlag, ExecuteError, Executor, ExecutorTable, Task, TaskCx};
+pub use executor::{AbortFlag, ExecuteError, Executor, ExecutorTable, Metric, Task, TaskCx};
 pub use filter::{Chain, Direction, FilterChains, FilterCx, FilterError, TaskFilter};
 pub use futures_core::future::BoxFuture;
 pub use gate::{Answer, Gate, GateCx, GateError, Question, Requester};

@@ -1,8 +1,10 @@
 //! Every component that a program knows, one explicit line each.
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 use locule_config::suggest;
 use serde_json::Value as Json;
@@ -16,6 +18,7 @@ use crate::{BuildCx, BuildError, Built, Component, Kind, panic_text};
 pub struct Registry {
     entries: Vec<Entry>,
     by_name: BTreeMap<&'static str, usize>,
+    provided: Vec<(String, Arc<dyn Any + Send + Sync>)>,
 }
 
 /// What a registry says of a component.
@@ -48,6 +51,18 @@ impl Registry {
         let about = Description { name: C::NAME, aliases: C::ALIASES, kind: C::KIND };
         self.entries.push(Entry { about, check: check::<C>, build: build::<C>, schema: C::schema });
         self
+    }
+
+    /// Hands something of the program's own to the components that look for it, as
+    /// [`BuildCx::service`] does; before the services of a job.
+    pub fn provide<T: Any + Send + Sync>(&mut self, id: impl Into<String>, thing: T) -> &mut Self {
+        self.provided.push((id.into(), Arc::new(thing)));
+        self
+    }
+
+    /// What was provided.
+    pub(crate) fn provided(&self) -> impl Iterator<Item = (&str, &Arc<dyn Any + Send + Sync>)> {
+        self.provided.iter().map(|(id, thing)| (id.as_str(), thing))
     }
 
     /// What is registered under a name or alias.

@@ -117,6 +117,13 @@ impl TaskLoop {
         self.herald.tell(&Event::AboutToEndRun).await;
         self.herald.await_readiness(ended.is_ok()).await;
         self.herald.tell(&Event::EndRun).await;
+        if let Some(mut bench) = self.bench.take() {
+            let aborted = ended.is_err();
+            let closing = tokio::task::spawn_blocking(move || bench.close(aborted)).await;
+            if let Err(error) = closing {
+                tracing::error!(%error, "executors cannot be closed");
+            }
+        }
         ended.map(|()| RunSummary { tasks_done: self.tasks_done })
     }
 

@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use locule_component::{
     AbortFlag, Assembled, Chain, Context, Direction, Event, ExecuteError, ExecutorTable, FilterChains,
-    FilterCx, FilterError, RunContext, Task, TaskCx, panic_text,
+    FilterCx, FilterError, Metric, RunContext, Task, TaskCx, panic_text,
 };
 use locule_event::Herald;
 use locule_fobs::{Shareable, Value, header};
@@ -12,6 +12,21 @@ use locule_protocol::{Assignment, prop};
 
 const ABORTED: &str = "TASK_ABORTED";
 const UNSAFE: &str = "UNSAFE_JOB";
+
+/// Longest reason that goes to the server with a code, in characters.
+const MAX_REASON: usize = 2000;
+
+/// Why there is no result: a return code, and what the executor said.
+struct Excuse {
+    code: &'static str,
+    reason: Option<String>,
+}
+
+impl From<&'static str> for Excuse {
+    fn from(code: &'static str) -> Self {
+        Self { code, reason: None }
+    }
+}
 
 /// What a workflow wants back with a result: taken over from the task where the executor does not say.
 const ROUND_HEADERS: [&str; 3] = ["current_round", "start_round", "num_rounds"];
@@ -61,16 +76,38 @@ impl Workbench {
         &self.abort
     }
 
+    /// Has every executor end what it started.
+    pub fn close(&mut self, aborted: bool) {
+        for executor in self.executors.iter_mut() {
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| executor.close(aborted))) {
+                tracing::error!(error = panic_text(&*panic), "executor panicked at the end of the run");
+            }
+        }
+    }
+
+    /// What the executors measured since this was asked last.
+    pub fn take_metrics(&mut self) -> Vec<Metric> {
+        let taken = self
+            .executors
+            .iter_mut()
+            .map(|executor| catch_unwind(AssertUnwindSafe(|| executor.take_metrics())).unwrap_or_default());
+        taken.flatten().collect()
+    }
+
     /// Works on a task. The result carries a return code other than `OK` if it could not be done.
     ///
     /// Once a component has judged the job to be unsafe, every later task is answered with `UNSAFE_JOB`.
     /// Blocks for as long as the executor computes.
     pub fn perform(&mut self, assignment: &Assignment) -> Shareable {
         let mut context = self.run.open();
-        let result = if self.unsafe_job { Err(UNSAFE) } else { self.work(assignment, &mut context) };
-        let mut result = result.unwrap_or_else(|code| {
+        let result = if self.unsafe_job { Err(UNSAFE.into()) } else { self.work(assignment, &mut context) };
+        let mut result = result.unwrap_or_else(|Excuse { code, reason }| {
             self.unsafe_job |= code == UNSAFE;
-            Shareable::with_return_code(code)
+            let mut excuse = Shareable::with_return_code(code);
+            if let Some(reason) = reason {
+                excuse.set_header(header::ERROR, reason);
+            }
+            excuse
         });
         for name in ROUND_HEADERS {
             if let (None, Some(value)) = (result.header(name), assignment.data.header(name)) {
@@ -80,19 +117,19 @@ impl Workbench {
         result
     }
 
-    fn work(&mut self, assignment: &Assignment, context: &mut Context) -> Result<Shareable, &'static str> {
+    fn work(&mut self, assignment: &Assignment, context: &mut Context) -> Result<Shareable, Excuse> {
         let task = assignment.name.as_str();
         match assignment.data.header(header::PEER_CONTEXT) {
-            None | Some(Value::None) => return Err("MISSING_PEER_CONTEXT"),
+            None | Some(Value::None) => return Err("MISSING_PEER_CONTEXT".into()),
             Some(Value::Context(peer)) if peer.str(prop::RUN_NUM) == Some(&self.job_id) => {
                 context.set_peer(peer.clone());
             }
-            Some(Value::Context(_)) => return Err("RUN_MISMATCH"),
-            Some(_) => return Err("BAD_PEER_CONTEXT"),
+            Some(Value::Context(_)) => return Err("RUN_MISMATCH".into()),
+            Some(_) => return Err("BAD_PEER_CONTEXT".into()),
         }
         if self.executors.find(task).is_none() {
             tracing::warn!(task, "no executor for this task");
-            return Err("TASK_UNKNOWN");
+            return Err("TASK_UNKNOWN".into());
         }
         self.herald.tell_blocking(&Event::BeforeTaskDataFilter { task }, context);
         let data = self.filter(assignment.data.clone(), task, Chain::TaskData, Direction::In, context)?;
@@ -113,24 +150,25 @@ impl Workbench {
         assignment: &Assignment,
         data: Shareable,
         context: &Context,
-    ) -> Result<Shareable, &'static str> {
+    ) -> Result<Shareable, Excuse> {
         let task = Task { name: assignment.name.clone(), id: assignment.id.clone(), data };
         let cx = TaskCx { site: &self.site, job_id: &self.job_id, abort: &self.abort, context };
         let executor = self.executors.find(&task.name).ok_or("TASK_UNKNOWN")?;
         match catch_unwind(AssertUnwindSafe(|| executor.execute(&task, &cx))) {
             Ok(Err(error @ ExecuteError::Unsafe(_))) => {
                 tracing::error!(task = task.name, %error, "task failed");
-                Err(error.return_code())
+                Err(error.return_code().into())
             }
-            _ if self.abort.is_raised() => Err(ABORTED), // whatever came of it is of no use
+            _ if self.abort.is_raised() => Err(ABORTED.into()), // whatever came of it is of no use
             Ok(Ok(result)) => Ok(result),
             Ok(Err(error)) => {
                 tracing::warn!(task = task.name, %error, "task failed");
-                Err(error.return_code())
+                let reason = error.to_string().chars().take(MAX_REASON).collect();
+                Err(Excuse { code: error.return_code(), reason: Some(reason) })
             }
             Err(panic) => {
                 tracing::error!(task = task.name, error = panic_text(&*panic), "executor panicked");
-                Err("EXECUTION_EXCEPTION")
+                Err("EXECUTION_EXCEPTION".into())
             }
         }
     }

@@ -1,8 +1,8 @@
 //! Jobs as nvflare's recipes and examples write them: components under nvflare's names, made of Locule's own.
 //!
 //! [`register`] makes them known to a registry, so that a server or site of Locule runs such a job without a
-//! change to it. It runs no Python: what cannot be had without ([`ClientAPIExecutor`]) is refused at a site with that
-//! reason, and what is not here at all stays the unknown component that it is.
+//! change to it. It runs no Python: scripts of the Client API are run by `locule-python`, and what is not here at all
+//! stays the unknown component that it is.
 //!
 //! | name, below `nvflare.app_common.` | here |
 //! |---|---|
@@ -23,7 +23,6 @@
 //! | `widgets.convert_to_fed_event.ConvertToFedEvent` | [`ConvertToFedEvent`], which has nothing to do |
 //! | `np.np_trainer.NPTrainer` | [`NPTrainer`] |
 //! | `np.np_validator.NPValidator` | [`NPValidator`] |
-//! | `executors.client_api_executor.ClientAPIExecutor` | [`ClientAPIExecutor`], which only stock sites run |
 //!
 //! # Where the bits may differ
 //! A mean is computed as nvflare computes it, operation by operation (see
@@ -83,7 +82,6 @@ mod rounds;
 mod run_file;
 mod scaffold;
 mod scatter_and_gather;
-mod script;
 mod selector;
 mod statistics;
 mod stop;
@@ -102,7 +100,6 @@ pub use scaffold::{Scaffold, ScaffoldArgs};
 pub use scatter_and_gather::{FullModelShareableGenerator, FullModelShareableGeneratorArgs};
 pub use scatter_and_gather::{InTimeAccumulateWeightedAggregator, InTimeAccumulateWeightedAggregatorArgs};
 pub use scatter_and_gather::{ScatterAndGather, ScatterAndGatherArgs};
-pub use script::ClientAPIExecutor;
 pub use selector::{IntimeModelSelector, IntimeModelSelectorArgs};
 pub use statistics::{JsonStatsFileWriter, JsonStatsFileWriterArgs, Nothing, StatisticConfigs};
 pub use statistics::{StatisticsController, StatisticsControllerArgs};
@@ -126,8 +123,7 @@ pub fn register(registry: &mut locule_component::Registry) {
         .register::<ValidationJsonGenerator>()
         .register::<ConvertToFedEvent>()
         .register::<NPTrainer>()
-        .register::<NPValidator>()
-        .register::<ClientAPIExecutor>();
+        .register::<NPValidator>();
 }
 
 /// The name under which nvflare's components for numpy keep their one array.

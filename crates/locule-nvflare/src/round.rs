@@ -170,7 +170,7 @@ fn steps(dxo: &Dxo) -> f64 {
 /// What a site wrote, as a message may show it.
 fn shown(text: &str) -> String {
     let mut chars = text.chars();
-    let mut shown: String = chars.by_ref().take(200).flat_map(char::escape_debug).collect();
+    let mut shown: String = chars.by_ref().take(600).flat_map(char::escape_debug).collect();
     if chars.next().is_some() {
         shown.push('…');
     }

@@ -62,6 +62,9 @@ pub(crate) enum Command {
     /// Be one half of a job: started by servers and sites, and by nobody else.
     #[command(hide = true)]
     JobProcess(JobProcess),
+    /// Keep a job's training script: started by sites, and by nobody else.
+    #[command(hide = true)]
+    Script(Script),
 }
 
 #[cfg(feature = "demo")]
@@ -288,6 +291,13 @@ pub(crate) enum Half {
     Server,
     /// A site's.
     Site,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Script {
+    /// What the site says of it.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) entry: Vec<OsString>,
 }
 
 #[derive(Clone, Debug, Args)]

@@ -24,6 +24,10 @@ fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(error) => return exit::usage(&error),
     };
+    // The exit code of a script's keeper is the script's.
+    if let Command::Script(arguments) = &arguments.command {
+        return commands::script(arguments);
+    }
     match run(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
@@ -54,6 +58,7 @@ fn run(Arguments { command, verbose }: Arguments) -> Result<(), Failure> {
             Command::Policy(arguments) => commands::policy(&arguments, verbose),
             Command::Checker(arguments) => commands::checker(arguments),
             Command::JobProcess(arguments) => commands::job_process(&arguments, verbose),
+            Command::Script(_) => Ok(()), // it was told before
         }
     })
 }

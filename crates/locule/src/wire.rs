@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, TryLockError};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -33,6 +33,7 @@ use locule_message::Fqcn;
 use locule_protocol::ClientType;
 use locule_server::{JobHost, Server, ServerBrief, ServerEvent, ServerParts, ServerSettings};
 use locule_site::{Site, SiteBrief, SiteEvent, SiteJobHost, SiteParts, SiteSettings};
+use locule_python::{PythonSettings, ScriptHost};
 use locule_store::FileJournal;
 use locule_transport::{Endpoint, Transports};
 use locule_transport_uds::UdsTransport;
@@ -50,12 +51,22 @@ pub(crate) fn registry() -> Arc<Registry> {
     locule_workflow::register(&mut registry);
     locule_nvflare::register(&mut registry);
     locule_filter::register(&mut registry);
+    locule_python::register(&mut registry);
+    if let Ok(program) = std::env::current_exe() {
+        registry.provide("locule.scripts", script_host(program));
+    }
     registry.register::<locule_policy::RefuseComponents>();
     registry.register::<locule_policy::AdmitJobs>();
     registry.register::<Record>();
     #[cfg(feature = "demo")]
     locule_demo::register(&mut registry);
     Arc::new(registry)
+}
+
+/// How a site starts training scripts: under this program again, as `locule script`.
+fn script_host(program: PathBuf) -> ScriptHost {
+    let search_path = std::env::var_os("PATH").unwrap_or_default();
+    ScriptHost { program, args: vec!["script".into()], search_path, variable: |name| std::env::var_os(name) }
 }
 
 /// Languages that checkers may be written in, beside Python.
@@ -271,6 +282,7 @@ pub(crate) async fn site(
     let Identity { common_name, organization, .. } = signer.identity().clone();
     check_privacy(&kit.workspace, Side::Site)?;
     Rights::find(&kit.workspace.local()).or_exit(Code::Config)?;
+    PythonSettings::read(&kit.resources).or_exit(Code::Config)?;
     let name = choices.name.unwrap_or_else(|| common_name.clone());
     if name != common_name {
         tracing::warn!(

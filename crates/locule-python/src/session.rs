@@ -1,0 +1,428 @@
+//! The site's end of nvflare's Client API: a cell that one script links to, and the session with it.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use locule_cell::{Cell, CellConfig, HandlerError, Incoming, Reply, Request};
+use locule_fobs::{Map, Shareable, Value, decode, encode};
+use locule_message::{Encoding, Fqcn, Payload, ReturnCode};
+use locule_switch::{LinkFacts, LinkPolicy, Refusal};
+use locule_transport::{Endpoint, Transports};
+use locule_transport_tcp::TcpTransport;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::metrics::Metrics;
+
+/// The channel of the Client API.
+///
+/// # Source
+/// nvflare 2.9.0, `nvflare.client.cell.defs`, as are the topics and keys below.
+const CHANNEL: &str = "client_api";
+const PROTOCOL_VERSION: i64 = 1;
+
+mod topic {
+    pub(super) const HELLO: &str = "client_api.hello";
+    pub(super) const HELLO_ACCEPTED: &str = "client_api.hello_accepted";
+    pub(super) const HELLO_REJECTED: &str = "client_api.hello_rejected";
+    pub(super) const SESSION_READY: &str = "client_api.session_ready";
+    pub(super) const TASK_READY: &str = "client_api.task_ready";
+    pub(super) const TASK_ACCEPTED: &str = "client_api.task_accepted";
+    pub(super) const RESULT_READY: &str = "client_api.result_ready";
+    pub(super) const RESULT_ACCEPTED: &str = "client_api.result_accepted";
+    pub(super) const RESULT_REJECTED: &str = "client_api.result_rejected";
+    pub(super) const RESULT_SOURCE_SETTLED: &str = "client_api.result_source_settled";
+    pub(super) const LOG: &str = "client_api.log";
+    pub(super) const HEARTBEAT: &str = "client_api.heartbeat";
+    pub(super) const ABORT: &str = "client_api.abort";
+    pub(super) const SHUTDOWN: &str = "client_api.shutdown";
+    pub(super) const ERROR: &str = "client_api.error";
+}
+
+mod key {
+    pub(super) const SESSION_ID: &str = "session_id";
+    pub(super) const JOB_ID: &str = "job_id";
+    pub(super) const SITE_NAME: &str = "site_name";
+    pub(super) const TRAINER_FQCN: &str = "trainer_fqcn";
+    pub(super) const RANK: &str = "rank";
+    pub(super) const PROTOCOL_VERSION: &str = "protocol_version";
+    pub(super) const PROOF: &str = "proof";
+    pub(super) const REASON: &str = "reason";
+    pub(super) const SECURE_MODE: &str = "secure_mode";
+    pub(super) const TASK_ID: &str = "task_id";
+    pub(super) const TASK_NAME: &str = "task_name";
+    pub(super) const MODEL: &str = "model";
+    pub(super) const RESULT: &str = "result";
+    pub(super) const HEARTBEAT_INTERVAL: &str = "heartbeat_interval";
+    pub(super) const HEARTBEAT_TIMEOUT: &str = "heartbeat_timeout";
+    pub(super) const REPLY_TOPIC: &str = "reply_topic";
+}
+
+/// Largest frame that a script may send, in bytes; what is larger comes as a stream.
+const MAX_FRAME: usize = 64 << 20;
+
+/// A cell for one script after the other: linked to nobody else, and without any token.
+pub(crate) struct Desk {
+    pub(crate) cell: Cell,
+    pub(crate) endpoint: Endpoint,
+    shared: Arc<Shared>,
+}
+
+/// What a script has to prove, and what it is told of its session.
+#[derive(Clone)]
+pub(crate) struct Terms {
+    pub(crate) job_id: String,
+    pub(crate) site: String,
+    pub(crate) heartbeat: Duration,
+    pub(crate) lease: Duration,
+}
+
+struct Shared {
+    terms: Terms,
+    metrics: Metrics,
+    session: Mutex<Option<Session>>,
+    changed: Notify,
+}
+
+/// One script's session.
+struct Session {
+    trainer: Fqcn,
+    token: String,
+    id: Option<String>,
+    ready: bool,
+    rejected: Option<String>,
+    heard: Instant,
+    task: Option<String>,
+    result: Option<Shareable>,
+    settled: bool,
+}
+
+/// What the owner of a session waits for.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum News {
+    Nothing,
+    Ready,
+    Rejected(String),
+}
+
+/// Why a task was not taken over.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum HandOverError {
+    #[error("the script has no session")]
+    NoSession,
+    #[error("the task cannot be encoded: {0}")]
+    Encode(String),
+    #[error("the script did not take the task over: {0}")]
+    Request(String),
+    #[error("the script refused the task: {0}")]
+    Refused(String),
+}
+
+impl Desk {
+    /// Listens on a free port of the loopback interface as the cell `name`.
+    pub(crate) async fn open(name: Fqcn, terms: Terms, metrics: Metrics) -> Result<Self, String> {
+        let shared = Arc::new(Shared { terms, metrics, session: Mutex::new(None), changed: Notify::new() });
+        let mut config = CellConfig::new(name);
+        config.unproven_frame_len = MAX_FRAME;
+        config.max_unestablished = 16;
+        config.max_handlers = 16;
+        config.max_waiting = 256;
+        let cell = Cell::builder(config)
+            .transports(Transports::new().with(TcpTransport::clear()))
+            .link_policy(Arc::new(OnlyTheScript(Arc::clone(&shared))))
+            .start();
+        let on = Endpoint::parse("tcp://127.0.0.1:0").map_err(|error| error.to_string())?;
+        let endpoint = cell.listen(&on).await.map_err(|error| error.to_string())?;
+        for topic in [
+            topic::HELLO,
+            topic::SESSION_READY,
+            topic::RESULT_READY,
+            topic::RESULT_SOURCE_SETTLED,
+            topic::HEARTBEAT,
+            topic::LOG,
+        ] {
+            let shared = Arc::clone(&shared);
+            cell.handle(CHANNEL, topic, move |incoming: Incoming| {
+                let answer = shared.answer(topic, incoming);
+                async move { answer }
+            });
+        }
+        Ok(Self { cell, endpoint, shared })
+    }
+
+    /// Expects a script as the cell `trainer` with this token; whoever was expected before is not any more.
+    pub(crate) fn expect(&self, trainer: Fqcn, token: String) {
+        *self.shared.session() = Some(Session {
+            trainer,
+            token,
+            id: None,
+            ready: false,
+            rejected: None,
+            heard: Instant::now(),
+            task: None,
+            result: None,
+            settled: true,
+        });
+    }
+
+    /// How the session stands.
+    pub(crate) fn news(&self) -> News {
+        match &*self.shared.session() {
+            Some(Session { rejected: Some(reason), .. }) => News::Rejected(reason.clone()),
+            Some(Session { ready: true, .. }) => News::Ready,
+            Some(_) | None => News::Nothing,
+        }
+    }
+
+    /// Something came from the script since this future was made and enabled.
+    pub(crate) fn changed(&self) -> tokio::sync::futures::Notified<'_> {
+        self.shared.changed.notified()
+    }
+
+    /// How long nothing has come from the script.
+    pub(crate) fn silent_for(&self) -> Duration {
+        self.shared.session().as_ref().map_or(Duration::ZERO, |session| session.heard.elapsed())
+    }
+
+    /// Gives a task to the script; its identifier in this session.
+    pub(crate) async fn hand_over(
+        &self,
+        name: &str,
+        task: Shareable,
+        timeout: Duration,
+    ) -> Result<(), HandOverError> {
+        let id = Uuid::new_v4().simple().to_string();
+        let (trainer, session_id) = {
+            let mut session = self.shared.session();
+            let session = session.as_mut().ok_or(HandOverError::NoSession)?;
+            session.task = Some(id.clone());
+            session.result = None;
+            (session.trainer.clone(), session.id.clone().ok_or(HandOverError::NoSession)?)
+        };
+        let mut message = Map::new();
+        message.insert(key::SESSION_ID, session_id);
+        message.insert(key::TASK_ID, id);
+        message.insert(key::TASK_NAME, name);
+        message.insert(key::MODEL, Value::Shareable(task));
+        let payload = payload(message).map_err(HandOverError::Encode)?;
+        let request = Request::new(CHANNEL, topic::TASK_READY, payload).timeout(timeout);
+        let reply = self.cell.request(&trainer, request).await.and_then(Reply::into_ok);
+        let reply = reply.map_err(|error| HandOverError::Request(error.to_string()))?;
+        self.shared.hear();
+        let body = read(reply.payload).map_err(HandOverError::Refused)?;
+        match body.str(key::REPLY_TOPIC) {
+            Some(topic::TASK_ACCEPTED) => Ok(()),
+            Some(_) | None => {
+                Err(HandOverError::Refused(shown(body.str(key::REASON).unwrap_or("without a reason"))))
+            }
+        }
+    }
+
+    /// The result of the task that was handed over, once; its arrays may still be with the script.
+    pub(crate) fn take_result(&self) -> Option<(Fqcn, Shareable)> {
+        let mut session = self.shared.session();
+        let session = session.as_mut()?;
+        session.result.take().map(|result| (session.trainer.clone(), result))
+    }
+
+    /// Whether the script has nothing more to give of its last result.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.shared.session().as_ref().is_none_or(|session| session.settled)
+    }
+
+    /// Asks the script to end when it is done; whether it heard.
+    pub(crate) async fn shut_down(&self, timeout: Duration) -> bool {
+        let Some((trainer, payload)) = self.to_script("the run is over") else { return false };
+        let request = Request::new(CHANNEL, topic::SHUTDOWN, payload).timeout(timeout);
+        self.cell.request(&trainer, request).await.and_then(Reply::into_ok).is_ok()
+    }
+
+    /// Tells the script that its work is not wanted any more.
+    pub(crate) async fn abort(&self, reason: &str) {
+        if let Some((trainer, payload)) = self.to_script(reason) {
+            let notice = Request::new(CHANNEL, topic::ABORT, payload);
+            if let Err(error) = self.cell.notify(&trainer, notice).await {
+                tracing::debug!(%error, "script not told of the abort");
+            }
+        }
+    }
+
+    fn to_script(&self, reason: &str) -> Option<(Fqcn, Payload)> {
+        let session = self.shared.session();
+        let session = session.as_ref()?;
+        let message = Map::from_iter([(key::SESSION_ID, session.id.as_deref()?), (key::REASON, reason)]);
+        Some((session.trainer.clone(), payload(message).ok()?))
+    }
+}
+
+impl Shared {
+    fn session(&self) -> MutexGuard<'_, Option<Session>> {
+        self.session.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn hear(&self) {
+        if let Some(session) = &mut *self.session() {
+            session.heard = Instant::now();
+        }
+    }
+
+    /// Answers a script; everything that it says is checked against what it was started with.
+    fn answer(&self, topic: &str, incoming: Incoming) -> Result<Reply, HandlerError> {
+        let origin = incoming.origin.clone();
+        let body = read(incoming.into_payload()).map_err(HandlerError::invalid_request)?;
+        let answer = match topic {
+            topic::HELLO => self.hello(&origin, &body),
+            _ => self.in_session(topic, &origin, body),
+        };
+        self.changed.notify_waiters();
+        payload(answer).map(Reply::ok).map_err(HandlerError::failed)
+    }
+
+    fn hello(&self, origin: &Fqcn, body: &Map) -> Map {
+        let mut session = self.session();
+        let Some(session) = session.as_mut() else { return rejection("no script is expected") };
+        let says = |key, expected: &str| body.str(key) == Some(expected);
+        if *origin != session.trainer || !says(key::TRAINER_FQCN, session.trainer.as_str()) {
+            return rejection("another script is expected");
+        }
+        if !body.str(key::PROOF).is_some_and(|proof| is_same(proof, &session.token)) {
+            return rejection("launch token mismatch");
+        }
+        // From here on it is the script that was started: what is wrong now stays wrong.
+        let wrong = if body.int(key::PROTOCOL_VERSION) != Some(PROTOCOL_VERSION) {
+            Some("unsupported protocol version")
+        } else if !says(key::JOB_ID, &self.terms.job_id) {
+            Some("job id mismatch")
+        } else if !says(key::SITE_NAME, &self.terms.site) {
+            Some("site name mismatch")
+        } else {
+            None
+        };
+        if let Some(reason) = wrong {
+            session.rejected = Some(reason.to_owned());
+            return rejection(reason);
+        }
+        if !says(key::RANK, "0") {
+            return rejection("only rank 0 may connect");
+        }
+        session.heard = Instant::now();
+        let id = session.id.get_or_insert_with(|| Uuid::new_v4().simple().to_string()).clone();
+        let mut answer = answer(topic::HELLO_ACCEPTED);
+        answer.insert(key::SESSION_ID, id);
+        answer.insert(key::JOB_ID, self.terms.job_id.as_str());
+        answer.insert(key::SITE_NAME, self.terms.site.as_str());
+        answer.insert(key::HEARTBEAT_INTERVAL, self.terms.heartbeat.as_secs_f64());
+        answer.insert(key::HEARTBEAT_TIMEOUT, self.terms.lease.as_secs_f64());
+        answer.insert(key::SECURE_MODE, false);
+        answer
+    }
+
+    fn in_session(&self, topic: &str, origin: &Fqcn, mut body: Map) -> Map {
+        let (failure, success) = match topic {
+            topic::RESULT_READY => (topic::RESULT_REJECTED, topic::RESULT_ACCEPTED),
+            topic => (topic::ERROR, topic),
+        };
+        let refuse = |reason: &str| {
+            tracing::debug!(topic, reason, "script refused");
+            let mut refusal = answer(failure);
+            refusal.insert(key::REASON, reason);
+            refusal
+        };
+        let mut session = self.session();
+        let Some(session) = session.as_mut() else { return refuse("no script is expected") };
+        if *origin != session.trainer {
+            return refuse("unexpected origin");
+        }
+        let Some(id) = session.id.clone().filter(|id| body.str(key::SESSION_ID) == Some(id)) else {
+            return refuse("stale or unknown session id");
+        };
+        if topic != topic::SESSION_READY && !session.ready {
+            return refuse("no active trainer session");
+        }
+        session.heard = Instant::now();
+        let mut accepted = answer(success);
+        match topic {
+            topic::SESSION_READY => {
+                session.ready = true;
+                accepted.insert(key::SESSION_ID, id);
+            }
+            topic::HEARTBEAT => drop(accepted.insert(key::SESSION_ID, id)),
+            topic::RESULT_READY => {
+                if session.task.is_none() || body.str(key::TASK_ID) != session.task.as_deref() {
+                    return refuse("it is not the result of the current task");
+                }
+                let Some(Value::Shareable(result)) = body.remove(key::RESULT) else {
+                    return refuse("the result is no Shareable");
+                };
+                session.task = None;
+                session.settled = false;
+                session.result = Some(result);
+            }
+            topic::RESULT_SOURCE_SETTLED => {
+                session.settled = true;
+                accepted.insert(key::TASK_ID, body.get(key::TASK_ID).cloned().unwrap_or_default());
+            }
+            topic::LOG => self.metrics.take(&body),
+            _ => {}
+        }
+        accepted
+    }
+}
+
+/// Admits the script that is expected, under its name that nobody else knows, until it has a session.
+struct OnlyTheScript(Arc<Shared>);
+
+impl LinkPolicy for OnlyTheScript {
+    fn admit(&self, link: &LinkFacts) -> Result<(), Refusal> {
+        let session = self.0.session();
+        let expected = session.as_ref().is_some_and(|session| link.accepted && link.peer == session.trainer);
+        if expected { Ok(()) } else { Err(Refusal::new(ReturnCode::Unauthenticated, "no such script")) }
+    }
+
+    fn admit_certificate(&self, _: &Fqcn, _: &str) -> Result<(), Refusal> {
+        Err(Refusal::new(ReturnCode::Unauthenticated, "scripts have no certificates"))
+    }
+}
+
+fn answer(topic: &str) -> Map {
+    Map::from_iter([(key::REPLY_TOPIC, topic)])
+}
+
+fn rejection(reason: &str) -> Map {
+    tracing::warn!(reason, "a script's hello is rejected");
+    Map::from_iter([(key::REPLY_TOPIC, topic::HELLO_REJECTED), (key::REASON, reason)])
+}
+
+fn payload(map: Map) -> Result<Payload, String> {
+    encode(&Value::Map(map)).map(Payload::fobs).map_err(|error| error.to_string())
+}
+
+fn read(payload: Payload) -> Result<Map, String> {
+    if payload.encoding != Encoding::Fobs {
+        return Err("expected an object".to_owned());
+    }
+    match decode(payload.bytes) {
+        Ok(Value::Map(map)) => Ok(map),
+        Ok(_) => Err("expected a map".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Compares secrets in a time that does not tell how much of them is equal.
+fn is_same(one: &str, other: &str) -> bool {
+    let differences = one.bytes().zip(other.bytes()).fold(0, |sum, (one, other)| sum | (one ^ other));
+    one.len() == other.len() && differences == 0
+}
+
+/// A peer's text, short and escaped.
+fn shown(text: &str) -> String {
+    text.chars().take(500).flat_map(char::escape_debug).collect()
+}
+
+impl fmt::Debug for Desk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Desk").field("endpoint", &self.endpoint).finish_non_exhaustive()
+    }
+}
