@@ -1,12 +1,12 @@
 //! A job's half of the conversation: pull a task, submit its result.
 
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use locule_cell::{Cell, Request, RequestError};
-use locule_component::{RunContext, TaskFilter};
+use locule_component::{Metric, RunContext, TaskFilter};
 use locule_download::{FetchError, FetchLimits, fetch};
-use locule_fobs::{PeerContext, Shareable};
+use locule_fobs::{Class, DataKind, Dxo, Map, PeerContext, Shareable, Value};
 use locule_identity::Session;
 use locule_message::{Fqcn, FqcnError, ReturnCode};
 use locule_protocol::{
@@ -15,6 +15,7 @@ use locule_protocol::{
 };
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::conversation::{Conversation, SayError, request};
 use crate::redact::{redact, redacted};
@@ -256,6 +257,41 @@ impl JobCommunicator {
     pub async fn job_heartbeat(&self) -> Result<(), SayError> {
         let heartbeat = aux_request(&self.about(aux_topic::JOB_HEARTBEAT), HOUSEKEEPING)?;
         Ok(self.conversation.cell.notify(&self.conversation.with, heartbeat).await?)
+    }
+
+    /// Tells the job at the server what was measured here, as nvflare's sites do; expects no reply.
+    ///
+    /// # Errors
+    /// [`SayError`] if it could not be sent.
+    ///
+    /// # Source
+    /// nvflare 2.9.0, `nvflare.widgets.fed_event` and `nvflare.apis.analytix`.
+    pub async fn tell_metric(&self, metric: &Metric) -> Result<(), SayError> {
+        let class = |name: &str, member: &str| match Class::named(name) {
+            Some(class) => Value::Enum { class, member: member.to_owned() },
+            None => Value::from(member),
+        };
+        let mut data = Map::from_iter([("track_key", Value::from(metric.key.as_str()))]);
+        data.insert("track_value", metric.value.clone());
+        if let Some(step) = metric.step {
+            data.insert("global_step", step);
+            data.insert("analytics_kwargs", Map::from_iter([("global_step", step)]));
+        }
+        let mut dxo = Dxo::new(DataKind::Analytic, data);
+        dxo.meta
+            .insert("analytics_data_type", class("nvflare.apis.analytix.AnalyticsDataType", &metric.kind));
+        let writer = metric.writer.as_deref().unwrap_or("TORCH_TB");
+        dxo.meta.insert("tracker_key", class("nvflare.apis.analytix.LogWriterName", writer));
+        let Shareable { headers, fields } = Shareable::with_dxo(dxo);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let mut event = AuxRequest { headers, fields, ..self.about(aux_topic::FED_EVENT) };
+        event.headers.insert("_event_type", "fed.analytix_log_stats");
+        event.headers.insert("_origin", self.settings.site_name.as_str());
+        event.headers.insert("_timestamp", now.as_secs_f64());
+        event.headers.insert("_event_id", Uuid::new_v4().simple().to_string());
+        event.headers.insert("_direction", "out");
+        let event = aux_request(&event, HOUSEKEEPING)?;
+        Ok(self.conversation.cell.notify(&self.conversation.with, event).await?)
     }
 
     fn about(&self, topic: &str) -> AuxRequest {

@@ -49,6 +49,8 @@ pub struct Metric {
     pub value: Value,
     /// The step that it was measured in.
     pub step: Option<i64>,
+    /// The library that it was logged through, by nvflare's name: `TORCH_TB`, `MLFLOW`, ….
+    pub writer: Option<String>,
 }
 
 /// A unit of work as the site received it, after the filters of task data.

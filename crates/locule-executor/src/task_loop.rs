@@ -176,7 +176,8 @@ impl TaskLoop {
         let assignment = task.clone();
         let mut working = tokio::task::spawn_blocking(move || {
             let result = bench.perform(&assignment);
-            (bench, result)
+            let metrics = bench.take_metrics();
+            (bench, result, metrics)
         });
         let mut heartbeat = tokio::time::interval(self.pace.heartbeat);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -184,8 +185,13 @@ impl TaskLoop {
         loop {
             tokio::select! {
                 done = &mut working => {
-                    let (bench, result) = done.map_err(|_| RunError::Lost)?;
+                    let (bench, result, metrics) = done.map_err(|_| RunError::Lost)?;
                     self.bench = Some(bench);
+                    for metric in &metrics {
+                        if let Err(error) = self.communicator.tell_metric(metric).await {
+                            tracing::debug!(%error, "metric not sent");
+                        }
+                    }
                     return Ok(result);
                 }
                 _ = heartbeat.tick() => {

@@ -170,7 +170,11 @@ fn steps(dxo: &Dxo) -> f64 {
 /// What a site wrote, as a message may show it.
 fn shown(text: &str) -> String {
     let mut chars = text.chars();
-    let mut shown: String = chars.by_ref().take(600).flat_map(char::escape_debug).collect();
+    let mut shown = String::new();
+    for char in chars.by_ref().take(600) {
+        // quotes and backslashes stay what they are: a site may have shortened and escaped the text already
+        if char.is_control() { shown.extend(char.escape_debug()) } else { shown.push(char) }
+    }
     if chars.next().is_some() {
         shown.push('…');
     }

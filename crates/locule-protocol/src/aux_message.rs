@@ -17,6 +17,8 @@ pub mod aux_topic {
     pub const JOB_HEARTBEAT: &str = "__job_heartbeat__";
     /// A site's job asks whether a task still wants its result.
     pub const TASK_CHECK: &str = "__task_check__";
+    /// An event of one side is told to the other; expects no reply.
+    pub const FED_EVENT: &str = "fed.event";
     /// The run is over; expects no reply.
     pub const END_RUN: &str = "__end_run__";
 }

@@ -142,8 +142,17 @@ impl Tail {
         if self.0.len() == REMEMBERED {
             self.0.pop_front();
         }
-        self.0.push_back(text.chars().take(MAX_REMEMBERED).flat_map(char::escape_debug).collect());
+        self.0.push_back(printable(text.chars().take(MAX_REMEMBERED)));
     }
+}
+
+/// A script's text without what a terminal would obey.
+pub(crate) fn printable(text: impl Iterator<Item = char>) -> String {
+    let mut shown = String::new();
+    for char in text {
+        if char.is_control() { shown.extend(char.escape_debug()) } else { shown.push(char) }
+    }
+    shown
 }
 
 #[derive(Debug)]

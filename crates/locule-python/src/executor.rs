@@ -68,10 +68,15 @@ impl Component for ClientAPIExecutor {
 
     fn build(args: ClientAPIExecutorArgs, cx: &BuildCx<'_>) -> Result<Built, BuildError> {
         let waits = args.waits()?;
-        let custom = cx.app_dir.join("custom");
+        let custom = cx.app_dir.canonicalize().unwrap_or_else(|_| cx.app_dir.to_owned()).join("custom");
         let words = args.words(&custom)?;
         if cx.side != Side::Site {
             return Err(BuildError::Unavailable("scripts run at sites".to_owned()));
+        }
+        // Of a folder of code the site has asked whether it may come (the right `byoc`); of a command nobody has.
+        if custom.symlink_metadata().is_err() {
+            let reason = "a job that starts a command must bring its code in the app's folder `custom`";
+            return Err(wrong("command", reason));
         }
         let unavailable = |reason: String| BuildError::Unavailable(reason);
         let host = cx.services::<ScriptHost>().next().map(|(_, host)| (*host).clone());
@@ -82,7 +87,10 @@ impl Component for ClientAPIExecutor {
         let program = settings.find_interpreter(&host.search_path).map_err(unavailable)?;
         let interpreter = Interpreter::ask(&program)?;
         let words = resolved(&args, words, &settings, &interpreter, &host)?;
-        let run_dir = cx.app_dir.parent().unwrap_or(cx.app_dir);
+        let app_dir = cx.app_dir.canonicalize();
+        let app_dir =
+            app_dir.map_err(|error| unavailable(format!("the app's folder is not there: {error}")))?;
+        let run_dir = app_dir.parent().unwrap_or(&app_dir);
         let setup = Setup {
             host,
             settings,
@@ -90,9 +98,9 @@ impl Component for ClientAPIExecutor {
             words,
             site: cx.site.to_owned(),
             job_id: cx.job_id.to_owned(),
-            app_dir: cx.app_dir.to_owned(),
             own_dir: run_dir.join("script"),
             log: run_dir.join("log.txt"),
+            app_dir: app_dir.clone(),
         };
         let metrics = Metrics::in_file(run_dir.join("metrics.jsonl"));
         let (desk, script) = (None, None);

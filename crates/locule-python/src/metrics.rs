@@ -41,11 +41,12 @@ impl Metrics {
     /// Takes what `flare.log` and the writers of nvflare's tracking send.
     pub(crate) fn take(&self, body: &Map) {
         let Some(tag) = body.str("key").filter(|tag| tag.len() <= MAX_TEXT) else { return };
-        let kind = match body.get("data_type") {
-            Some(Value::Enum { member, .. }) => member.clone(),
-            Some(Value::Str(text)) if text.len() <= MAX_TEXT => text.clone(),
-            _ => return,
+        let member = |key| match body.get(key) {
+            Some(Value::Enum { member, .. }) if member.len() <= MAX_TEXT => Some(member.clone()),
+            _ => None,
         };
+        let Some(kind) = member("data_type") else { return };
+        let writer = member("writer");
         let value = body.get("value").cloned().unwrap_or_default();
         let readable = to_json(&value, 0);
         let step = body.int("global_step");
@@ -53,7 +54,7 @@ impl Metrics {
         let line = json!({ "key": tag, "type": kind, "step": step, "value": readable });
         kept.write(&format!("{line}\n"));
         if kept.waiting.len() < MAX_WAITING {
-            kept.waiting.push(Metric { key: tag.to_owned(), kind, value, step });
+            kept.waiting.push(Metric { key: tag.to_owned(), kind, value, step, writer });
         } else {
             kept.lost += 1;
         }

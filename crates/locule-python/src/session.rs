@@ -418,7 +418,7 @@ fn is_same(one: &str, other: &str) -> bool {
 
 /// A peer's text, short and escaped.
 fn shown(text: &str) -> String {
-    text.chars().take(500).flat_map(char::escape_debug).collect()
+    crate::child::printable(text.chars().take(500))
 }
 
 impl fmt::Debug for Desk {

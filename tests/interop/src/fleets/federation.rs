@@ -53,7 +53,7 @@ pub(super) fn suites(run: &Run) -> Vec<Running<'_>> {
 }
 
 /// A job as a data scientist writes it today: a recipe, and a training script that knows of no controller.
-async fn recipe_completes(fleet: &mut Fleet) -> anyhow::Result<()> {
+pub(super) async fn recipe_completes(fleet: &mut Fleet) -> anyhow::Result<()> {
     let folder = fleet.folder.join("recipe");
     let mut export = fleet.python.script("export_recipe.py");
     let output = export

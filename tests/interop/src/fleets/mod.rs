@@ -8,6 +8,7 @@ mod kits;
 mod marks;
 mod refusals;
 mod relays;
+mod scripts;
 
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -40,6 +41,7 @@ pub(crate) async fn run(run: &Run) -> anyhow::Result<()> {
     suites.extend(admin::suites(run));
     suites.extend(console::suites(run));
     suites.extend(kits::suites(run));
+    suites.extend(scripts::suites(run));
     suites.push(marks::suite(run));
     let ended: Vec<_> = stream::iter(suites).buffered(AT_ONCE).collect().await;
     ended.into_iter().collect()
