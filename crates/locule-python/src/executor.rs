@@ -190,6 +190,8 @@ const POLL: Duration = Duration::from_millis(100);
 const HAND_OVER: Duration = Duration::from_secs(3600);
 /// How long a script may take to answer the request to end.
 const SHUT_DOWN: Duration = Duration::from_secs(5);
+/// How long a script that is done has at least, whatever the job says, to hear of it and end by itself.
+const SHORTEST: Duration = Duration::from_secs(3);
 /// How long an aborted script has between the request to end and the kill, whatever the job says: a site waits no
 /// longer for its executors.
 const ABORT_GRACE: Duration = Duration::from_secs(3);
@@ -352,7 +354,7 @@ impl ClientAPIExecutor {
                 desk.shut_down(SHUT_DOWN).await;
                 script.ended().await;
             };
-            if tokio::time::timeout(self.waits.shutdown, in_order).await.is_err() {
+            if tokio::time::timeout(self.waits.shutdown.max(SHORTEST), in_order).await.is_err() {
                 tracing::warn!(job = self.setup.job_id, "the script does not end by itself");
             }
         } else {

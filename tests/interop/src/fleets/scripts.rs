@@ -31,7 +31,7 @@ pub(super) fn suites(run: &Run) -> Vec<Running<'_>> {
             );
         }
         if ours && crew.sites == [Locule, Locule] {
-            let failures: [(&str, &[&str], &str); 4] = [
+            let failures: [(&str, &'static [&'static str], &'static str); 4] = [
                 (
                     "what a script that fails says last is told to the submitter",
                     &["fail"],
@@ -42,8 +42,8 @@ pub(super) fn suites(run: &Run) -> Vec<Running<'_>> {
                 ("a script with another's token gets no session", &["masked"], "launch token mismatch"),
             ];
             for (name, words, told) in failures {
-                let check = move |fleet| -> crate::run::Checking<'_> { Box::pin(fails(fleet, words, told)) };
-                checks.push(Check::new(name, check).within(90));
+                let check = Check::new(name, move |fleet| Box::pin(fails(fleet, words, told)));
+                checks.push(check.within(90));
             }
             checks.push(
                 Check::new(
@@ -152,7 +152,11 @@ async fn failed(fleet: &mut Fleet, words: &[&str]) -> anyhow::Result<(String, St
     Ok((id.as_str().unwrap_or_default().to_owned(), reason))
 }
 
-async fn fails(fleet: &mut Fleet, words: &[&str], told: &str) -> anyhow::Result<()> {
+async fn fails(
+    fleet: &mut Fleet,
+    words: &'static [&'static str],
+    told: &'static str,
+) -> anyhow::Result<()> {
     let (_, reason) = failed(fleet, words).await?;
     ensure!(reason.contains(told) && SITES.iter().any(|site| reason.contains(site)), "{reason}");
     Ok(())
