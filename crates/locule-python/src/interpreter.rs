@@ -99,8 +99,10 @@ fn answer(program: &Path) -> Result<Vec<u8>, String> {
     text.ok_or_else(|| "does not answer".to_owned())
 }
 
-/// Folders and files of the system that programs need and that hold no secrets.
-const SYSTEM: [&str; 35] = [
+/// Folders and files of the system that programs need and that hold no secrets. Of the processes it is the
+/// script's own first one only: others show their environment to whoever may read them, and Landlock does not tell
+/// reading from them apart.
+const SYSTEM: [&str; 48] = [
     "/usr",
     "/bin",
     "/sbin",
@@ -110,7 +112,20 @@ const SYSTEM: [&str; 35] = [
     "/libx32",
     "/nix/store",
     "/gnu/store",
-    "/proc",
+    "/proc/self",
+    "/proc/cgroups",
+    "/proc/cpuinfo",
+    "/proc/devices",
+    "/proc/driver",
+    "/proc/filesystems",
+    "/proc/loadavg",
+    "/proc/meminfo",
+    "/proc/mounts",
+    "/proc/stat",
+    "/proc/sys",
+    "/proc/uptime",
+    "/proc/version",
+    "/proc/vmstat",
     "/sys",
     "/run/systemd/resolve",
     "/run/nvidia-persistenced",

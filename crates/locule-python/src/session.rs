@@ -426,3 +426,187 @@ impl fmt::Debug for Desk {
         f.debug_struct("Desk").field("endpoint", &self.endpoint).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use locule_fobs::Array;
+
+    use super::*;
+
+    const TOKEN: &str = "correct";
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    struct Scene {
+        desk: Desk,
+        name: Fqcn,
+    }
+
+    impl Scene {
+        async fn open() -> Self {
+            let job: Fqcn = "site-1.job-7".parse().unwrap();
+            let (heartbeat, lease) = (Duration::from_secs(5), Duration::from_secs(30));
+            let terms = Terms { job_id: "job-7".to_owned(), site: "site-1".to_owned(), heartbeat, lease };
+            let folder = tempfile::tempdir().unwrap();
+            let desk =
+                Desk::open(job.clone(), terms, Metrics::in_file(folder.path().join("m"))).await.unwrap();
+            let name = job.child("client_api_trainer_5").unwrap();
+            desk.expect(name.clone(), TOKEN.to_owned());
+            Self { desk, name }
+        }
+
+        /// A cell that links, or tries to.
+        async fn link(&self, name: &Fqcn, patience: Duration) -> (Cell, bool) {
+            let cell = Cell::builder(CellConfig::new(name.clone()))
+                .transports(Transports::new().with(TcpTransport::clear()))
+                .start();
+            cell.connect(self.desk.endpoint.clone());
+            let linked = cell.wait_linked(self.desk.cell.name(), patience).await;
+            (cell, linked)
+        }
+
+        async fn say(&self, cell: &Cell, topic: &str, body: &[(&str, &str)]) -> Map {
+            let mut map: Map = body.iter().copied().collect();
+            if topic == topic::HELLO {
+                map.insert(key::PROTOCOL_VERSION, 1_i64);
+            }
+            let request = Request::new(CHANNEL, topic, payload(map).unwrap());
+            let reply = cell.request(self.desk.cell.name(), request).await.unwrap().into_ok().unwrap();
+            read(reply.payload).unwrap()
+        }
+
+        fn hello(&self) -> [(&'static str, String); 5] {
+            [
+                (key::TRAINER_FQCN, self.name.to_string()),
+                (key::PROOF, TOKEN.to_owned()),
+                (key::JOB_ID, "job-7".to_owned()),
+                (key::SITE_NAME, "site-1".to_owned()),
+                (key::RANK, "0".to_owned()),
+            ]
+        }
+
+        async fn say_hello(&self, cell: &Cell, other: &[(&str, &str)]) -> Map {
+            let hello = self.hello();
+            let mut body: Vec<(&str, &str)> =
+                hello.iter().map(|(key, value)| (*key, value.as_str())).collect();
+            body.retain(|(key, _)| other.iter().all(|(changed, _)| changed != key));
+            body.extend(other);
+            self.say(cell, topic::HELLO, &body).await
+        }
+    }
+
+    fn topic_of(body: &Map) -> &str {
+        body.str(key::REPLY_TOPIC).unwrap()
+    }
+
+    #[tokio::test]
+    async fn only_the_script_that_was_started_gets_a_session() {
+        let scene = Scene::open().await;
+        let (cell, linked) = scene.link(&scene.name, PATIENCE).await;
+        assert!(linked);
+        for other in [
+            [(key::PROOF, "incorrect")],
+            [(key::PROOF, "")],
+            [(key::TRAINER_FQCN, "site-1.job-7.client_api_trainer_1")],
+            [(key::RANK, "1")],
+        ] {
+            let answer = scene.say_hello(&cell, &other).await;
+            assert_eq!(topic_of(&answer), topic::HELLO_REJECTED, "{other:?}");
+            assert_eq!(scene.desk.news(), News::Nothing, "{other:?}: a stranger's word ends nothing");
+        }
+        let answer = scene.say(&cell, topic::SESSION_READY, &[(key::SESSION_ID, "")]).await;
+        assert_eq!(topic_of(&answer), topic::ERROR);
+
+        let answer = scene.say_hello(&cell, &[]).await;
+        assert_eq!(topic_of(&answer), topic::HELLO_ACCEPTED);
+        assert_eq!(answer.bool(key::SECURE_MODE), Some(false));
+        assert!(answer.get("auth_token").is_none(), "no token of the site's leaves it");
+        let id = answer.str(key::SESSION_ID).unwrap().to_owned();
+        assert_eq!(scene.say_hello(&cell, &[]).await.str(key::SESSION_ID), Some(id.as_str()), "said again");
+        assert_eq!(scene.desk.news(), News::Nothing);
+        scene.say(&cell, topic::SESSION_READY, &[(key::SESSION_ID, &id)]).await;
+        assert_eq!(scene.desk.news(), News::Ready);
+    }
+
+    #[tokio::test]
+    async fn the_right_token_with_the_wrong_job_is_told_to_whoever_waits() {
+        let scene = Scene::open().await;
+        let (cell, _) = scene.link(&scene.name, PATIENCE).await;
+        let answer = scene.say_hello(&cell, &[(key::JOB_ID, "job-8")]).await;
+        assert_eq!(topic_of(&answer), topic::HELLO_REJECTED);
+        assert_eq!(scene.desk.news(), News::Rejected("job id mismatch".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn nobody_links_under_another_name() {
+        let scene = Scene::open().await;
+        let stranger = "site-1.job-7.client_api_trainer_6".parse().unwrap();
+        let (cell, _) = scene.link(&stranger, Duration::from_secs(2)).await; // its side may think so for a moment
+        let request = Request::new(CHANNEL, topic::HELLO, Payload::none()).timeout(Duration::from_secs(2));
+        assert!(cell.request(scene.desk.cell.name(), request).await.is_err());
+        assert!(scene.desk.cell.links().borrow().is_empty());
+    }
+
+    #[tokio::test]
+    async fn garbage_and_words_of_another_session_change_nothing() {
+        let scene = Scene::open().await;
+        let (cell, _) = scene.link(&scene.name, PATIENCE).await;
+        let answer = scene.say_hello(&cell, &[]).await;
+        let id = answer.str(key::SESSION_ID).unwrap().to_owned();
+        scene.say(&cell, topic::SESSION_READY, &[(key::SESSION_ID, &id)]).await;
+
+        for garbage in [Payload::none(), Payload::bytes("{}".into()), Payload::fobs("\u{c1}".into())] {
+            let request = Request::new(CHANNEL, topic::RESULT_READY, garbage);
+            let reply = cell.request(scene.desk.cell.name(), request).await.unwrap();
+            assert_eq!(reply.code, ReturnCode::InvalidRequest);
+        }
+        for (topic, body) in [
+            (topic::RESULT_READY, vec![(key::SESSION_ID, id.as_str()), (key::TASK_ID, "1")]),
+            (topic::RESULT_READY, vec![(key::SESSION_ID, "0"), (key::TASK_ID, "1")]),
+            (topic::HEARTBEAT, vec![(key::SESSION_ID, "0")]),
+            (topic::LOG, vec![]),
+        ] {
+            let answer = scene.say(&cell, topic, &body).await;
+            assert!([topic::ERROR, topic::RESULT_REJECTED].contains(&topic_of(&answer)), "{topic}");
+        }
+        assert!(scene.desk.take_result().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_task_goes_to_the_script_with_its_arrays_and_one_result_comes_back() {
+        let scene = Scene::open().await;
+        let (cell, _) = scene.link(&scene.name, PATIENCE).await;
+        let answer = scene.say_hello(&cell, &[]).await;
+        let id = answer.str(key::SESSION_ID).unwrap().to_owned();
+        scene.say(&cell, topic::SESSION_READY, &[(key::SESSION_ID, &id)]).await;
+
+        let (told, mut tasks) = tokio::sync::mpsc::unbounded_channel();
+        cell.handle(CHANNEL, topic::TASK_READY, move |incoming: Incoming| {
+            told.send(read(incoming.into_payload()).unwrap()).unwrap();
+            async { Ok(Reply::ok(payload(super::answer(topic::TASK_ACCEPTED)).unwrap())) }
+        });
+        let mut task = Shareable::new();
+        task.fields.insert("weights", Array::from_f64(&[2], &[0.5, -1.0]).unwrap());
+        scene.desk.hand_over("train", task.clone(), Duration::from_secs(30)).await.unwrap();
+        let taken = tasks.recv().await.unwrap();
+        assert_eq!(taken.get(key::MODEL), Some(&Value::Shareable(task.clone())));
+        assert_eq!(
+            (taken.str(key::TASK_NAME), taken.str(key::SESSION_ID)),
+            (Some("train"), Some(id.as_str()))
+        );
+
+        let mut result = Map::from_iter([(key::SESSION_ID, id.as_str())]);
+        result.insert(key::TASK_ID, taken.str(key::TASK_ID).unwrap());
+        result.insert(key::RESULT, Value::Shareable(task.clone()));
+        let mut topics = Vec::new();
+        for _ in 0..2 {
+            let request = Request::new(CHANNEL, topic::RESULT_READY, payload(result.clone()).unwrap());
+            let reply = cell.request(scene.desk.cell.name(), request).await.unwrap().into_ok().unwrap();
+            topics.push(topic_of(&read(reply.payload).unwrap()).to_owned());
+        }
+        assert_eq!(topics, [topic::RESULT_ACCEPTED, topic::RESULT_REJECTED], "one result for one task");
+        assert_eq!(scene.desk.take_result(), Some((scene.name.clone(), task)));
+        assert!(!scene.desk.is_settled());
+        scene.say(&cell, topic::RESULT_SOURCE_SETTLED, &[(key::SESSION_ID, &id)]).await;
+        assert!(scene.desk.is_settled());
+    }
+}

@@ -118,6 +118,7 @@ impl Crew {
 
 /// A crew that runs.
 struct Fleet {
+    crew: Crew,
     python: Python,
     project: Project,
     folder: PathBuf,
@@ -163,7 +164,7 @@ impl Fleet {
         let sites = sites.collect::<Result<_, _>>()?;
         let api = log_in(python, &project, ADMIN, folder).await?;
         let (python, folder) = (python.clone(), folder.to_owned());
-        let mut fleet = Self { python, project, folder, server, relay, sites, api, job: None };
+        let mut fleet = Self { crew, python, project, folder, server, relay, sites, api, job: None };
         registered(&mut fleet).await?;
         Ok(fleet)
     }

@@ -127,6 +127,9 @@ fn write(fleet: &Fleet, name: &str, words: &[&str]) -> anyhow::Result<PathBuf> {
 
 async fn command_completes(fleet: &mut Fleet) -> anyhow::Result<()> {
     let job = write(fleet, "command", &["train"])?;
+    if fleet.crew.server == Stock {
+        record_metrics(&job)?;
+    }
     fleet.complete(&job).await?;
     let id = fleet.job.clone().context("a job has completed")?;
     for site in SITES {
@@ -138,7 +141,35 @@ async fn command_completes(fleet: &mut Fleet) -> anyhow::Result<()> {
             "{kept}"
         );
     }
+    if fleet.crew.server == Stock {
+        let to = fleet.folder.join("recorded");
+        let result = fleet.api.ask("download", json!({ "job": id, "to": to })).await?;
+        let found =
+            super::find(Path::new(result.as_str().context("the API tells a folder")?), "recorded.jsonl");
+        let recorded = std::fs::read_to_string(found.first().context("no metric reached the server")?)?;
+        let mut lines: Vec<&str> = recorded.lines().collect();
+        lines.sort_unstable();
+        let expected = SITES.map(|site| {
+            [(0, "1.0"), (1, "0.5"), (2, "0.3333333333333333")].map(|(step, loss)| {
+                format!("{site} loss AnalyticsDataType.SCALAR LogWriterName.TORCH_TB {step} {loss}")
+            })
+        });
+        ensure!(lines == expected.concat(), "{recorded}");
+    }
     Ok(())
+}
+
+/// Adds a component to the job's half at a stock server that writes down the metrics that reach it.
+fn record_metrics(job: &Path) -> anyhow::Result<()> {
+    let app = job.join("app_server");
+    std::fs::create_dir_all(app.join("custom"))?;
+    let recorder = Path::new(env!("CARGO_MANIFEST_DIR")).join("python/metrics_recorder.py");
+    std::fs::copy(recorder, app.join("custom/metrics_recorder.py"))?;
+    let file = app.join("config/config_fed_server.json");
+    let mut config: Value = serde_json::from_slice(&std::fs::read(&file)?)?;
+    let components = config["components"].as_array_mut().context("the job has components")?;
+    components.push(json!({ "id": "recorder", "path": "metrics_recorder.MetricsRecorder", "args": {} }));
+    Ok(std::fs::write(file, config.to_string())?)
 }
 
 /// Has the job end, and gives what the submitter reads of it.
@@ -152,11 +183,7 @@ async fn failed(fleet: &mut Fleet, words: &[&str]) -> anyhow::Result<(String, St
     Ok((id.as_str().unwrap_or_default().to_owned(), reason))
 }
 
-async fn fails(
-    fleet: &mut Fleet,
-    words: &'static [&'static str],
-    told: &'static str,
-) -> anyhow::Result<()> {
+async fn fails(fleet: &mut Fleet, words: &'static [&'static str], told: &'static str) -> anyhow::Result<()> {
     let (_, reason) = failed(fleet, words).await?;
     ensure!(reason.contains(told) && SITES.iter().any(|site| reason.contains(site)), "{reason}");
     Ok(())
