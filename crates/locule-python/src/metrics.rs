@@ -103,6 +103,21 @@ fn to_json(value: &Value, depth: usize) -> serde_json::Value {
         Value::List(items) | Value::Tuple(items) if depth < 4 && items.len() <= 1000 => {
             items.iter().map(|item| to_json(item, depth + 1)).collect()
         }
-        other => json!(format!("({})", other.kind())),
+        Value::Bytes(_)
+        | Value::List(_)
+        | Value::Map(_)
+        | Value::Tuple(_)
+        | Value::Set(_)
+        | Value::OrderedDict(_)
+        | Value::Datetime(_)
+        | Value::Enum { .. }
+        | Value::Array(_)
+        | Value::OpaqueArray(_)
+        | Value::ArrayRef(_)
+        | Value::Shareable(_)
+        | Value::Dxo(_)
+        | Value::Context(_)
+        | Value::Datum(_)
+        | Value::Object(_) => json!(format!("({})", value.kind())),
     }
 }

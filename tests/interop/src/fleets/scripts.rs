@@ -63,6 +63,10 @@ pub(super) fn suites(run: &Run) -> Vec<Running<'_>> {
                 .within(120),
             );
         }
+        if ours && crew.sites == [Locule, Locule] {
+            let name = "a site that is killed takes its script along";
+            checks.push(Check::new(name, |fleet| Box::pin(dies_with_its_site(fleet))).within(120));
+        }
         checks.push(sites_leave());
         let suite = crew.suite("scripts", false);
         let running: Running<'_> = Box::pin(async move {
@@ -227,27 +231,45 @@ async fn floods(fleet: &mut Fleet) -> anyhow::Result<()> {
 }
 
 async fn leaves_no_process(fleet: &mut Fleet) -> anyhow::Result<()> {
-    let folder = write(fleet, "linger", &["linger", "pids"])?;
+    let (id, processes) = linger(fleet, "aborted").await?;
+    fleet.api.ask("abort", json!({ "job": id })).await?;
+    fleet.api.ask("wait_job", json!({ "job": id })).await?;
+    are_gone(processes.concat()).await
+}
+
+async fn dies_with_its_site(fleet: &mut Fleet) -> anyhow::Result<()> {
+    let (id, [of_first, of_second]) = linger(fleet, "killed").await?;
+    fleet.sites[0].kill_and_start_again().await?;
+    are_gone(of_first).await?;
+    fleet.api.ask("abort", json!({ "job": id })).await?;
+    fleet.api.ask("wait_job", json!({ "job": id })).await?;
+    are_gone(of_second).await
+}
+
+/// Starts a job whose scripts do not end when they are asked to; it and the processes of each site's script.
+async fn linger(fleet: &mut Fleet, name: &str) -> anyhow::Result<(String, [Vec<String>; 2])> {
+    let folder = write(fleet, name, &["linger", "pids"])?;
     let id = fleet.api.ask("submit", json!({ "folder": folder })).await?;
     fleet.api.ask("wait_running", json!({ "job": id })).await?;
     let id = id.as_str().context("the job has an id")?.to_owned();
-    let mut all = Vec::new();
-    for site in SITES {
+    let mut all = [Vec::new(), Vec::new()];
+    for (site, processes) in SITES.into_iter().zip(&mut all) {
         let file = fleet.project.kit(site).join(&id).join("script/work/pids");
-        let told =
-            until(START, || std::fs::read_to_string(&file).ok().filter(|text| text.ends_with('\n'))).await;
-        let told = told.with_context(|| format!("no script runs at {site}"))?;
-        all.extend(told.split_whitespace().map(str::to_owned));
+        let read = || std::fs::read_to_string(&file).ok().filter(|text| text.ends_with('\n'));
+        let told = until(START, read).await.with_context(|| format!("no script runs at {site}"))?;
+        processes.extend(told.split_whitespace().map(str::to_owned));
+        ensure!(processes.len() == 2, "{told}");
     }
-    ensure!(all.len() == 4, "{all:?}");
-    fleet.api.ask("abort", json!({ "job": id })).await?;
-    fleet.api.ask("wait_job", json!({ "job": id })).await?;
-    for pid in all {
+    Ok((id, all))
+}
+
+async fn are_gone(processes: Vec<String>) -> anyhow::Result<()> {
+    for process in processes {
         let gone = until(START, || {
-            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
             (stat.is_empty() || stat.contains(") Z ")).then_some(())
         });
-        gone.await.with_context(|| format!("process {pid} is still there"))?;
+        gone.await.with_context(|| format!("process {process} is still there"))?;
     }
     Ok(())
 }
