@@ -39,6 +39,8 @@ pub struct ClientAPIExecutor {
     metrics: Metrics,
     desk: Option<Desk>,
     script: Option<Child>,
+    /// What the script that runs was told; nobody needs it when it has ended.
+    bootstrap: Option<PathBuf>,
     launches: u32,
 }
 
@@ -103,8 +105,9 @@ impl Component for ClientAPIExecutor {
             app_dir: app_dir.clone(),
         };
         let metrics = Metrics::in_file(run_dir.join("metrics.jsonl"));
-        let (desk, script) = (None, None);
-        Ok(Built::Executor(Box::new(Self { args, waits, setup, metrics, desk, script, launches: 0 })))
+        let (desk, script, bootstrap) = (None, None, None);
+        let launches = 0;
+        Ok(Built::Executor(Box::new(Self { args, waits, setup, metrics, desk, script, bootstrap, launches })))
     }
 }
 
@@ -192,6 +195,8 @@ const HAND_OVER: Duration = Duration::from_secs(3600);
 const SHUT_DOWN: Duration = Duration::from_secs(5);
 /// How long a script that is done has at least, whatever the job says, to hear of it and end by itself.
 const SHORTEST: Duration = Duration::from_secs(3);
+/// How long the end of a script may be behind the end of its link.
+const LINK_LOST: Duration = Duration::from_secs(5);
 /// How long an aborted script has between the request to end and the kill, whatever the job says: a site waits no
 /// longer for its executors.
 const ABORT_GRACE: Duration = Duration::from_secs(3);
@@ -231,11 +236,11 @@ impl ClientAPIExecutor {
         let given = given(task, &self.setup);
         let limit = self.waits.task;
         let taken = desk.hand_over(&task.name, given, limit.unwrap_or(HAND_OVER));
+        let lease = Some(self.waits.lease).filter(|lease| !lease.is_zero());
         let late = "the script has not taken the task over in time";
-        watch
-            .during(taken, limit, None, late)
-            .await?
-            .map_err(|error| ExecuteError::Failed(error.to_string()))?;
+        if let Err(error) = watch.during(taken, limit, lease, late).await? {
+            return Err(watch.failure(error.to_string()).await);
+        }
 
         let result = async {
             loop {
@@ -248,15 +253,14 @@ impl ClientAPIExecutor {
                 }
             }
         };
-        let lease = Some(self.waits.lease).filter(|lease| !lease.is_zero());
         let late = "the script has not sent a result in time";
         let (trainer, mut result) = watch.during(result, self.waits.result, lease, late).await?;
         let limits = FetchLimits { max_bytes: self.setup.settings.max_result, ..FetchLimits::default() };
         let fetched = fetch(&desk.cell, &mut result, &trainer, &limits);
-        let fetched = watch.during(fetched, None, None, "").await?;
-        fetched.map_err(|error| {
-            ExecuteError::Failed(format!("the result cannot be fetched from the script: {error}"))
-        })?;
+        if let Err(error) = watch.during(fetched, None, lease, "").await? {
+            let error = format!("the result cannot be fetched from the script: {error}");
+            return Err(watch.failure(error).await);
+        }
         if result.headers.str(header::RETURN_CODE).is_none() && result.dxo().is_err() {
             return Err(ExecuteError::Failed("the script's result is no DXO".to_owned()));
         }
@@ -294,6 +298,7 @@ impl ClientAPIExecutor {
         let command = setup.command(&file, desk.endpoint.port())?;
         tracing::info!(job = setup.job_id, launch = self.launches, "starting the job's script");
         let script = Child::start(command, &setup.log, setup.settings.max_log);
+        self.bootstrap = Some(file);
         self.script = Some(script.map_err(|error| format!("the script cannot be started: {error}"))?);
         Ok(())
     }
@@ -332,7 +337,16 @@ impl ClientAPIExecutor {
 
     /// Ends the script: in good order, or at once.
     async fn end_script(&mut self, orderly: bool) {
-        let Some(mut script) = self.script.take() else { return };
+        let Some(script) = self.script.take() else { return };
+        self.end(script, orderly).await;
+        if let Some(file) = self.bootstrap.take()
+            && let Err(error) = std::fs::remove_file(file)
+        {
+            tracing::debug!(%error, "a script's bootstrap file stays");
+        }
+    }
+
+    async fn end(&self, mut script: Child, orderly: bool) {
         let Some(desk) = &self.desk else { return };
         if script.status().is_some() {
             return;
@@ -373,6 +387,15 @@ struct Watch<'a> {
 }
 
 impl Watch<'_> {
+    /// Why it does not go on with the script: mostly because that has ended, which shows in its link first.
+    async fn failure(&self, error: String) -> ExecuteError {
+        let ended = tokio::time::timeout(LINK_LOST, self.script.ended()).await;
+        ExecuteError::Failed(match ended {
+            Ok(_) => format!("the script {}", self.script.epitaph()),
+            Err(_) => error,
+        })
+    }
+
     async fn during<T>(
         &self,
         work: impl Future<Output = T>,

@@ -31,6 +31,8 @@ pub(super) fn suites(run: &Run) -> Vec<Running<'_>> {
             );
         }
         if ours && crew.sites == [Locule, Locule] {
+            let name = "a script may be started for each task";
+            checks.push(Check::new(name, |fleet| Box::pin(starts_for_each_task(fleet))).within(120));
             let failures: [(&str, &'static [&'static str], &'static str); 4] = [
                 (
                     "what a script that fails says last is told to the submitter",
@@ -110,6 +112,11 @@ fn prepare(crew: Crew, project: &Project, interpreter: &Path) -> anyhow::Result<
 
 /// A job whose sites run `client_script.py` with these words.
 fn write(fleet: &Fleet, name: &str, words: &[&str]) -> anyhow::Result<PathBuf> {
+    write_with(fleet, name, words, true)
+}
+
+/// The same, with one process for all tasks or one for each.
+fn write_with(fleet: &Fleet, name: &str, words: &[&str], launch_once: bool) -> anyhow::Result<PathBuf> {
     let folder = fleet.folder.join(name);
     job::write(&folder, job::SMALL)?;
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("python/client_script.py");
@@ -118,6 +125,7 @@ fn write(fleet: &Fleet, name: &str, words: &[&str]) -> anyhow::Result<PathBuf> {
     let executor = json!({ "path": EXECUTOR, "args": {
         "execution_mode": "external_process", "command": command, "heartbeat_interval": 1.0,
         "heartbeat_timeout": 4.0, "stop_grace_period": 1.0, "params_exchange_format": "numpy",
+        "launch_once": launch_once,
     } });
     let config = json!({ "format_version": 2, "executors": [{ "tasks": ["*"], "executor": executor }] });
     for app in ["app_1", "app_2"] {
@@ -159,6 +167,15 @@ async fn command_completes(fleet: &mut Fleet) -> anyhow::Result<()> {
             })
         });
         ensure!(lines == expected.concat(), "{recorded}");
+    }
+    Ok(())
+}
+
+async fn starts_for_each_task(fleet: &mut Fleet) -> anyhow::Result<()> {
+    let job = write_with(fleet, "for-each", &["train"], false)?;
+    fleet.complete(&job).await?;
+    for site in &fleet.sites {
+        ensure!(site.said().contains("launch=3"), "it was not started for the third task");
     }
     Ok(())
 }
