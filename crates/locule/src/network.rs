@@ -57,7 +57,7 @@ impl Network {
 
     /// The carriers of an administrator's console.
     pub(crate) fn carriers_of_admin(&self, kit: &AdminKit) -> Result<Carriers, Failure> {
-        self.carriers(&kit.server, |transports| {
+        self.carriers(&kit.server, LauncherKind::Task, |transports| {
             outside::insert(transports, Some((&kit.files, kit.connection_security)), None, None)
         })
     }

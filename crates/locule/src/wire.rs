@@ -31,9 +31,9 @@ use locule_kit::{Address, AdminKit, ConnectionSecurity, KitFiles, RelayKit, Serv
 use locule_launcher::{Brief, FailureKind, JobFailure, JobStart, TaskLauncher};
 use locule_message::Fqcn;
 use locule_protocol::ClientType;
+use locule_python::{PythonSettings, ScriptHost};
 use locule_server::{JobHost, Server, ServerBrief, ServerEvent, ServerParts, ServerSettings};
 use locule_site::{Site, SiteBrief, SiteEvent, SiteJobHost, SiteParts, SiteSettings};
-use locule_python::{PythonSettings, ScriptHost};
 use locule_store::FileJournal;
 use locule_transport::{Endpoint, Transports};
 use locule_transport_uds::UdsTransport;

@@ -29,6 +29,8 @@ use crate::run::{Check, Checking, Run, Suite};
 const START: Duration = Duration::from_secs(60);
 /// How long a job may take.
 const JOB: Duration = Duration::from_secs(90);
+/// How long a job that has completed may take to be stored.
+const STORED: Duration = Duration::from_secs(20);
 /// Fleets that run at the same time: they spend most of theirs waiting.
 const AT_ONCE: usize = 5;
 
@@ -181,13 +183,28 @@ impl Fleet {
 
     /// Whether the job that completed last left the model that it must, by way of its administrator.
     async fn check_result(&self, side: usize) -> anyhow::Result<()> {
-        let job = self.job.as_ref().context("no job has completed")?;
-        let result =
-            self.api.ask("download", json!({ "job": job, "to": self.folder.join("results") })).await?;
-        let result = PathBuf::from(result.as_str().context("the API tells a folder")?);
+        let result = self.result().await?;
         let models = find(&result, "server.npy");
         let [path] = &models[..] else { bail!("there are {} models in {}", models.len(), result.display()) };
         job::check(&Array::from_npy(std::fs::read(path)?.into())?, side)
+    }
+
+    /// The folder that the administrator gets. nvflare's server says that a job has completed a moment before it
+    /// stores what came of it, so that who is quick gets the job without.
+    async fn result(&self) -> anyhow::Result<PathBuf> {
+        let job = self.job.as_ref().context("no job has completed")?;
+        let ask = json!({ "job": job, "to": self.folder.join("results") });
+        let mut again = tokio::time::interval(Duration::from_secs(1));
+        for _ in 0..STORED.as_secs() {
+            again.tick().await;
+            let result = self.api.ask("download", ask.clone()).await?;
+            let result = PathBuf::from(result.as_str().context("the API tells a folder")?);
+            if !find(&result, "server.npy").is_empty() {
+                return Ok(result);
+            }
+            std::fs::remove_dir_all(&result).with_context(|| format!("remove {}", result.display()))?;
+        }
+        bail!("there is no model in the result of {job} after {STORED:?}")
     }
 }
 
