@@ -158,8 +158,8 @@ impl Console {
         let (context, events) = (RunContext::new(user, ""), Arc::new(EventBus::default()));
         let cancel = CancellationToken::new();
         let communicator = Communicator::new(self.cell.clone(), settings, stamp, context, events, cancel);
-        communicator.register(Some(credentials)).await.map_err(LogInError::Register)?;
-        self.dialect = communicator.dialect();
+        let session = communicator.register(Some(credentials)).await.map_err(LogInError::Register)?;
+        self.dialect = spoken(communicator.dialect(), session.ssid());
         Ok(())
     }
 
@@ -285,6 +285,12 @@ impl Console {
         }
         self.cell.shutdown(Duration::from_secs(1)).await;
     }
+}
+
+/// What the server speaks. Servers before nvflare 2.9 do not say their version, but are in sessions of another name.
+fn spoken(said: &'static Dialect, session: &str) -> &'static Dialect {
+    let of_session = Dialect::ALL.into_iter().find(|dialect| dialect.session == session);
+    if said.session == session { said } else { of_session.unwrap_or(said) }
 }
 
 /// Waits until the link is up; fails if it cannot come up unless somebody changes something.
@@ -483,6 +489,15 @@ mod tests {
         {
             assert!(!is_id(other), "{other}");
         }
+    }
+
+    #[test]
+    fn servers_that_do_not_say_their_version_are_told_apart_by_their_session() {
+        let unsaid = Dialect::of_server(None).unwrap();
+        let of = |session| spoken(unsaid, session).name;
+        assert_eq!((of("NA"), of("another")), (unsaid.name, unsaid.name));
+        assert_eq!(of("ebc6125d-0a56-4688-9b08-355fe9e4d61a"), "2.7");
+        assert_eq!(spoken(Dialect::NEWEST, "NA").name, Dialect::NEWEST.name);
     }
 
     #[test]
