@@ -9,7 +9,7 @@ use locule_component::{
     BoxFuture, BuildCx, BuildError, Built, Component, Kind, OutgoingTask, Progress, TaskBoard, Unusable,
     Workflow, WorkflowError,
 };
-use locule_fobs::{DataKind, Dxo, Map, Shareable};
+use locule_fobs::{Class, DataKind, Dxo, Map, Shareable, Value};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -283,7 +283,10 @@ struct Models<'a> {
 
 impl TakeResult for Models<'_> {
     fn take(&mut self, site: &str, result: &Shareable) -> Result<(), Unusable> {
-        let dxo = dxo_of(result)?;
+        let dxo = match learnable(result) {
+            Some(weights) => Dxo::new(DataKind::Weights, weights),
+            None => dxo_of(result)?,
+        };
         if dxo.kind != DataKind::Weights {
             return Err(format!("expected weights, found a DXO of kind {}", dxo.kind).into());
         }
@@ -295,6 +298,18 @@ impl TakeResult for Models<'_> {
         }
         Ok(())
     }
+}
+
+/// The arrays of a model that is an object of its own, which is how nvflare's `NPTrainer` submits one: they are entries
+/// beside `weights` and `meta`, or those of `weights`.
+fn learnable(result: &Shareable) -> Option<Map> {
+    let body =
+        result.fields.map("DXO").filter(|body| body.str("kind") == Some(DataKind::Weights.as_str()))?;
+    let Value::Object(object) = body.get("data")? else { return None };
+    let entries = object.attributes().filter(|_| object.class == Class::MODEL_LEARNABLE)?;
+    let weights = entries.map("weights").filter(|weights| !weights.is_empty()).unwrap_or(entries);
+    let arrays = weights.iter_str().filter(|(_, value)| value.as_array().is_some());
+    Some(arrays.map(|(name, value)| (name, value.clone())).collect())
 }
 
 /// Takes what the sites find of one model.
@@ -336,4 +351,30 @@ fn write(folder: &Path, judgements: &Judgements) -> Result<(), WorkflowError> {
     let json = serde_json::to_vec_pretty(&json).expect("texts and numbers are JSON");
     replace(&folder.join("cross_val_results.json"), &json)?;
     replace(&folder.join("metrics.csv"), csv.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use locule_fobs::{Array, Object};
+
+    use super::*;
+
+    #[test]
+    fn a_stock_trainers_model_is_an_object() {
+        let array = || Array::from(&[1.0_f32, 2.0][..]);
+        let data = Map::from_iter([
+            ("weights", Value::Map(Map::new())),
+            ("meta", Value::Map(Map::new())),
+            ("numpy_key", array().into()),
+        ]);
+        let mut result = Shareable::with_dxo(Dxo::new(DataKind::Weights, Map::new()));
+        let body = Map::from_iter([
+            ("kind", Value::from("WEIGHTS")),
+            ("data", Value::Object(Object::new(Class::MODEL_LEARNABLE, data))),
+            ("meta", Value::Map(Map::new())),
+        ]);
+        result.fields.insert("DXO", body);
+        assert_eq!(learnable(&result), Some(Map::from_iter([("numpy_key", array())])));
+        assert_eq!(learnable(&Shareable::with_dxo(Dxo::new(DataKind::Weights, Map::new()))), None);
+    }
 }

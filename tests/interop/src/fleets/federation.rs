@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
+use locule_fobs::Array;
+use serde_json::{Value, json};
 
-use serde_json::json;
-
-use super::{Crew, Fleet, Locule, Running, Stock, job, job_completes, refusals, sites_leave, sites_register};
+use super::sites_register;
+use super::{Crew, Fleet, Locule, Running, SITES, Stock, find, job, job_completes, refusals, sites_leave};
 use crate::cells::{OLDER, VERSION};
 use crate::run::{Check, Run};
 
@@ -19,6 +20,16 @@ pub(super) fn suites(run: &Run) -> Vec<Running<'_>> {
                     Box::pin(recipe_completes(fleet))
                 });
             checks.insert(2, script.within(120));
+        }
+        if crew.server == Locule
+            && crew.sites == [Stock, Stock]
+            && crew.scheme == "grpc"
+            && crew.version == VERSION
+        {
+            let others = Check::new("a model goes round, and the sites judge each other's", |fleet| {
+                Box::pin(others_complete(fleet))
+            });
+            checks.insert(2, others.within(120));
         }
         if crew.sites[0] == Locule && crew.scheme == "grpc" && crew.version == VERSION {
             let last = checks.len() - 1;
@@ -67,4 +78,25 @@ pub(super) async fn recipe_completes(fleet: &mut Fleet) -> anyhow::Result<()> {
     let job = PathBuf::from(String::from_utf8(output.stdout)?.trim());
     fleet.complete(&job).await?;
     fleet.check_result(job::SMALL).await
+}
+
+/// Cyclic transfer, and after it cross-site evaluation, by nvflare's trainers and validators.
+async fn others_complete(fleet: &mut Fleet) -> anyhow::Result<()> {
+    let folder = fleet.folder.join("others");
+    job::write_others(&folder)?;
+    fleet.complete(&folder).await?;
+    let result = fleet.fetch_result().await?;
+    let [model] = &find(&result, "server.npy")[..] else {
+        bail!("there is not one model in {}", result.display())
+    };
+    job::check_others(&Array::from_npy(std::fs::read(model)?.into())?)?;
+    let [judged] = &find(&result, "cross_val_results.json")[..] else { bail!("there are no judgements") };
+    let judged: Value = serde_json::from_slice(&std::fs::read(judged)?)?;
+    for site in SITES {
+        for model in ["site-1", "site-2", "SRV_server"] {
+            let accuracy = judged[site][model]["accuracy"].as_f64();
+            ensure!(accuracy.is_some_and(f64::is_finite), "{site} has no accuracy of {model}: {judged}");
+        }
+    }
+    Ok(())
 }

@@ -59,6 +59,60 @@ fn write_with(folder: &Path, side: usize, sleep: u32) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Writes a job of two workflows into `folder`: the model goes to site-2 and site-1 in two rounds, and then the sites
+/// judge each other's models and the server's.
+pub(super) fn write_others(folder: &Path) -> anyhow::Result<()> {
+    let meta = json!({
+        "name": "numpy-others", "resource_spec": {}, "min_clients": 2,
+        "deploy_map": { "app_server": ["server"], "app_1": ["site-1"], "app_2": ["site-2"] },
+    });
+    let below = |name: &str| format!("nvflare.app_common.{name}");
+    let cyclic = json!({
+        "id": "cyclic", "path": below("workflows.cyclic_ctl.CyclicController"),
+        "args": { "num_rounds": 2, "order": ["site-2", "site-1"] },
+    });
+    let evaluation = json!({
+        "id": "evaluation", "path": below("workflows.cross_site_model_eval.CrossSiteModelEval"),
+        "args": { "model_locator_id": "locator", "submit_model_timeout": 60, "validation_timeout": 60 },
+    });
+    let components = json!([
+        { "id": "persistor", "path": below("np.np_model_persistor.NPModelPersistor"),
+            "args": { "model": start(SMALL) } },
+        { "id": "shareable_generator",
+            "path": below("shareablegenerators.full_model_shareable_generator.FullModelShareableGenerator") },
+        { "id": "locator", "path": below("np.np_model_locator.NPModelLocator") },
+        { "id": "json", "path": below("widgets.validation_json_generator.ValidationJsonGenerator") },
+    ]);
+    write_json(&folder.join("meta.json"), &meta)?;
+    let server = json!({ "format_version": 2, "workflows": [cyclic, evaluation], "components": components });
+    write_json(&folder.join("app_server/config/config_fed_server.json"), &server)?;
+    for (number, delta) in (1..).zip(DELTAS) {
+        let trainer = json!({ "path": below("np.np_trainer.NPTrainer"),
+            "args": { "delta": delta, "sleep_time": 0 } });
+        let validator = json!({ "path": below("np.np_validator.NPValidator"), "args": { "sleep_time": 0 } });
+        let site = json!({ "format_version": 2, "executors": [
+            { "tasks": ["train", "submit_model"], "executor": trainer },
+            { "tasks": ["validate"], "executor": validator },
+        ] });
+        write_json(&folder.join(format!("app_{number}/config/config_fed_client.json")), &site)?;
+    }
+    Ok(())
+}
+
+/// Whether `model` is what the model must be that went round, bit for bit.
+pub(super) fn check_others(model: &Array) -> anyhow::Result<()> {
+    let round = |x: f32| x + DELTAS[1] + DELTAS[0];
+    let last: Vec<f32> = start(SMALL).concat().into_iter().map(|x| round(round(x))).collect();
+    let expected = Array::from_f32(&[SMALL, SMALL], &last)?;
+    ensure!(
+        model.bytes() == expected.bytes(),
+        "the model is {:?} and not {:?}",
+        model.to_f64(),
+        expected.to_f64()
+    );
+    Ok(())
+}
+
 fn write_json(path: &Path, content: &Value) -> anyhow::Result<()> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder)?;

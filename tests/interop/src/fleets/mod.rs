@@ -183,7 +183,7 @@ impl Fleet {
 
     /// Whether the job that completed last left the model that it must, by way of its administrator.
     async fn check_result(&self, side: usize) -> anyhow::Result<()> {
-        let result = self.result().await?;
+        let result = self.fetch_result().await?;
         let models = find(&result, "server.npy");
         let [path] = &models[..] else { bail!("there are {} models in {}", models.len(), result.display()) };
         job::check(&Array::from_npy(std::fs::read(path)?.into())?, side)
@@ -191,7 +191,7 @@ impl Fleet {
 
     /// The folder that the administrator gets. nvflare's server says that a job has completed a moment before it
     /// stores what came of it, so that who is quick gets the job without.
-    async fn result(&self) -> anyhow::Result<PathBuf> {
+    async fn fetch_result(&self) -> anyhow::Result<PathBuf> {
         let job = self.job.as_ref().context("no job has completed")?;
         let ask = json!({ "job": job, "to": self.folder.join("results") });
         let mut again = tokio::time::interval(Duration::from_secs(1));
@@ -199,12 +199,12 @@ impl Fleet {
             again.tick().await;
             let result = self.api.ask("download", ask.clone()).await?;
             let result = PathBuf::from(result.as_str().context("the API tells a folder")?);
-            if !find(&result, "server.npy").is_empty() {
+            if result.join("workspace").exists() {
                 return Ok(result);
             }
             std::fs::remove_dir_all(&result).with_context(|| format!("remove {}", result.display()))?;
         }
-        bail!("there is no model in the result of {job} after {STORED:?}")
+        bail!("what came of {job} is not stored after {STORED:?}")
     }
 }
 
