@@ -94,6 +94,7 @@ async fn fetch(fleet: &mut Fleet) -> anyhow::Result<()> {
     let shown = ask(fleet, &["show", &id[..8]]).await?;
     ensure!(shown["meta"]["job_id"] == id, "{shown}");
 
+    fleet.fetch_result().await?; // by then the server has stored it
     let into = fleet.folder.join("console-result");
     ask(fleet, &["download", &id, "--dir", into.to_str().context("the folder's name")?]).await?;
     ensure!(into.join("job/console-job/meta.json").exists() && into.join("meta.json").exists());
