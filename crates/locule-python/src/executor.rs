@@ -22,7 +22,7 @@ use crate::interpreter::{Interpreter, resolve, system};
 use crate::metrics::Metrics;
 use crate::serve::{Entry, Limits, Reach};
 use crate::session::{Desk, News, Terms};
-use crate::settings::{HARMLESS, PythonSettings, ScriptHost};
+use crate::settings::{PythonSettings, ScriptHost};
 
 /// Runs a training script that was written for nvflare's Client API, in an interpreter of the site.
 ///
@@ -501,8 +501,7 @@ impl Setup {
         let mut command = Command::new(&self.host.program);
         command.args(&self.host.args).args(entry.arguments().map_err(|error| error.to_string())?);
         command.env_clear().current_dir(self.work_dir());
-        let listed = settings.environment.iter().map(String::as_str);
-        for name in HARMLESS.into_iter().chain(listed) {
+        for name in settings.variables() {
             if let Some(value) = (self.host.variable)(name) {
                 command.env(name, value);
             }

@@ -73,6 +73,11 @@ pub struct SettingsError {
 }
 
 impl PythonSettings {
+    /// Names of the environment variables that a script may see: the harmless ones, and those that the operator lists.
+    pub fn variables(&self) -> impl Iterator<Item = &str> {
+        HARMLESS.into_iter().chain(self.environment.iter().map(String::as_str))
+    }
+
     /// Reads the section of a site's resources; the defaults where there is none.
     ///
     /// # Errors
@@ -123,7 +128,7 @@ impl PythonSettings {
 }
 
 /// What a script may see of the environment, besides what the operator lists.
-pub(crate) const HARMLESS: [&str; 14] = [
+const HARMLESS: [&str; 14] = [
     "LANG",
     "LC_ALL",
     "LC_CTYPE",

@@ -10,6 +10,7 @@ use locule_component::Side;
 use locule_config::{Diagnostic, Document, Node};
 use locule_kit::Workspace;
 use locule_launcher::{Brief, JobCommand, Launcher, Limits, ProcessLauncher};
+use locule_python::PythonSettings;
 use locule_transport::Endpoint;
 use locule_transport_uds::UdsTransport;
 use schemars::JsonSchema;
@@ -94,6 +95,7 @@ impl LauncherSettings {
         side: Side,
         kit: &Workspace,
         brief: watch::Receiver<Brief>,
+        scripts: &PythonSettings,
     ) -> Result<Arc<dyn Launcher>, Failure> {
         let program = std::env::current_exe().context("cannot find this program again");
         let half = if side == Side::Server { "server" } else { "site" };
@@ -106,8 +108,9 @@ impl LauncherSettings {
         args.extend(std::iter::repeat_n(OsString::from("-v"), verbose));
         let command = JobCommand { program: program.or_exit(Code::Software)?, args };
         let kit = kit.clone();
+        let scripts: Vec<String> = scripts.variables().map(str::to_owned).collect();
         let launcher = ProcessLauncher::new(command, brief).limits(self.limits());
-        Ok(Arc::new(launcher.environment(move || environment(&kit, side))))
+        Ok(Arc::new(launcher.environment(move || environment(&kit, side, &scripts))))
     }
 }
 
@@ -141,11 +144,11 @@ const PASSED_ON: [&str; 10] = [
 ];
 
 /// All that a job's process sees of the environment: that, the waits that nvflare reads there, and what the kit lets
-/// its jobs see.
-fn environment(kit: &Workspace, side: Side) -> Vec<(OsString, OsString)> {
+/// its jobs and their scripts see.
+fn environment(kit: &Workspace, side: Side, scripts: &[String]) -> Vec<(OsString, OsString)> {
     let waits = locule_component::Settings::names(side).iter();
     let waits = waits.map(|name| format!("NVFLARE_{}", name.to_uppercase()));
-    let names = PASSED_ON.iter().map(|name| (*name).to_owned()).chain(waits);
+    let names = PASSED_ON.iter().map(|name| (*name).to_owned()).chain(waits).chain(scripts.iter().cloned());
     let mut passed: Vec<(OsString, OsString)> =
         names.filter_map(|name| Some((name.as_str().into(), std::env::var_os(&name)?))).collect();
     // A mistake in the list has been found before a job starts, and is found again by whoever reads it then.

@@ -190,7 +190,7 @@ pub(crate) async fn server(kit: &ServerKit, network: &Network) -> Result<Running
     let launcher = match network.jobs(launching.kind) {
         LauncherKind::Process => {
             let (_, brief) = watch::channel(ServerBrief::of(&host));
-            launching.processes(Side::Server, &kit.workspace, brief)?
+            launching.processes(Side::Server, &kit.workspace, brief, &PythonSettings::default())?
         }
         LauncherKind::Task => {
             let of_jobs = Arc::clone(&host);
@@ -282,7 +282,7 @@ pub(crate) async fn site(
     let Identity { common_name, organization, .. } = signer.identity().clone();
     check_privacy(&kit.workspace, Side::Site)?;
     Rights::find(&kit.workspace.local()).or_exit(Code::Config)?;
-    PythonSettings::read(&kit.resources).or_exit(Code::Config)?;
+    let scripts = PythonSettings::read(&kit.resources).or_exit(Code::Config)?;
     let name = choices.name.unwrap_or_else(|| common_name.clone());
     if name != common_name {
         tracing::warn!(
@@ -324,7 +324,9 @@ pub(crate) async fn site(
     let host = Arc::new(host);
     let internal = network.jobs_endpoint(launching.kind, &kit.workspace)?;
     let launcher = match network.jobs(launching.kind) {
-        LauncherKind::Process => launching.processes(Side::Site, &kit.workspace, SiteBrief::follow(&host))?,
+        LauncherKind::Process => {
+            launching.processes(Side::Site, &kit.workspace, SiteBrief::follow(&host), &scripts)?
+        }
         LauncherKind::Task => {
             let of_jobs = Arc::clone(&host);
             let run = move |start: JobStart, abort| locule_site::run_job(Arc::clone(&of_jobs), start, abort);
