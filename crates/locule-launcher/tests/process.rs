@@ -22,7 +22,7 @@ fn program() -> PathBuf {
     let mut program = std::env::current_exe().unwrap();
     program.pop();
     program.pop();
-    program.join("examples/scripted")
+    program.join("examples/scripted_job")
 }
 
 struct Scene {
@@ -162,7 +162,7 @@ async fn what_is_told_in_confidence_stands_nowhere_and_may_change() {
     assert_eq!(job.wait().await, JobOutcome::Completed);
     assert!(!shown.contains("secret"), "{shown}");
     assert!(shown.contains("environ PATH=/usr/bin:/bin \n"), "{shown}");
-    assert!(shown.contains("scripted an-argument \n"), "{shown}");
+    assert!(shown.contains("scripted_job an-argument \n"), "{shown}");
     assert!(shown.contains("fd 0 /dev/null") && shown.contains("stdin \"\""), "{shown}");
     let of = |fd: &str| shown.lines().find_map(|line| line.strip_prefix(fd)).map(str::to_owned);
     assert_eq!(of("fd 1 "), of("fd 2 "));
