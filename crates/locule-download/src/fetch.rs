@@ -139,7 +139,7 @@ pub async fn fetch(
         if !holder.contains(&by) {
             return Err(FetchError::Foreign { by, holder: holder.clone() });
         }
-        let left = limits.max_bytes - fetched;
+        let left = limits.max_bytes.saturating_sub(fetched);
         for item in download(cell, &by, &source.ref_id, left, limits).await? {
             fetched += item.len() as u64;
             let (name, array) =

@@ -117,7 +117,7 @@ impl Incoming {
             body: Assembly::Chunk(Bytes::new()),
             ahead: BTreeMap::new(),
             ahead_cost: 0,
-            max_ahead: (window.div_ceil(chunk_size) + 1).clamp(MIN_AHEAD, MAX_AHEAD),
+            max_ahead: window.div_ceil(chunk_size).saturating_add(1).clamp(MIN_AHEAD, MAX_AHEAD),
             next: 0,
             received: 0,
             acked: 0,
@@ -170,7 +170,7 @@ impl Incoming {
     }
 
     fn append(&mut self, config: &StreamConfig, bytes: Bytes, is_final: bool) -> Result<bool, ReceiveError> {
-        let received = self.received + bytes.len() as u64;
+        let received = self.received.saturating_add(bytes.len() as u64);
         if received > config.max_blob {
             return Err(ReceiveError::TooBig { limit: config.max_blob });
         }

@@ -205,3 +205,51 @@ fn who_moves_a_request_is_told() {
     streams.handle(now, &name("site-2"), ack);
     assert!(outputs(&mut streams).is_empty());
 }
+
+/// What somebody writes into a number who looks for the end of it.
+const EXTREMES: [u64; 9] = [0, 1, 15, 1 << 31, 1 << 32, (1 << 63) - 1, 1 << 63, u64::MAX - 1, u64::MAX];
+
+#[test]
+fn no_number_in_a_chunk_is_too_large_or_too_small() {
+    let numbers = ["sm__id", "sm__sq", "sm__os", "sm__sz", "sm__cs", "sm__ws", "sm__ai", "sm__rw", "sm__rt"];
+    for (one, first) in numbers.iter().enumerate() {
+        for second in numbers.iter().skip(one) {
+            for (a, b) in EXTREMES.iter().flat_map(|a| EXTREMES.iter().map(move |b| (*a, *b))) {
+                let (mut now, mut streams) = (Instant::now(), Streams::new(small(), 1));
+                for (sequence, is_final) in [(0, false), (1, false), (2, true)] {
+                    let mut chunk = chunk(7, sequence, is_final, b"some bytes");
+                    chunk.headers.set(first, a);
+                    chunk.headers.set(second, b);
+                    streams.handle(now, &name("site-1"), chunk);
+                    now += Duration::from_millis(1);
+                    assert!(streams.held() <= small().max_held);
+                }
+                streams.handle_timeout(now + Duration::from_secs(1000));
+                outputs(&mut streams);
+            }
+        }
+    }
+}
+
+#[test]
+fn no_number_in_an_acknowledgement_is_too_large_or_too_small() {
+    for kind in [3, 6] {
+        for (offset, sequence) in EXTREMES.iter().flat_map(|a| EXTREMES.iter().map(move |b| (*a, *b))) {
+            let (now, mut streams) = (Instant::now(), Streams::new(small(), 1));
+            let id = streams.send(now, name("site-1"), reply(5_000)).unwrap();
+            let way = |_: &Fqcn, _| Way::Open { link: 1 };
+            assert!(streams.poll_chunk(now, way).is_some());
+            let mut headers = Headers::new();
+            headers.set(key::CHANNEL, CHANNEL);
+            headers.set(key::TOPIC, ACK);
+            headers.set("sm__id", id.0);
+            headers.set("sm__dt", kind);
+            headers.set("sm__os", offset);
+            headers.set("sm__sq", sequence);
+            streams.handle(now, &name("site-1"), Message { headers, body: Bytes::new() });
+            streams.handle_timeout(now + Duration::from_secs(6));
+            while streams.poll_chunk(now, way).is_some() {}
+            outputs(&mut streams);
+        }
+    }
+}
