@@ -54,6 +54,21 @@ const KEYS: [&str; 40] = [
     "sm__fd",
 ];
 
+/// Those of them that are numbers.
+const NUMERIC: [&str; 11] = [
+    "cn__payload_len",
+    "sm__id",
+    "sm__dt",
+    "sm__sz",
+    "sm__sq",
+    "sm__os",
+    "sm__cs",
+    "sm__ws",
+    "sm__ai",
+    "sm__rw",
+    "sm__rt",
+];
+
 /// Texts that they may have.
 const TEXTS: [&str; 24] = [
     "server",
@@ -112,7 +127,7 @@ pub(crate) fn edit_frames(mutator: &mut Mutator, input: &[u8]) -> Option<Vec<u8>
     for _ in 0..=mutator.below(3) {
         let at = mutator.below(frames.len());
         let to = mutator.below(frames.len());
-        match mutator.below(10) {
+        match mutator.below(12) {
             0 if frames.len() > 1 => drop(frames.remove(at)),
             1 | 2 if frames.len() < 200 => frames.insert(to, frames.get(at)?.clone()),
             3 if !frames.is_empty() => frames.swap(at, to),
@@ -137,6 +152,21 @@ pub(crate) fn edit_frames(mutator: &mut Mutator, input: &[u8]) -> Option<Vec<u8>
                     }
                 };
                 *frame = self::frame(frame, frame.get(PREFIX..begin)?, &body);
+            }
+            7 | 8 => {
+                // what goes wrong often takes two numbers at a time, or one without the other
+                let frame = frames.get_mut(at)?;
+                let begin = PREFIX + usize::from(header_len(frame));
+                let mut headers = Headers::decode(Bytes::copy_from_slice(frame.get(PREFIX..begin)?)).ok()?;
+                for _ in 0..=mutator.below(3) {
+                    let key = *mutator.one_of(&NUMERIC)?;
+                    if mutator.once_in(3) {
+                        headers.remove(key);
+                    } else {
+                        headers.set(key, mutator.extreme());
+                    }
+                }
+                *frame = self::frame(frame, &headers.encode().ok()?, frame.get(begin..)?);
             }
             _ => {
                 let frame = frames.get_mut(at)?;

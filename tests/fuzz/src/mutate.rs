@@ -33,6 +33,9 @@ const NUMBERS: [u64; 22] = [
     u64::MAX,
 ];
 
+/// The ends of what a number may be.
+const EXTREMES: [u64; 8] = [0, 1, 1 << 31, 1 << 32, u64::MAX >> 1, 1 << 63, u64::MAX - 1, u64::MAX];
+
 /// What opens a level, in one format or another.
 const OPENINGS: [&[u8]; 14] = [
     b"\x91",
@@ -132,6 +135,11 @@ impl Mutator {
             2 => self.rng.next_u64() >> self.below(64),
             _ => number,
         }
+    }
+
+    /// A number at one end of what it may be.
+    pub fn extreme(&mut self) -> u64 {
+        EXTREMES.choose(&mut self.rng).copied().unwrap_or(u64::MAX)
     }
 
     /// Any bytes, at most `most`.
