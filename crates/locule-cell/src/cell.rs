@@ -55,6 +55,12 @@ struct Shared {
     _stop_on_drop: tokio_util::sync::DropGuard,
 }
 
+/// The cell ended without anybody having wanted it: something in it panicked. Whoever runs it starts over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("cell ended unexpectedly")]
+#[non_exhaustive]
+pub struct CellLost;
+
 /// A cell that has not started.
 pub struct CellBuilder {
     config: CellConfig,
@@ -161,9 +167,19 @@ impl CellBuilder {
             envelopes: Envelopes::new(self.cipher, policy, context.clone()),
             credit: None,
         };
+        let driver = tokio::spawn(driver.run());
+        let stop_of_driver = stop.clone();
         tokio::spawn(async move {
-            driver.run().await;
-            end.send_replace(true);
+            match driver.await {
+                Ok(()) => _ = end.send_replace(true),
+                Err(error) => {
+                    // whoever waits hears of it by the end of `end`
+                    if error.is_panic() {
+                        tracing::error!(%error, "cell ended unexpectedly; nothing goes in or out any more");
+                    }
+                    stop_of_driver.cancel();
+                }
+            }
         });
 
         let connections = Arc::new(Connections {
@@ -312,6 +328,16 @@ impl Cell {
     #[must_use]
     pub fn links(&self) -> watch::Receiver<Vec<Fqcn>> {
         self.shared.connections.neighbours.clone()
+    }
+
+    /// Waits until the cell has stopped. Cancel-safe.
+    ///
+    /// # Errors
+    /// [`CellLost`] when it ended otherwise than by [`shutdown`](Self::shutdown). Requests fail with
+    /// [`RequestError::Closed`] then, and links are gone.
+    pub async fn closed(&self) -> Result<(), CellLost> {
+        let mut ended = self.shared.ended.clone();
+        ended.wait_for(|ended| *ended).await.map(drop).map_err(|_| CellLost)
     }
 
     /// What the cell has done so far.

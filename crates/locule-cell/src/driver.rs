@@ -242,7 +242,7 @@ impl Driver {
                 self.exchange.request(now(), &mut self.switch, token, &targets, &request, &outcomes);
             }
             Command::Request { token, targets, request, outcomes } if self.is_sealed(&request, &targets) => {
-                let deadline = now().instant + request.timeout;
+                let deadline = now().instant + request.timeout.min(Request::MAX_TIMEOUT);
                 for target in targets {
                     match self.switch.filter_request(now(), &target, request.clone()) {
                         Ok(request) => {
@@ -646,7 +646,8 @@ impl Driver {
         let now = now();
         let goodbyes = self.switch.neighbours().next().is_some();
         let goodbyes = goodbyes.then_some(self.switch.leave(now));
-        self.leaving = Some(Leaving { deadline: now.instant + grace, goodbyes, closing: false });
+        let deadline = now.instant + grace.min(Request::MAX_TIMEOUT);
+        self.leaving = Some(Leaving { deadline, goodbyes, closing: false });
     }
 
     /// On the way out: goodbyes first, then what handlers still say, then the links.

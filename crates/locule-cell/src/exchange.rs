@@ -122,7 +122,8 @@ impl Exchange {
         let id = uuid::Builder::from_random_bytes(self.random()).into_uuid().to_string();
         let blob = blob_of(now, switch, target, request, Some(id.clone()))?;
         let stream = self.streams.send(now.instant, target.clone(), blob).ok_or(RequestError::Overloaded)?;
-        let (timeout, deadline) = (request.timeout, now.instant + request.timeout);
+        let timeout = request.timeout.min(Request::MAX_TIMEOUT);
+        let deadline = now.instant + timeout;
         let (target, secure, outcomes) = (target.clone(), request.secure, outcomes.clone());
         let noted = deadline;
         let waiting = Waiting { token, stream, target, secure, outcomes, timeout, deadline, noted };

@@ -61,7 +61,7 @@ mod link;
 mod refusals;
 mod stats;
 
-pub use cell::{Cell, CellBuilder};
+pub use cell::{Cell, CellBuilder, CellLost};
 pub use config::CellConfig;
 pub use connect::{Connection, Dialing};
 pub use handler::{Body, Handler, HandlerError, Incoming};

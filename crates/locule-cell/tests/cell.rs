@@ -729,3 +729,50 @@ async fn a_streamed_request_without_a_path_fails_at_once() {
     assert_eq!(server.request(&name("site-7"), ask("echo")).await.unwrap_err(), RequestError::Unreachable);
     assert_eq!(begun.elapsed(), Duration::ZERO);
 }
+
+/// A gate with a mistake in it.
+struct Tripping;
+
+impl IncomingFilter for Tripping {
+    fn check(&self, _: Now, _: &LinkFacts, message: &Message) -> Result<(), Refusal> {
+        assert_ne!(message.topic(), "trip", "the mistake");
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cell_that_panics_is_seen_to_be_gone() {
+    let network = MemTransport::new();
+    let config = CellConfig::new(name("server"));
+    let transports = Transports::new().with(network.clone());
+    let server = Cell::builder(config).transports(transports).gate(Arc::new(Tripping)).start();
+    server.listen(&at("mem://server")).await.unwrap();
+    let site = cell(&network, "site-1");
+    site.connect(at("mem://server"));
+    assert!(site.wait_linked(&name("server"), 5 * SECOND).await);
+    let watching = tokio::spawn({
+        let server = server.clone();
+        async move { server.closed().await }
+    });
+    let trip = Request::new("task", "trip", Payload::none()).timeout(SECOND);
+    site.notify(&name("server"), trip).await.unwrap();
+    assert!(watching.await.unwrap().is_err());
+    assert!(matches!(server.request(&name("site-1"), ask("x")).await, Err(RequestError::Closed)));
+    // it listens no more, and holds nobody up who wants to stop
+    until(|| site.links().borrow().is_empty()).await;
+    server.shutdown(SECOND).await;
+    site.shutdown(SECOND).await;
+    assert_eq!(site.closed().await, Ok(()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_may_wait_for_as_long_as_there_is_time() {
+    let (server, site) = pair(&MemTransport::new()).await;
+    server.handle("*", "echo", echo);
+    for channel in ["test", "task"] {
+        let request = Request::new(channel, "echo", Payload::none()).timeout(Duration::MAX);
+        assert!(site.request(&name("server"), request).await.is_ok());
+    }
+    site.shutdown(Duration::MAX).await;
+    assert_eq!(site.closed().await, Ok(()));
+}

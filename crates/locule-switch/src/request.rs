@@ -29,6 +29,9 @@ impl Request {
     /// How long a request waits for its reply unless told otherwise.
     pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 
+    /// How long a request may wait at most; longer timeouts are cut to it.
+    pub const MAX_TIMEOUT: Duration = Duration::from_secs(30 * 24 * 3600);
+
     /// A request with no application headers and the default timeout.
     #[must_use]
     pub fn new(channel: impl Into<String>, topic: impl Into<String>, payload: Payload) -> Self {

@@ -20,8 +20,6 @@ pub(crate) const CELLNET: &str = "cellnet.channel";
 /// Topic by which a neighbour says that it leaves.
 pub(crate) const BYE: &str = "bye";
 
-/// How long a request may wait at most; longer timeouts are cut to it.
-const MAX_TIMEOUT: Duration = Duration::from_secs(30 * 24 * 3600);
 /// How long a goodbye waits for its answer, as at the peer.
 const BYE_TIMEOUT: Duration = Duration::from_millis(500);
 /// Name and bounds of a switch.
@@ -227,7 +225,7 @@ impl Switch {
     pub fn request(&mut self, now: Now, targets: &[Fqcn], request: Request) -> RequestId {
         let id = RequestId::random(&mut *self.rng);
         let targets: Vec<Fqcn> = targets.iter().cloned().collect::<BTreeSet<_>>().into_iter().collect();
-        let deadline = now.instant + request.timeout.min(MAX_TIMEOUT);
+        let deadline = now.instant + request.timeout.min(Request::MAX_TIMEOUT);
         let refused = if self.leaving {
             Some(RequestError::Closed)
         } else if !self.pending.open(id, &targets, deadline) {

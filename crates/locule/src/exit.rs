@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::anyhow;
+use locule_cell::{Cell, CellLost};
 use locule_job::JobError;
 use locule_kit::KitError;
 use locule_provision::{ProvisionError, ReadError};
@@ -131,6 +132,21 @@ impl From<ListenError> for Failure {
     }
 }
 
+impl From<CellLost> for Failure {
+    fn from(error: CellLost) -> Self {
+        let text = "something in this program panicked, see its log; start it again";
+        Self::new(Code::Software, anyhow!(error).context(text))
+    }
+}
+
+/// Resolves when a cell ends that nobody stopped: without it the process does nothing.
+pub(crate) async fn lost(cell: &Cell) -> Failure {
+    match cell.closed().await {
+        Err(error) => error.into(),
+        Ok(()) => std::future::pending().await, // whoever stopped it knows
+    }
+}
+
 impl From<JobError> for Failure {
     fn from(error: JobError) -> Self {
         let absent = |source: &io::Error| source.kind() == io::ErrorKind::NotFound;
@@ -184,6 +200,41 @@ mod tests {
     fn each_cause_is_shown_once() {
         let error = anyhow!("no such file").context("cannot read a.json: no such file").context("kit");
         assert_eq!(Failure::new(Code::Config, error).text(), "kit: cannot read a.json: no such file");
+    }
+
+    /// A gate with a mistake in it.
+    struct Tripping;
+
+    impl locule_cell::IncomingFilter for Tripping {
+        fn check(
+            &self,
+            _: locule_cell::Now,
+            _: &locule_cell::LinkFacts,
+            _: &locule_message::Message,
+        ) -> Result<(), locule_cell::Refusal> {
+            panic!("the mistake")
+        }
+    }
+
+    #[tokio::test]
+    async fn a_cell_that_panics_ends_the_process_as_broken_software() {
+        use locule_cell::{CellConfig, Request};
+        let network = locule_transport_mem::MemTransport::new();
+        let at = locule_transport::Endpoint::parse("mem://server").unwrap();
+        let cell = |name: &str| {
+            let transports = locule_transport::Transports::new().with(network.clone());
+            Cell::builder(CellConfig::new(name.parse().unwrap())).transports(transports)
+        };
+        let server = cell("server").gate(std::sync::Arc::new(Tripping)).start();
+        server.listen(&at).await.unwrap();
+        let site = cell("site-1").start();
+        site.connect(at);
+        let target = server.name().clone();
+        assert!(site.wait_linked(&target, std::time::Duration::from_secs(60)).await);
+        site.notify(&target, Request::new("task", "x", locule_message::Payload::none())).await.unwrap();
+        let failure = lost(&server).await;
+        assert_eq!(failure.code, Code::Software);
+        assert!(failure.text().contains("panicked"), "{}", failure.text());
     }
 
     #[test]

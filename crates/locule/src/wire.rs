@@ -134,6 +134,8 @@ pub(crate) struct RunningServer {
     pub(crate) events: broadcast::Receiver<ServerEvent>,
     /// Cancelled when an administrator shuts the server down.
     pub(crate) stop: CancellationToken,
+    /// What all of it hangs on.
+    pub(crate) cell: Cell,
     endpoint: Endpoint,
     _admin: Admin,
 }
@@ -248,7 +250,7 @@ pub(crate) async fn server(kit: &ServerKit, network: &Network) -> Result<Running
         );
     }
     tracing::info!(%endpoint, project = kit.project, "listening");
-    Ok(RunningServer { server, events, stop, endpoint, _admin: admin })
+    Ok(RunningServer { server, events, stop, cell, endpoint, _admin: admin })
 }
 
 /// What a person may choose for a site beside its kit.
@@ -264,6 +266,8 @@ pub(crate) struct SiteChoices {
 #[derive(Debug)]
 pub(crate) struct RunningSite {
     pub(crate) site: Site,
+    /// What all of it hangs on.
+    pub(crate) cell: Cell,
     /// What happens from the start on.
     pub(crate) events: broadcast::Receiver<SiteEvent>,
     /// How dialing the server goes.
@@ -350,7 +354,7 @@ pub(crate) async fn site(
     let site = Site::start(settings, parts).await?;
     let events = site.events();
     let dialing = cell.connect(above).state();
-    Ok(RunningSite { site, events, dialing, lock })
+    Ok(RunningSite { site, cell, events, dialing, lock })
 }
 
 /// What the server's half of a job has from its daemon, in a process of its own.

@@ -8,7 +8,7 @@ use locule_kit::RelayKit;
 use super::say;
 use super::site::{hopeless, register_code};
 use crate::arguments::Relay;
-use crate::exit::{Code, Failure};
+use crate::exit::{self, Code, Failure};
 use crate::network::Network;
 use crate::wire::{self, RunningRelay};
 use crate::{logs, stop};
@@ -37,6 +37,7 @@ pub(crate) async fn relay(arguments: Relay, verbose: u8) -> Result<(), Failure> 
     let ended = tokio::select! {
         failure = refused => Err(failure),
         reason = hopeless(dialing) => Err(out_of_reach(&reason, &kit)),
+        failure = exit::lost(&cell) => Err(failure),
         () = stop::asked(arguments.stop_with_stdin) => Ok(()),
     };
     cell.shutdown(GRACE).await;

@@ -9,7 +9,7 @@ use tokio::sync::broadcast::error::RecvError;
 
 use super::say;
 use crate::arguments::{Output, Server};
-use crate::exit::{Code, Failure, OrExit as _};
+use crate::exit::{self, Code, Failure, OrExit as _};
 use crate::network::Network;
 use crate::wire::{self, RunningServer};
 use crate::{logs, stop};
@@ -23,11 +23,12 @@ pub(crate) async fn server(arguments: Server, verbose: u8) -> Result<(), Failure
     }
     let mut running = wire::server(&kit, &Network::outside()).await?;
     show(&running.listening(), arguments.output)?;
-    let stop = running.stop.clone();
+    let (stop, cell) = (running.stop.clone(), running.cell.clone());
     let course = tokio::select! {
         course = follow(&mut running, &arguments) => course,
         () = stop::asked(arguments.stop_with_stdin) => stopped(&arguments),
         () = stop.cancelled() => stopped(&arguments),
+        failure = exit::lost(&cell) => Err(failure),
     };
     running.server.shutdown().await;
     course

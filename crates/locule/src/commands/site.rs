@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 use super::say;
 use crate::arguments::Site;
-use crate::exit::{Code, Failure};
+use crate::exit::{self, Code, Failure};
 use crate::network::Network;
 use crate::wire::{self, RunningSite, SiteChoices};
 use crate::{logs, stop};
@@ -25,7 +25,7 @@ pub(crate) async fn site(arguments: Site, verbose: u8) -> Result<(), Failure> {
     let kit = SiteKit::open(&arguments.kit)?;
     let choices =
         SiteChoices { name: arguments.name, heartbeat: arguments.heartbeat.map(Duration::from_secs) };
-    let RunningSite { site, mut events, dialing, lock: _lock } =
+    let RunningSite { site, cell, mut events, dialing, lock: _lock } =
         wire::site(&kit, choices, &Network::outside()).await?;
     let until_stopped = async {
         tokio::select! {
@@ -33,6 +33,10 @@ pub(crate) async fn site(arguments: Site, verbose: u8) -> Result<(), Failure> {
             reason = hopeless(dialing) => {
                 site.shutdown().await.ok();
                 Err(out_of_reach(&reason, &kit))
+            }
+            failure = exit::lost(&cell) => {
+                site.shutdown().await.ok();
+                Err(failure)
             }
             () = stop::asked(arguments.stop_with_stdin) => site.shutdown().await.map_err(|error| why(error, &kit)),
         }
