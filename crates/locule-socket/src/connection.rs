@@ -13,12 +13,11 @@ use rustls::ClientConfig;
 use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::{TcpStream, lookup_host};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 use tokio_util::either::Either;
 
-use crate::{DISCARD_TIME, HANDSHAKE_TIME};
+use crate::{DISCARD_TIME, HANDSHAKE_TIME, Place};
 
 /// A TCP connection, clear or under TLS.
 pub struct Connection {
@@ -27,7 +26,7 @@ pub struct Connection {
     unread: BytesMut,
     peer: PeerInfo,
     /// A listener's connection keeps its place as long as it exists.
-    _place: Option<OwnedSemaphorePermit>,
+    _place: Option<Place>,
 }
 
 impl Connection {
@@ -51,7 +50,7 @@ impl Connection {
         tcp: TcpStream,
         address: SocketAddr,
         tls: Option<TlsAcceptor>,
-        place: OwnedSemaphorePermit,
+        place: Place,
     ) -> io::Result<Self> {
         tcp.set_nodelay(true)?;
         let address = shown(address);

@@ -60,11 +60,13 @@ mod connection;
 mod length_first;
 mod link;
 mod listen;
+mod reception;
 mod wire;
 
 pub use connection::{Connection, dial_error};
 pub use length_first::LengthFirst;
 pub use link::link;
+pub use reception::{Place, Reception};
 pub use wire::{Framing, Header, Outgoing, Step};
 
 use std::fmt;
@@ -86,7 +88,7 @@ const DISCARD_TIME: Duration = Duration::from_secs(1);
 /// Connects and listens over TCP, clear or under TLS; cheap to clone.
 ///
 /// Connections have `TCP_NODELAY`. The limits on what a peer may do before there is a link: 5 s for its
-/// TLS handshake, 5 s for what the carrier does then, 1,024 peers at a time in either.
+/// TLS handshake, 5 s for what the carrier does then; of how many do so at a time see [`Reception`].
 #[derive(Clone)]
 pub struct Sockets {
     tls: Option<Tls>,
@@ -100,7 +102,8 @@ struct Tls {
 }
 
 impl Sockets {
-    /// Connections that a listener serves at a time, unless told otherwise.
+    /// Connections that a listener serves at a time, unless told otherwise or there are fewer
+    /// [file descriptors](Reception).
     pub const MAX_CONNECTIONS: usize = 16_384;
 
     /// Without encryption.

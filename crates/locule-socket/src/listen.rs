@@ -4,29 +4,23 @@ use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
 use locule_transport::{AcceptError, BoxFuture, Endpoint, Link, ListenError, Listener};
 use rustls::ServerConfig;
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::{TcpListener, TcpStream, lookup_host};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::net::{TcpListener, lookup_host};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tracing::{debug, warn};
+use tracing::debug;
 
-use crate::{Connection, HANDSHAKE_TIME};
+use crate::{Connection, HANDSHAKE_TIME, Reception};
 
-/// Connections at a time that are not links yet.
-const HANDSHAKES: usize = 1024;
 /// Links that wait to be accepted; more wait where they are.
 const BACKLOG: usize = 1024;
 /// Connections that wait in the operating system.
 const SYSTEM_BACKLOG: i32 = 1024;
-/// Pause when the operating system has no more connections to give.
-const PAUSE: Duration = Duration::from_millis(100);
 
 pub(crate) async fn bind<O, F>(
     on: &Endpoint,
@@ -44,8 +38,8 @@ where
     let bound = socket.local_addr().map_err(|error| ListenError::from_io(on, error))?;
     let (arrivals, links) = mpsc::channel(BACKLOG);
     let closed = CancellationToken::new();
-    let places = Arc::new(Semaphore::new(max_connections));
-    let serving = serve(socket, tls.map(TlsAcceptor::from), places, open, arrivals);
+    let reception = Reception::new(socket, max_connections);
+    let serving = serve(reception, tls.map(TlsAcceptor::from), open, arrivals);
     tokio::spawn(closed.clone().run_until_cancelled_owned(serving));
     let local = on.clone().with_port(bound.port());
     Ok(SocketListener { local, links, _closed: closed.drop_guard() })
@@ -110,55 +104,29 @@ impl fmt::Debug for SocketListener {
 }
 
 async fn serve<O, F>(
-    socket: TcpListener,
+    mut reception: Reception<()>,
     tls: Option<TlsAcceptor>,
-    places: Arc<Semaphore>,
     open: O,
     arrivals: mpsc::Sender<Link>,
 ) where
     O: Fn(Connection) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = io::Result<Link>> + Send + 'static,
 {
-    let mut welcomes = JoinSet::new();
-    loop {
-        tokio::select! {
-            (tcp, address, place) = accept(&socket, &places), if welcomes.len() < HANDSHAKES => {
-                let (tls, open, arrivals) = (tls.clone(), open.clone(), arrivals.clone());
-                welcomes.spawn(async move {
-                    let welcomed = async {
-                        let connection = Connection::accepted(tcp, address, tls, place).await?;
-                        timeout(HANDSHAKE_TIME, open(connection)).await?
-                    };
-                    match welcomed.await {
-                        // Fails when the listener is gone, and the link goes with it.
-                        Ok(link) => drop(arrivals.send(link).await),
-                        Err(error) => debug!(link = %address, %error, "connection ended"),
-                    }
-                });
-            }
-            Some(_) = welcomes.join_next() => {}
-        }
-    }
-}
-
-/// The next connection, with its place; dropping the future loses neither.
-async fn accept(
-    socket: &TcpListener,
-    places: &Arc<Semaphore>,
-) -> (TcpStream, SocketAddr, OwnedSemaphorePermit) {
-    let place = Arc::clone(places).acquire_owned().await.expect("nobody closes the semaphore");
-    loop {
-        match socket.accept().await {
-            Ok((tcp, address)) => return (tcp, address, place),
-            Err(error) if is_the_peers(&error) => debug!(%error, "connection lost before it was accepted"),
-            Err(error) => {
-                warn!(%error, "no connection can be accepted at the moment");
-                sleep(PAUSE).await;
+    let greet = |tcp, address, place| {
+        let (tls, open, arrivals) = (tls.clone(), open.clone(), arrivals.clone());
+        async move {
+            let welcomed = async {
+                let connection = Connection::accepted(tcp, address, tls, place).await?;
+                timeout(HANDSHAKE_TIME, open(connection)).await?
+            };
+            match welcomed.await {
+                // Fails when the listener is gone, and the link goes with it.
+                Ok(link) => drop(arrivals.send(link).await),
+                Err(error) => debug!(link = %address, %error, "connection ended"),
             }
         }
+    };
+    loop {
+        reception.next(greet).await;
     }
-}
-
-fn is_the_peers(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset)
 }

@@ -6,17 +6,17 @@ use std::future::ready;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::stream::{self, Stream, StreamExt as _};
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use locule_socket::{Place, Reception};
 use locule_transport::{AcceptError, BoxFuture, Endpoint, Link, ListenError, Listener, PeerInfo, Security};
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::{self, error::TrySendError};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::time::{sleep, timeout};
+use tokio::sync::watch;
+use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::either::Either;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -33,14 +33,10 @@ use crate::{
     CONNECTION_WINDOW, GRPC, HANDSHAKE_TIME, HEADER_LIST, HTTP2_FRAME, IDLE_TIME, METHOD, STREAM_WINDOW,
 };
 
-/// Handshakes under way at a time.
-const HANDSHAKES: usize = 1024;
 /// Links that wait to be accepted; more are told to come again.
 const BACKLOG: usize = 1024;
 /// Calls on one connection at a time: the cells of one process may share a connection.
 const CALLS: u32 = 1024;
-/// Pause when the operating system has no more connections to give.
-const PAUSE: Duration = Duration::from_millis(100);
 
 pub(crate) async fn bind(
     on: &Endpoint,
@@ -96,34 +92,13 @@ fn connections(
     tls: Option<Arc<ServerConfig>>,
     max_connections: usize,
 ) -> impl Stream<Item = Connection<impl AsyncRead + AsyncWrite + Unpin + Send + 'static, Caller>> {
-    let places = Arc::new(Semaphore::new(max_connections));
     let tls = tls.map(TlsAcceptor::from);
-    let arrivals = stream::unfold((socket, places), |(socket, places)| async {
-        let place = Arc::clone(&places).acquire_owned().await.ok()?;
-        let (tcp, address) = accept(&socket).await;
-        Some(((tcp, address, place), (socket, places)))
+    let reception = Reception::new(socket, max_connections);
+    let welcomed = stream::unfold((reception, tls), |(mut reception, tls)| async {
+        let welcomed = reception.next(|tcp, address, place| welcome(tcp, address, tls.clone(), place)).await;
+        Some((welcomed, (reception, tls)))
     });
-    arrivals
-        .map(move |(tcp, address, place)| tokio::spawn(welcome(tcp, address, tls.clone(), place)))
-        .buffer_unordered(HANDSHAKES)
-        .filter_map(|welcomed| ready(welcomed.ok().flatten()))
-}
-
-async fn accept(socket: &TcpListener) -> (TcpStream, SocketAddr) {
-    loop {
-        match socket.accept().await {
-            Ok(arrival) => return arrival,
-            Err(error) if is_the_peers(&error) => debug!(%error, "connection lost before it was accepted"),
-            Err(error) => {
-                warn!(%error, "no connection can be accepted at the moment");
-                sleep(PAUSE).await;
-            }
-        }
-    }
-}
-
-fn is_the_peers(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset)
+    welcomed.filter_map(ready)
 }
 
 /// Brings a connection through its TLS handshake.
@@ -131,7 +106,7 @@ async fn welcome(
     tcp: TcpStream,
     address: SocketAddr,
     tls: Option<TlsAcceptor>,
-    place: OwnedSemaphorePermit,
+    place: Place,
 ) -> Option<Connection<Either<TcpStream, tokio_rustls::server::TlsStream<TcpStream>>, Caller>> {
     let ended = |error: io::Error| debug!(link = %address, %error, "connection ended");
     tcp.set_nodelay(true).map_err(ended).ok()?;
@@ -147,7 +122,7 @@ async fn welcome(
 }
 
 /// A connection that keeps its place as long as it exists, and exists as long as it has links.
-fn in_use<I>(io: I, peer: PeerInfo, place: OwnedSemaphorePermit) -> Connection<I, Caller> {
+fn in_use<I>(io: I, peer: PeerInfo, place: Place) -> Connection<I, Caller> {
     let (links, number) = watch::channel(0);
     Connection::new(io, Caller { peer: Arc::new(peer), links }, async move {
         idle(number).await;
@@ -240,15 +215,16 @@ pub(crate) mod tests {
     use h2::SendStream;
     use h2::client::{ResponseFuture, SendRequest};
     use tokio::io::{AsyncReadExt, DuplexStream, duplex};
+    use tokio::sync::Semaphore;
     use tokio::task::JoinHandle;
-    use tokio::time::Instant;
+    use tokio::time::{Instant, sleep};
 
     /// The dialer's end of a connection over memory, and the links that come of it.
     fn connection() -> (DuplexStream, mpsc::Receiver<Link>) {
         let (near, far) = duplex(1 << 20);
         let (arrivals, links) = mpsc::channel(1);
         let place = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
-        let far = in_use(far, PeerInfo::new("memory", Security::Internal), place);
+        let far = in_use(far, PeerInfo::new("memory", Security::Internal), Place::new(place));
         tokio::spawn(serve(stream::iter([far]), Door { max_frame_len: 1 << 20, arrivals }));
         (near, links)
     }
