@@ -1,12 +1,16 @@
 //! Appends records, each on disk before anybody goes on.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::MAX_RECORD;
 use crate::record::{self, Entry, Head, hex_sha256};
+
+/// How long a record waits before the log of the process says so, and how often it looks meanwhile.
+const TELL_AFTER: Duration = Duration::from_secs(1);
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// The log of one participant, in a folder.
 ///
@@ -16,6 +20,7 @@ use crate::record::{self, Entry, Head, hex_sha256};
 pub struct AuditLog {
     folder: PathBuf,
     max_file: u64,
+    patience: Duration,
 }
 
 /// Why a record was not written. Whatever it was to bear witness of must not happen.
@@ -33,6 +38,14 @@ pub enum AppendError {
         /// The file.
         file: PathBuf,
     },
+    /// Another process has not let go of the log in time.
+    #[error("{} is held by another process, for more than {} s", file.display(), after.as_secs_f64())]
+    InUse {
+        /// What it holds.
+        file: PathBuf,
+        /// How long this one has waited.
+        after: Duration,
+    },
     /// The disk does not take it.
     #[error("cannot write {}", file.display())]
     Write {
@@ -48,12 +61,15 @@ impl AuditLog {
     /// A file that has grown past so many bytes is followed by a new one (16 MiB).
     pub const MAX_FILE: u64 = 16 << 20;
 
+    /// How long a record waits while another process writes (10 s).
+    pub const PATIENCE: Duration = Duration::from_secs(10);
+
     /// The name of the file that is written to.
     pub const FILE: &'static str = "audit.jsonl";
 
     /// The log in this folder, which must exist by the time something is written.
     pub fn new(folder: impl Into<PathBuf>) -> AuditLog {
-        AuditLog { folder: folder.into(), max_file: AuditLog::MAX_FILE }
+        AuditLog { folder: folder.into(), max_file: AuditLog::MAX_FILE, patience: AuditLog::PATIENCE }
     }
 
     /// The same log, whose files grow to `bytes` before a new one is begun.
@@ -62,7 +78,14 @@ impl AuditLog {
         AuditLog { max_file: bytes, ..self }
     }
 
-    /// Writes one record and flushes it to the disk. Blocks, also while another process writes.
+    /// The same log, which waits so long while another process writes.
+    #[must_use]
+    pub fn patience(self, patience: Duration) -> AuditLog {
+        AuditLog { patience, ..self }
+    }
+
+    /// Writes one record and flushes it to the disk. Blocks, also while another process writes, for as long as its
+    /// [patience](Self::patience) lasts.
     ///
     /// A record that an earlier writer could not finish is cut off first, and a record says so.
     ///
@@ -72,10 +95,34 @@ impl AuditLog {
         let file = self.folder.join(AuditLog::FILE);
         let failed = |source| AppendError::Write { file: file.clone(), source };
         let lock = self.folder.join("audit.lock");
-        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(lock).map_err(failed)?;
-        lock.lock().map_err(failed)?;
+        let mut options = OpenOptions::new();
+        let locked = open_regular(&lock, options.create(true).truncate(false).write(true)).map_err(failed)?;
+        self.take(&locked, &lock)?;
         self.append_alone(&file, entry, now)
         // The lock ends with its file.
+    }
+
+    /// Waits for other writers, but not for ever: who waits for a verdict is to hear that there is none.
+    fn take(&self, locked: &File, path: &Path) -> Result<(), AppendError> {
+        let failed = |source| AppendError::Write { file: path.to_owned(), source };
+        let since = Instant::now();
+        let mut told = false;
+        loop {
+            match locked.try_lock() {
+                Ok(()) => return Ok(()),
+                Err(TryLockError::Error(error)) => return Err(failed(error)),
+                Err(TryLockError::WouldBlock) => {}
+            }
+            let waited = since.elapsed();
+            if waited >= self.patience {
+                return Err(AppendError::InUse { file: path.to_owned(), after: self.patience });
+            }
+            if waited >= TELL_AFTER && !told {
+                tracing::warn!(file = %path.display(), "waiting for another process that holds the log of audits");
+                told = true;
+            }
+            std::thread::sleep(PAUSE.min(self.patience - waited));
+        }
     }
 
     fn append_alone(&self, path: &Path, entry: &Entry, now: SystemTime) -> Result<Head, AppendError> {
@@ -109,7 +156,7 @@ impl AuditLog {
         }
         let failed = |source| AppendError::Write { file: self.folder.clone(), source };
         let Some(newest) = full_files(&self.folder).map_err(failed)?.pop() else { return Ok(Head::none()) };
-        let mut file = File::open(&newest).map_err(failed)?;
+        let mut file = open_regular(&newest, OpenOptions::new().read(true)).map_err(failed)?;
         match end(&mut file, &newest)? {
             End { head: Some(head), torn: None, .. } => Ok(head),
             End { .. } => Err(AppendError::Damaged { file: newest }),
@@ -138,7 +185,25 @@ fn open(path: &Path) -> io::Result<File> {
     options.create(true).truncate(false).read(true).write(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path)
+    open_regular(path, &mut options)
+}
+
+/// Opens a file, and nothing that only looks like one: of a pipe, whoever opens it waits for the other end.
+pub(crate) fn open_regular(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
+    // Looked at before as well: to open a device may do something.
+    match std::fs::metadata(path) {
+        Ok(found) if !found.is_file() => return Err(no_file()),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(_) | Err(_) => {}
+    }
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::custom_flags(options, rustix::fs::OFlags::NONBLOCK.bits() as i32);
+    let file = options.open(path)?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(no_file()) }
+}
+
+fn no_file() -> io::Error {
+    io::Error::other("it is no regular file")
 }
 
 fn sync_folder(folder: &Path) -> io::Result<()> {
@@ -154,7 +219,8 @@ fn write(
     entry: &Entry,
     now: SystemTime,
 ) -> Result<(Option<Head>, u64), AppendError> {
-    let (line, head) = record::line(before, entry, now);
+    let damaged = || AppendError::Damaged { file: path.to_owned() };
+    let (line, head) = record::line(before, entry, now).ok_or_else(damaged)?;
     if line.len() > MAX_RECORD {
         return Err(AppendError::TooLong(line.len()));
     }
@@ -223,7 +289,7 @@ mod tests {
     use super::*;
     use crate::{FaultKind, Line, records, verify};
     use std::fs;
-    use std::time::{Duration, UNIX_EPOCH};
+    use std::time::UNIX_EPOCH;
 
     fn at(seconds: u64) -> SystemTime {
         UNIX_EPOCH + Duration::from_secs(1_700_000_000 + seconds)
@@ -271,7 +337,8 @@ mod tests {
         assert_eq!(broken(&[lines[0], "{}", lines[2]]), (2, FaultKind::NotARecord));
         let spaced = lines[1].replace("\"seq\":2", "\"seq\": 2");
         assert_eq!(broken(&[lines[0], &spaced]), (2, FaultKind::Hash));
-        let (forged, _) = record::line(&Head { seq: 1, sha256: "0".repeat(64) }, &Entry::note("x"), at(9));
+        let before = Head { seq: 1, sha256: "0".repeat(64) };
+        let (forged, _) = record::line(&before, &Entry::note("x"), at(9)).unwrap();
         assert_eq!(broken(&[lines[0], forged.trim_end()]), (2, FaultKind::Previous));
     }
 
@@ -349,6 +416,45 @@ mod tests {
         fs::remove_file(dir.path().join("audit.jsonl")).unwrap();
         log_of(dir.path(), 9);
         assert_eq!(verify(dir.path(), Some(&head)).unwrap().holds_head, Some(false));
+    }
+
+    #[test]
+    fn nothing_follows_the_last_number_there_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let before = Head { seq: u64::MAX - 1, sha256: "0".repeat(64) };
+        let (last, head) = record::line(&before, &Entry::note("the last"), at(0)).unwrap();
+        assert!(record::line(&head, &Entry::note("beyond"), at(0)).is_none());
+        fs::write(dir.path().join("audit.jsonl"), &last).unwrap();
+        let appended = AuditLog::new(dir.path()).append(&Entry::note("beyond"), at(1));
+        assert!(matches!(appended, Err(AppendError::Damaged { .. })), "{appended:?}");
+        fs::write(dir.path().join("audit.jsonl"), last.repeat(2)).unwrap();
+        assert_eq!(verify(dir.path(), None).unwrap().fault.unwrap().kind, FaultKind::Sequence);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_is_no_file_is_not_waited_for() {
+        for name in ["audit.jsonl", "audit.lock", "audit.000000000001.jsonl"] {
+            let dir = tempfile::tempdir().unwrap();
+            let made = std::process::Command::new("mkfifo").arg(dir.path().join(name)).status();
+            assert!(made.unwrap().success());
+            let appended = AuditLog::new(dir.path()).append(&Entry::note("x"), at(0));
+            assert!(matches!(appended, Err(AppendError::Write { .. })), "{name}: {appended:?}");
+            if name != "audit.lock" {
+                assert!(verify(dir.path(), None).is_err(), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_log_that_somebody_else_holds_is_given_up_in_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = log_of(dir.path(), 1).patience(Duration::from_millis(30));
+        let other = File::open(dir.path().join("audit.lock")).unwrap();
+        other.lock().unwrap();
+        assert!(matches!(log.append(&Entry::note("x"), at(3)), Err(AppendError::InUse { .. })));
+        drop(other);
+        log.append(&Entry::note("x"), at(3)).unwrap();
     }
 
     #[test]

@@ -1,12 +1,12 @@
 //! Reads the chain, and says where it breaks.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::log::full_files;
+use crate::log::{full_files, open_regular};
 use crate::record::{self, Head, Record, Wrong};
 use crate::{AuditLog, MAX_RECORD};
 
@@ -47,7 +47,9 @@ pub fn verify(folder: &Path, head: Option<&Head>) -> Result<Verified, VerifyErro
             }
             (None, LineState::Wrong(kind), _) => kind,
             (None, LineState::Whole, _) => FaultKind::NotARecord,
-            (Some(record), _, Some(last)) if record.seq != last.seq + 1 => FaultKind::Sequence,
+            (Some(record), _, Some(last)) if last.seq.checked_add(1) != Some(record.seq) => {
+                FaultKind::Sequence
+            }
             (Some(record), _, Some(last)) if record.previous != last.sha256 => FaultKind::Previous,
             (Some(record), _, None) if record.seq == 1 && record.previous != Head::none().sha256 => {
                 FaultKind::Previous
@@ -189,7 +191,7 @@ fn lines(path: PathBuf) -> impl Iterator<Item = Result<Line, VerifyError>> {
 fn next_line(path: &Path, reader: &mut Option<BufReader<File>>, number: usize) -> io::Result<Option<Line>> {
     let reader = match reader {
         Some(reader) => reader,
-        None => reader.insert(BufReader::new(File::open(path)?)),
+        None => reader.insert(BufReader::new(open_regular(path, OpenOptions::new().read(true))?)),
     };
     let mut bytes = Vec::new();
     reader.by_ref().take(MAX_RECORD as u64 + 1).read_until(b'\n', &mut bytes)?;

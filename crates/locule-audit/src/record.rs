@@ -116,16 +116,18 @@ impl FromStr for Head {
     }
 }
 
-/// The line of the record that follows `before`, with its line feed, and the head that it makes.
-pub(crate) fn line(before: &Head, entry: &Entry, now: SystemTime) -> (String, Head) {
+/// The line of the record that follows `before`, with its line feed, and the head that it makes; nothing if no
+/// number follows.
+pub(crate) fn line(before: &Head, entry: &Entry, now: SystemTime) -> Option<(String, Head)> {
+    let seq = before.seq.checked_add(1)?;
     let mut record = serde_json::to_value(entry).expect("an entry has only text keys");
-    record["seq"] = (before.seq + 1).into();
+    record["seq"] = seq.into();
     record["previous"] = before.sha256.as_str().into();
     record["time"] = rfc3339(now).into();
     let canonical = canonical_json(&record);
     let sha256 = hash(&canonical);
     let open = canonical.strip_suffix('}').expect("a record is an object");
-    (format!("{open},\"sha256\":\"{sha256}\"}}\n"), Head { seq: before.seq + 1, sha256 })
+    Some((format!("{open},\"sha256\":\"{sha256}\"}}\n"), Head { seq, sha256 }))
 }
 
 /// Reads a line without its line feed; nothing if it is not one of ours or its hash is another.
