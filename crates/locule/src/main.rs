@@ -4,6 +4,7 @@ mod arguments;
 mod commands;
 #[cfg(feature = "demo")]
 mod demo;
+mod descriptors;
 mod exit;
 mod launcher;
 mod logs;
@@ -42,6 +43,7 @@ fn run(Arguments { command, verbose }: Arguments) -> Result<(), Failure> {
     if let Command::JobProcess(arguments) = command {
         return commands::job_process(&arguments, verbose);
     }
+    descriptors::raise_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().or_exit(Code::Software)?;
     runtime.block_on(async {
         match command {
