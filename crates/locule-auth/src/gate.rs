@@ -101,6 +101,11 @@ impl IncomingFilter for ServerGate {
         }
         self.check_token(now, from, &origin, message)
     }
+
+    fn knows(&self, now: Now, link: &LinkFacts) -> bool {
+        let common_name = link.common_name.as_deref().filter(|_| link.security == LinkSecurity::Mutual);
+        common_name.is_some_and(|common_name| self.ledger.knows(common_name, &link.peer, now))
+    }
 }
 
 impl fmt::Debug for ServerGate {

@@ -148,6 +148,15 @@ impl TokenLedger {
         Ok(Arc::clone(&entry.holder))
     }
 
+    /// Whether somebody of this name has a token in force, granted to that cell, one above or one below.
+    pub fn knows(&self, name: &str, cell: &Fqcn, now: Now) -> bool {
+        let state = self.read();
+        state.tokens.values().any(|entry| {
+            let Holder { name: holder, origin, .. } = &*entry.holder;
+            holder == name && (origin.contains(cell) || cell.contains(origin)) && !entry.has_expired(now.wall)
+        })
+    }
+
     /// Notes a heartbeat of the site `name` that came from the cell `origin`, after the gate.
     ///
     /// # Errors

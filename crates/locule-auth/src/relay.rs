@@ -1,10 +1,10 @@
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use locule_identity::{Identity, Verifier, decode_signature, token_text};
 use locule_message::{Fqcn, Message, ReturnCode, key};
-use locule_switch::{IncomingFilter, LinkFacts, Now, Refusal};
+use locule_switch::{IncomingFilter, LinkFacts, LinkSecurity, Now, Refusal};
 use sha2::{Digest as _, Sha256};
 
 use crate::gate::is_bye;
@@ -41,6 +41,8 @@ struct Known {
     server: Option<Identity>,
     tokens: HashMap<[u8; 32], bool>,
     in_order: VecDeque<[u8; 32]>,
+    /// Whose tokens were good.
+    names: HashSet<String>,
 }
 
 impl RelayGate {
@@ -94,6 +96,9 @@ impl RelayGate {
         {
             known.tokens.remove(&oldest);
         }
+        if good && (known.names.len() < REMEMBERED || known.names.contains(name)) {
+            known.names.insert(name.to_owned());
+        }
         known.in_order.push_back(hash);
         known.tokens.insert(hash, good);
         Ok(good)
@@ -120,6 +125,16 @@ impl IncomingFilter for RelayGate {
             return Ok(());
         }
         self.check_token(&origin, message)
+    }
+
+    fn knows(&self, _now: Now, link: &LinkFacts) -> bool {
+        let common_name = link.common_name.as_deref().filter(|_| link.security == LinkSecurity::Mutual);
+        let mut below = link.peer.segments().skip(self.own.generation());
+        common_name.is_some_and(|common_name| {
+            self.own.is_ancestor_of(&link.peer)
+                && below.any(|segment| segment == common_name)
+                && self.known().names.contains(common_name)
+        })
     }
 }
 

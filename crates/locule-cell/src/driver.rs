@@ -8,8 +8,8 @@ use bytes::Bytes;
 use locule_message::{Fqcn, Message, ReturnCode, key};
 use locule_stream::{Notice, Way};
 use locule_switch::{
-    Delivery, LinkFacts, LinkId, Output, Pass, Refusal, Reply, ReplyTo, Request, RequestError, RequestId,
-    Settled, Switch,
+    CloseReason, Delivery, LinkFacts, LinkId, Output, Pass, Refusal, Reply, ReplyTo, Request, RequestError,
+    RequestId, Settled, Switch,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::task::{self, JoinSet};
@@ -403,7 +403,11 @@ impl Driver {
                     }
                 }
                 Output::Close(link, why) => {
-                    tracing::debug!(%link, ?why, "link closed");
+                    if why == CloseReason::Unheard {
+                        tracing::info!(%link, "link closed: nothing came by it that is let in, for too long");
+                    } else {
+                        tracing::debug!(%link, ?why, "link closed");
+                    }
                     if let Some(state) = self.links.remove(&link) {
                         state.stop.cancel();
                     }

@@ -291,10 +291,10 @@ mod tests {
         let address = |last: u8| IpAddr::from([192, 0, 2, last]);
         let now = Instant::now();
         let mut unfinished = Unfinished::new(4);
-        for number in 0..3 {
+        for (number, id) in ids.iter().enumerate().take(3) {
             let at = now + Duration::from_millis(number as u64);
             assert_eq!(unfinished.make_room(address(1), at), Room::Free);
-            unfinished.add(ids[number], address(1), at, number);
+            unfinished.add(*id, address(1), at, number);
         }
         unfinished.add(ids[3], address(2), now, 3);
         assert_eq!(unfinished.make_room(address(1), now), Room::None, "they may be about to finish");

@@ -34,6 +34,16 @@ pub trait IncomingFilter: Send + Sync {
     /// The [`Refusal`] keeps the message out.
     fn check(&self, now: Now, from: &LinkFacts, message: &Message) -> Result<(), Refusal>;
 
+    /// Whether the neighbour of an accepted link has proved over an earlier one who it is, and the certificate
+    /// that it shows is the same. Such a link is [proven](crate::Switch::is_proven) from the start, so that what
+    /// was interrupted can go on.
+    ///
+    /// By default nobody is known.
+    fn knows(&self, now: Now, link: &LinkFacts) -> bool {
+        let _ = (now, link);
+        false
+    }
+
     /// Whether `message` passes without proof of who sent it. Such a message does not make its link
     /// [`Output::Proven`](crate::Output::Proven).
     ///

@@ -20,7 +20,7 @@ pub enum Output {
     /// Read from this link again.
     Relieved(LinkId),
     /// The gate let something through that only a neighbour who has proved itself can send: larger
-    /// frames may be taken from it. Links whose carrier proved as much are [proven from the
+    /// frames may be taken from it. Links of those who are known already are [proven from the
     /// start](crate::Switch::is_proven).
     Proven(LinkId),
     /// Close this link; the switch has forgotten it already.
@@ -107,6 +107,8 @@ pub enum CloseReason {
     Evicted,
     /// The neighbour said goodbye over another link as well; this one it should have closed.
     Left,
+    /// The gate has let nothing through that came by it, for too long.
+    Unheard,
 }
 
 /// Why a message ended here.

@@ -36,7 +36,7 @@ impl Switch {
         {
             return self.refuse(now, &from, kind, origin, &message, refusal);
         }
-        self.note_proof(link, &message);
+        self.note_proof(now, link, &message);
         match message.destination() {
             Some(destination) if destination == self.config.name => match kind {
                 MessageKind::Request => self.receive_request(now, &from, origin, message),
@@ -47,12 +47,21 @@ impl Switch {
         }
     }
 
-    fn note_proof(&mut self, link: LinkId, message: &Message) {
-        if let Some(gate) = &self.gate
-            && let Some(state) = self.links.get_mut(&link)
-            && !state.proven
-            && !gate.is_exempt(message)
-        {
+    fn note_proof(&mut self, now: Now, link: LinkId, message: &Message) {
+        let Some(gate) = &self.gate else { return };
+        let Some(state) = self.links.get_mut(&link) else { return };
+        if let Some(until) = state.unheard.take() {
+            self.unheard.remove(&(until, link));
+        }
+        if state.proven {
+            return;
+        }
+        if gate.is_exempt(message) {
+            // it is on its way to prove itself, and may have to wait and ask again
+            let until = now.instant + self.config.unheard_time;
+            state.unheard = Some(until);
+            self.unheard.insert((until, link));
+        } else {
             state.proven = true;
             self.outputs.push_back(Output::Proven(link));
         }

@@ -28,6 +28,8 @@ pub struct Stats {
     pub links_refused: u64,
     /// Links closed because their neighbour came back over another.
     pub links_evicted: u64,
+    /// Links closed because the gate let nothing through that came by them.
+    pub links_unheard: u64,
     /// Messages without the headers that every message has, or over a link that is not up.
     pub malformed: u64,
     /// Replies to nothing that waits: late, repeated or invented.

@@ -42,6 +42,9 @@ pub struct SwitchConfig {
     pub max_line: usize,
     /// How long a message stands in line before it is given up.
     pub patience: Duration,
+    /// How long an accepted link may be without a message that the gate lets through, until one has proved who
+    /// the neighbour is.
+    pub unheard_time: Duration,
 }
 
 impl SwitchConfig {
@@ -57,6 +60,7 @@ impl SwitchConfig {
             bulk_queue: 4 << 20,
             max_line: 1024,
             patience: Duration::from_secs(30),
+            unheard_time: Duration::from_secs(60),
         }
     }
 }
@@ -74,6 +78,8 @@ pub struct Switch {
     pub(crate) pending: Pending,
     /// When to look through the waiting lines of which links.
     pub(crate) line_checks: BTreeSet<(Instant, LinkId)>,
+    /// Links that the gate has let nothing through from, and when they are given up.
+    pub(crate) unheard: BTreeSet<(Instant, LinkId)>,
     pub(crate) outputs: VecDeque<Output>,
     pub(crate) stats: Stats,
     pub(crate) loopback: Arc<LinkFacts>,
@@ -91,6 +97,8 @@ pub(crate) struct Link {
     /// Messages that came by this link and stand in line for others.
     pub(crate) held: usize,
     pub(crate) line_check: Option<Instant>,
+    /// When it is given up unless the gate lets something through before.
+    pub(crate) unheard: Option<Instant>,
 }
 
 /// Why a link is not taken up; close it.
@@ -148,6 +156,7 @@ impl Switch {
             neighbours: Neighbours::new(config.name.clone()),
             pending: Pending::new(config.max_pending),
             line_checks: BTreeSet::new(),
+            unheard: BTreeSet::new(),
             outputs: VecDeque::new(),
             stats: Stats::default(),
             loopback,
@@ -194,9 +203,13 @@ impl Switch {
         }
         self.neighbours.insert(facts.peer.clone(), facts.link);
         let queue = LinkQueue::new(self.config.control_queue, self.config.bulk_queue, self.config.max_line);
-        let proven = self.gate.is_none() || is_proven_by_carrier(&facts);
+        // whoever was dialed is known by the address that was dialed
+        let by_carrier = facts.security == LinkSecurity::Internal || !facts.accepted;
+        let proven = by_carrier || self.gate.as_ref().is_none_or(|gate| gate.knows(now, &facts));
+        let unheard = (!proven).then(|| now.instant + self.config.unheard_time);
+        self.unheard.extend(unheard.map(|until| (until, facts.link)));
         let facts = Arc::new(facts);
-        let link = Link { max_frame_len, queue, proven, held: 0, line_check: None, facts };
+        let link = Link { max_frame_len, queue, proven, held: 0, line_check: None, unheard, facts };
         self.links.insert(link.facts.link, link);
         Ok(())
     }
@@ -211,6 +224,9 @@ impl Switch {
         }
         if let Some(check) = gone.line_check {
             self.line_checks.remove(&(check, link));
+        }
+        if let Some(until) = gone.unheard {
+            self.unheard.remove(&(until, link));
         }
         for (message, in_line) in gone.queue.drain() {
             self.lose(now, link, message, in_line, DropReason::LinkLost);
@@ -360,6 +376,7 @@ impl Switch {
         self.links.clear();
         self.left.clear();
         self.line_checks.clear();
+        self.unheard.clear();
         self.neighbours = Neighbours::new(self.config.name.clone());
     }
 
@@ -379,13 +396,19 @@ impl Switch {
             }
             self.schedule_line_check(now, link);
         }
+        while let Some((_, link)) = self.unheard.first().filter(|(at, _)| *at <= now.instant).copied() {
+            self.stats.links_unheard += 1;
+            self.link_down(now, link);
+            self.outputs.push_back(Output::Close(link, CloseReason::Unheard));
+        }
     }
 
     /// When to call [`handle_timeout`](Self::handle_timeout) at the latest.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         let line_check = self.line_checks.first().map(|(at, _)| *at);
-        self.pending.next_deadline().into_iter().chain(line_check).min()
+        let unheard = self.unheard.first().map(|(at, _)| *at);
+        self.pending.next_deadline().into_iter().chain(line_check).chain(unheard).min()
     }
 
     /// What is to be done next; call until it gives `None` after every other call.
@@ -423,8 +446,9 @@ impl Switch {
         self.links.get(&link).is_some_and(|link| link.held > 0)
     }
 
-    /// Whether the neighbour on `link` has proved who it is: by its carrier, or by a message that the
-    /// gate let through. Without a gate there is nothing to prove.
+    /// Whether the neighbour on `link` has proved who it is: it was dialed, it is of this machine, the gate
+    /// [knows](IncomingFilter::knows) it, or has let a message of it through. A certificate alone says that it
+    /// belongs to the project, not that it has registered. Without a gate there is nothing to prove.
     #[must_use]
     pub fn is_proven(&self, link: LinkId) -> bool {
         self.links.get(&link).is_some_and(|link| link.proven)
@@ -463,14 +487,6 @@ impl Switch {
     #[must_use]
     pub fn stats(&self) -> &Stats {
         &self.stats
-    }
-}
-
-fn is_proven_by_carrier(facts: &LinkFacts) -> bool {
-    match facts.security {
-        LinkSecurity::Internal => true,
-        LinkSecurity::Mutual => !facts.accepted || facts.common_name.is_some(),
-        LinkSecurity::ServerOnly | LinkSecurity::Clear => !facts.accepted,
     }
 }
 

@@ -448,6 +448,10 @@ impl IncomingFilter for Gate {
         }
         Err(Refusal::new(ReturnCode::Unauthenticated, "no token"))
     }
+
+    fn knows(&self, _: Now, link: &LinkFacts) -> bool {
+        link.common_name.as_deref() == Some("known")
+    }
 }
 
 struct Stamp;
@@ -502,7 +506,10 @@ fn a_link_is_proven_by_what_the_gate_lets_through_but_not_by_what_is_exempt() {
     let mut mutual = facts(2, "site-2");
     (mutual.security, mutual.common_name) = (LinkSecurity::Mutual, Some("site-2".to_owned()));
     server.link_up(now, mutual, MAX_FRAME).unwrap();
-    assert!(!server.is_proven(LinkId(1)) && server.is_proven(LinkId(2)));
+    let mut known = facts(3, "site-3");
+    (known.security, known.common_name) = (LinkSecurity::Mutual, Some("known".to_owned()));
+    server.link_up(now, known, MAX_FRAME).unwrap();
+    assert_eq!([1, 2, 3].map(|id| server.is_proven(LinkId(id))), [false, false, true]);
 
     let mut challenge = message(MessageKind::Request, "site-1", "server");
     challenge.headers.set(key::CHANNEL, "task");
@@ -513,6 +520,45 @@ fn a_link_is_proven_by_what_the_gate_lets_through_but_not_by_what_is_exempt() {
     challenge.headers.set(key::TOPIC, "heart_beat");
     server.handle_message(now, LinkId(1), challenge);
     assert!(server.is_proven(LinkId(1)));
+}
+
+#[test]
+fn a_link_that_the_gate_hears_nothing_from_is_closed_in_time() {
+    let now = start();
+    let after = |seconds| Now { instant: now.instant + Duration::from_secs(seconds), ..now };
+    let mut server = switch("server");
+    server.set_gate(Arc::new(Gate));
+    for (id, name) in [(1, "site-1"), (2, "site-2"), (3, "site-3")] {
+        server.link_up(now, facts(id, name), MAX_FRAME).unwrap();
+    }
+    let say = |server: &mut Switch, now, id, name, topic| {
+        let mut message = message(MessageKind::Request, name, "server");
+        message.headers.set(key::CHANNEL, "task");
+        message.headers.set(key::TOPIC, topic);
+        if topic == "heart_beat" {
+            message.headers.set(key::TOKEN, "t");
+        }
+        server.handle_message(now, LinkId(id), message);
+    };
+    // the first talks without a token, the second asks to be let in, the third is in
+    say(&mut server, now, 1, "site-1", "other");
+    say(&mut server, after(50), 2, "site-2", "challenge");
+    say(&mut server, after(50), 3, "site-3", "heart_beat");
+    let mut closed = |at| {
+        server.handle_timeout(after(at));
+        let outputs = std::iter::from_fn(|| server.poll_output());
+        let closed = outputs.filter_map(|output| match output {
+            Output::Close(LinkId(id), CloseReason::Unheard) => Some(id),
+            _ => None,
+        });
+        closed.collect::<Vec<_>>()
+    };
+    assert!(closed(59).is_empty());
+    assert_eq!(closed(60), [1]);
+    assert!(closed(109).is_empty());
+    assert_eq!(closed(110), [2], "it asked once and no more");
+    assert!(closed(100_000).is_empty());
+    assert!(server.link(LinkId(3)).is_some() && server.poll_timeout().is_none());
 }
 
 struct Recorder(Arc<Mutex<Vec<&'static str>>>, &'static str, Option<Refusal>);

@@ -1,5 +1,5 @@
 use locule_message::{ReturnCode, key};
-use locule_switch::LinkSecurity;
+use locule_switch::{IncomingFilter as _, LinkSecurity};
 
 use crate::scene::{Scene, link, message, request, stamped};
 use crate::toy::Toy;
@@ -155,4 +155,26 @@ fn the_servers_own_stamp_opens_nothing_from_outside() {
     locule_switch::OutgoingFilter::stamp(&stamp, scene.now, &mut message, &"x".parse().unwrap()).unwrap();
     assert_eq!(message.headers.str(key::TOKEN), Some("server"));
     assert!(scene.check(&link("site-1", "site-1"), &message).is_err());
+}
+
+#[test]
+fn who_has_a_token_is_known_by_its_certificate_when_it_comes_back() {
+    let mut scene = Scene::new();
+    let known = |scene: &Scene, peer: &str, name: &str| scene.gate.knows(scene.now, &link(peer, name));
+    assert!(!known(&scene, "site-1", "site-1"), "a certificate is no token");
+    scene.site("site-1");
+    let admin = Toy::admin("admin@example");
+    scene.register(&admin, ADMIN);
+    scene.restart();
+    assert!(known(&scene, "site-1", "site-1") && known(&scene, "site-1.job", "site-1"));
+    assert!(known(&scene, ADMIN, "admin@example"));
+    let other = "_admin_00000000-1c4f-4ce8-b3b4-70aa2a5a4533";
+    for (peer, name) in [("site-2", "site-1"), ("site-1", "site-2"), (other, "admin@example"), (ADMIN, "x")] {
+        assert!(!known(&scene, peer, name), "{peer} {name}");
+    }
+    let mut clear = link("site-1", "site-1");
+    clear.security = LinkSecurity::Clear;
+    assert!(!scene.gate.knows(scene.now, &clear));
+    scene.ledger.remove("site-1").unwrap();
+    assert!(!known(&scene, "site-1", "site-1"));
 }

@@ -98,3 +98,16 @@ fn what_comes_from_above_passes_a_relay_and_a_neighbour_may_say_goodbye() {
     let for_another = message("req", "relay.site-1", "server", "cellnet.channel", "bye");
     assert!(check(&scene, &gate, &below(), &for_another).is_err());
 }
+
+#[test]
+fn a_relay_knows_whose_token_was_good_when_the_site_comes_back() {
+    let mut scene = Scene::new();
+    let (gate, session) = trusted(&mut scene);
+    assert!(!gate.knows(scene.now, &below()), "a certificate is no token");
+    let message = stamped(&session, request("relay.site-1", "task", "heart_beat"));
+    check(&scene, &gate, &below(), &message).unwrap();
+    assert!(gate.knows(scene.now, &below()));
+    for (peer, name) in [("relay.site-2", "site-1"), ("relay.site-2", "site-2"), ("site-1", "site-1")] {
+        assert!(!gate.knows(scene.now, &link(peer, name)), "{peer} {name}");
+    }
+}
