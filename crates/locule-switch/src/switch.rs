@@ -60,7 +60,7 @@ impl SwitchConfig {
             bulk_queue: 4 << 20,
             max_line: 1024,
             patience: Duration::from_secs(30),
-            unheard_time: Duration::from_secs(60),
+            unheard_time: Duration::from_secs(120),
         }
     }
 }
@@ -397,6 +397,15 @@ impl Switch {
             self.schedule_line_check(now, link);
         }
         while let Some((_, link)) = self.unheard.first().filter(|(at, _)| *at <= now.instant).copied() {
+            self.unheard.pop_first();
+            let Some(state) = self.links.get_mut(&link) else { continue };
+            state.unheard = None;
+            // it may have registered meanwhile, and have had nothing to say since
+            if self.gate.as_ref().is_none_or(|gate| gate.knows(now, &state.facts)) {
+                state.proven = true;
+                self.outputs.push_back(Output::Proven(link));
+                continue;
+            }
             self.stats.links_unheard += 1;
             self.link_down(now, link);
             self.outputs.push_back(Output::Close(link, CloseReason::Unheard));

@@ -449,8 +449,12 @@ impl IncomingFilter for Gate {
         Err(Refusal::new(ReturnCode::Unauthenticated, "no token"))
     }
 
-    fn knows(&self, _: Now, link: &LinkFacts) -> bool {
-        link.common_name.as_deref() == Some("known")
+    fn knows(&self, now: Now, link: &LinkFacts) -> bool {
+        match link.common_name.as_deref() {
+            Some("known") => true,
+            Some("late") => now.wall >= start().wall + Duration::from_secs(100),
+            _ => false,
+        }
     }
 }
 
@@ -525,7 +529,7 @@ fn a_link_is_proven_by_what_the_gate_lets_through_but_not_by_what_is_exempt() {
 #[test]
 fn a_link_that_the_gate_hears_nothing_from_is_closed_in_time() {
     let now = start();
-    let after = |seconds| Now { instant: now.instant + Duration::from_secs(seconds), ..now };
+    let after = |seconds| later(now, Duration::from_secs(seconds));
     let mut server = switch("server");
     server.set_gate(Arc::new(Gate));
     for (id, name) in [(1, "site-1"), (2, "site-2"), (3, "site-3")] {
@@ -540,6 +544,10 @@ fn a_link_that_the_gate_hears_nothing_from_is_closed_in_time() {
         }
         server.handle_message(now, LinkId(id), message);
     };
+    // the fourth is known by the time that it is asked
+    let mut late = facts(4, "site-4");
+    (late.security, late.common_name) = (LinkSecurity::Mutual, Some("late".to_owned()));
+    server.link_up(now, late, MAX_FRAME).unwrap();
     // the first talks without a token, the second asks to be let in, the third is in
     say(&mut server, now, 1, "site-1", "other");
     say(&mut server, after(50), 2, "site-2", "challenge");
@@ -549,16 +557,31 @@ fn a_link_that_the_gate_hears_nothing_from_is_closed_in_time() {
         let outputs = std::iter::from_fn(|| server.poll_output());
         let closed = outputs.filter_map(|output| match output {
             Output::Close(LinkId(id), CloseReason::Unheard) => Some(id),
-            _ => None,
+            output => {
+                assert!(
+                    matches!(
+                        output,
+                        Output::Proven(_)
+                            | Output::Deliver(_)
+                            | Output::Transmit(_)
+                            | Output::Dropped(..)
+                            | Output::Refused(..)
+                    ),
+                    "{output:?}"
+                );
+                None
+            }
         });
         closed.collect::<Vec<_>>()
     };
-    assert!(closed(59).is_empty());
-    assert_eq!(closed(60), [1]);
-    assert!(closed(109).is_empty());
-    assert_eq!(closed(110), [2], "it asked once and no more");
+    assert!(closed(119).is_empty());
+    assert_eq!(closed(120), [1]);
+    assert!(closed(169).is_empty());
+    assert_eq!(closed(170), [2], "it asked once and no more");
     assert!(closed(100_000).is_empty());
-    assert!(server.link(LinkId(3)).is_some() && server.poll_timeout().is_none());
+    assert!(
+        server.link(LinkId(3)).is_some() && server.is_proven(LinkId(4)) && server.poll_timeout().is_none()
+    );
 }
 
 struct Recorder(Arc<Mutex<Vec<&'static str>>>, &'static str, Option<Refusal>);
