@@ -103,6 +103,10 @@ impl AuditLog {
     }
 
     /// Waits for other writers, but not for ever: who waits for a verdict is to hear that there is none.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the operating system tells nobody that a lock is free again"
+    )]
     fn take(&self, locked: &File, path: &Path) -> Result<(), AppendError> {
         let failed = |source| AppendError::Write { file: path.to_owned(), source };
         let since = Instant::now();
