@@ -122,6 +122,7 @@ struct ComponentPart<'a> {
     args: &'a Json,
     element: Option<&'a Json>,
     path: &'a ConfigPath,
+    steps: &'a [String],
     file: &'a str,
     line: usize,
     column: usize,
@@ -140,8 +141,9 @@ impl<'a> ComponentPart<'a> {
             requested: &spec.requested,
             requested_by: spec.requested_by,
             args: &spec.args,
-            element: element(config, spec.path.as_str()),
+            element: element(config, &spec.steps),
             path: &spec.path,
+            steps: &spec.steps,
             file: &spec.file,
             line: spec.line,
             column: spec.column,
@@ -151,20 +153,13 @@ impl<'a> ComponentPart<'a> {
     }
 }
 
-/// What stands at a path. A key may itself hold dots, so the longest that fits is taken first.
-fn element<'a>(value: &'a Json, path: &str) -> Option<&'a Json> {
-    if path.is_empty() {
-        return Some(value);
-    }
-    if let Json::Array(items) = value {
-        let (step, rest) = path.split_once('.').unwrap_or((path, ""));
-        let number: usize = step.strip_prefix('#')?.parse().ok()?;
-        return element(items.get(number.checked_sub(1)?)?, rest);
-    }
-    let entries = value.as_object()?;
-    let ends = path.match_indices('.').map(|(dot, _)| (dot, dot + 1)).chain([(path.len(), path.len())]);
-    let ends: Vec<(usize, usize)> = ends.collect();
-    ends.into_iter().rev().find_map(|(end, next)| element(entries.get(&path[..end])?, &path[next..]))
+/// What the steps lead to: `#1` is an item of a list where there is a list, and a key where there is an object.
+fn element<'a>(config: &'a Json, steps: &[String]) -> Option<&'a Json> {
+    steps.iter().try_fold(config, |value, step| match value {
+        Json::Array(items) => items.get(step.strip_prefix('#')?.parse::<usize>().ok()?.checked_sub(1)?),
+        Json::Object(entries) => entries.get(step),
+        Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) => None,
+    })
 }
 
 #[cfg(test)]
@@ -182,18 +177,22 @@ mod tests {
     }
 
     #[test]
-    fn the_element_at_a_path_is_found_whatever_its_keys_hold() {
-        let config = json!({ "a": [{ "x.y": { "b": 1 } }, 2], "x": { "y": 3 } });
-        for (path, expected) in [
-            ("", Some(config.clone())),
-            ("a.#1.x.y.b", Some(json!(1))),
-            ("a.#2", Some(json!(2))),
-            ("x.y", Some(json!(3))),
-            ("a.#3", None),
-            ("a.#0", None),
-            ("x.z", None),
+    fn steps_lead_to_one_element_whatever_its_keys_hold() {
+        let config = json!({
+            "a": [{ "x.y": 1, "x": { "y": 2 } }], "a.#1": { "x": { "y": 3 } }, "b": { "#1": 4 },
+        });
+        for (steps, expected) in [
+            (&[][..], Some(config.clone())),
+            (&["a", "#1", "x.y"], Some(json!(1))),
+            (&["a", "#1", "x", "y"], Some(json!(2))),
+            (&["a.#1", "x", "y"], Some(json!(3))),
+            (&["b", "#1"], Some(json!(4))),
+            (&["a", "#2"], None),
+            (&["a", "#0"], None),
+            (&["a", "1"], None),
         ] {
-            assert_eq!(element(&config, path), expected.as_ref(), "{path}");
+            let steps: Vec<String> = steps.iter().map(|step| (*step).to_owned()).collect();
+            assert_eq!(element(&config, &steps), expected.as_ref(), "{steps:?}");
         }
     }
 

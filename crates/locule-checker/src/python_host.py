@@ -108,13 +108,12 @@ class OpenedChecker:
         meta = json.dumps(job_meta(job))
 
         # In the order of nvflare: as the document has them, a component before those among its arguments.
-        order = {path: place for place, path in enumerate(nodes)}
-        components = sorted(review["components"], key=lambda one: order.get(one["path"], len(order)))
+        order = {steps: place for place, steps in enumerate(nodes)}
+        components = sorted(review["components"], key=lambda one: order.get(tuple(one["steps"]), len(order)))
         config = ConfigContext(review.get("config"), context.get_prop(FLContextKey.APP_ROOT))
         verdicts = []
         for component in components:
-            node = nodes.get(component["path"]) or detached_node(component["path"])
-            node.element = component.get("element", node.element)
+            node = nodes[tuple(component["steps"])]
             context.put(FLContextKey.JOB_META, json.loads(meta), True, False)
             context.put(FLContextKey.COMPONENT_CONFIG, node.element, True, False)
             context.put(FLContextKey.COMPONENT_NODE, node, True, False)
@@ -235,11 +234,11 @@ def shortened(text, limit):
 
 
 def document_nodes(document):
-    """The elements of a document that hold others, by their paths, in the order of nvflare's scan."""
+    """The elements of a document that hold others, by the steps to them, in the order of nvflare's scan."""
     nodes, todo = {}, [Node(document)]
     while todo:
         node = todo.pop()
-        nodes.setdefault(node.path(), node)
+        nodes[tuple(node.paths)] = node
         if isinstance(node.element, dict):
             children = [(str(key), 0, value) for key, value in node.element.items()]
         else:
@@ -254,14 +253,6 @@ def child_node(parent, key, position, element):
     node = Node(element)
     node.parent, node.level, node.key, node.position = parent, parent.level + 1, key, position
     node.paths = parent.paths + [key]
-    return node
-
-
-def detached_node(path):
-    """A component made while the job runs stands in no document."""
-    node = Node(None)
-    node.paths = path.split(".") if path else []
-    node.key = node.paths[-1] if node.paths else ""
     return node
 
 

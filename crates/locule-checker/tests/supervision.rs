@@ -10,6 +10,7 @@ use locule_checker::{CheckerCommand, SiteCheckers};
 use locule_component::*;
 use locule_config::{Diagnostics, Document};
 use locule_policy::{Occasion, ask_all, gates_from_site_config};
+use proptest::prelude::*;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -70,9 +71,13 @@ fn ask(gates: &[Arc<dyn Checker>]) -> Result<Vec<Verdict>, String> {
     let site =
         SiteFacts { name: "site-1".into(), org: "zoo".into(), side: Side::Site, workspace: "kit".into() };
     let occasion = Occasion { job: JobFacts::default(), site, phase: Phase::Deploy };
-    let job = json!({ "format_version": 2, "workflows": [{ "path": "pet.Walk" }] }).to_string();
+    // The second `workflows.#1` is a key that means nothing.
+    let job = json!({
+        "format_version": 2, "workflows": [{ "path": "pet.Walk" }], "workflows.#1": { "path": "pet.Decoy" },
+    });
+    let job = job.to_string();
     let mut registry = Registry::new();
-    registry.register::<Walk>();
+    registry.register::<Walk>().register::<Run>();
     let document = Document::parse_json("config_fed_server.json", &job).unwrap();
     let plan = Plan::from_document(&document, Side::Server, &registry).unwrap();
     let mut reports = ask_all(&plan, &occasion, gates, std::time::Duration::from_secs(60));
@@ -87,6 +92,17 @@ impl Component for Walk {
     type Args = serde_json::Map<String, Value>;
     fn build(_: Self::Args, _: &BuildCx<'_>) -> Result<Built, BuildError> {
         Err(BuildError::Unavailable("nobody walks".to_owned()))
+    }
+}
+
+struct Run;
+
+impl Component for Run {
+    const KIND: Kind = Kind::Workflow;
+    const NAME: &'static str = "pet.Run";
+    type Args = serde_json::Map<String, Value>;
+    fn build(_: Self::Args, _: &BuildCx<'_>) -> Result<Built, BuildError> {
+        Err(BuildError::Unavailable("nobody runs".to_owned()))
     }
 }
 
@@ -109,6 +125,8 @@ fn a_checker_sees_the_review_document() {
     assert_eq!(document["schema"], 1);
     assert_eq!(document["phase"], "deploy");
     assert_eq!(document["components"][0]["name"], "pet.Walk");
+    assert_eq!(document["components"][0]["path"], "workflows.#1");
+    assert_eq!(document["config"]["workflows.#1"]["path"], "pet.Decoy");
     assert_eq!(document["components"][0]["element"], json!({ "path": "pet.Walk" }));
     assert_eq!(
         document["site"],
@@ -220,6 +238,70 @@ fn what_cannot_judge_stops_the_site_where_it_is_written() {
     ] {
         let mistake = Kit::new(script).mistake(entry.clone());
         assert!(mistake.contains(said) && mistake.contains("job_resources.json:1:"), "{entry}: {mistake}");
+    }
+}
+
+#[test]
+fn a_checker_in_python_is_shown_the_element_that_is_planned_and_not_one_with_its_path() {
+    let kit = Kit::new("allow");
+    kit.write(
+        "own.py",
+        "from nvflare.apis.event_type import EventType
+from nvflare.apis.fl_component import FLComponent
+from nvflare.apis.fl_constant import FLContextKey
+from nvflare.apis.fl_exception import UnsafeComponentError
+
+class Own(FLComponent):
+    def handle_event(self, event_type, fl_ctx):
+        if event_type == EventType.BEFORE_BUILD_COMPONENT:
+            config = fl_ctx.get_prop(FLContextKey.COMPONENT_CONFIG)
+            node = fl_ctx.get_prop(FLContextKey.COMPONENT_NODE)
+            raise UnsafeComponentError(f'{config[\"path\"]} {node.element[\"path\"]} {node.path()} {node.level}')
+",
+    );
+    let limits = json!({ "time_ms": 60_000 });
+    let verdicts = kit.ask(json!({ "id": "c", "path": "own.Own", "limits": limits }));
+    assert_eq!(message(verdicts), "pet.Walk pet.Walk workflows.#1 2");
+}
+
+/// Arguments in which components stand under keys that look like paths.
+fn awkward_args() -> impl Strategy<Value = Value> {
+    let key = prop::sample::select(vec!["a", "a.b", "b", "#1", "a.#1", ".", "", "args", "workflows.#1"]);
+    Just(json!({ "path": "pet.Walk" })).prop_recursive(4, 24, 4, move |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 1..4).prop_map(Value::from),
+            prop::collection::btree_map(key.clone(), inner.clone(), 1..4).prop_map(|map| json!(map)),
+            prop::collection::btree_map(key.clone(), inner, 1..4)
+                .prop_map(|map| json!({ "path": "pet.Run", "args": map })),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn the_element_in_the_document_is_the_one_that_is_planned(args in awkward_args(), decoy in awkward_args()) {
+        let job = json!({
+            "format_version": 2, "workflows": [{ "path": "pet.Run", "args": { "x": args } }],
+            "workflows.#1": decoy, "workflows.#1.args": decoy, "workflows.#1.args.x": decoy,
+        });
+        let mut registry = Registry::new();
+        registry.register::<Walk>().register::<Run>();
+        let document = Document::parse_json("config_fed_server.json", &job.to_string()).unwrap();
+        // Two components at one path are a mistake.
+        if let Ok(plan) = Plan::from_document(&document, Side::Server, &registry) {
+            let site = SiteFacts {
+                name: "site-1".into(), org: String::new(), side: Side::Server, workspace: "kit".into(),
+            };
+            let (job, phase, config) = (JobFacts::default(), Phase::Deploy, plan.config());
+            let review = PlanReview { plan: &plan, config, job: &job, site: &site, phase };
+            let shown = locule_checker::review_document(&review, &json!({})).unwrap();
+            let shown: Value = serde_json::from_str(&shown).unwrap();
+            for (part, spec) in shown["components"].as_array().unwrap().iter().zip(plan.components()) {
+                prop_assert_eq!(&part["element"][spec.requested_by.as_str()], &json!(spec.requested));
+                let args = part["element"].get("args").cloned().unwrap_or_else(|| json!({}));
+                prop_assert_eq!(&args, &spec.args);
+            }
+        }
     }
 }
 

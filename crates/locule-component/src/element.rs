@@ -47,6 +47,12 @@ impl Reader<'_> {
         for mistake in self.registry.check_args(about.name, build_args.clone()) {
             self.bad_argument(args.unwrap_or(node), about, mistake);
         }
+        if self.components.iter().any(|spec| spec.path == path) {
+            let message = format!("another component has the path `{path}` too");
+            let help = "use a key without a `.`, and none like `#1`: nobody could tell the two apart";
+            self.mistakes.push(Diagnostic::at_key(node, code::DUPLICATE, message).help(help));
+            return None;
+        }
         let Place { line, column } = node.place();
         self.components.push(ComponentSpec {
             id: node.get("id").and_then(Node::as_str).map(str::to_owned),
@@ -57,6 +63,7 @@ impl Reader<'_> {
             requested_by: name_key,
             args: args.map_or_else(|| Json::Object(Map::new()), Node::to_json),
             path,
+            steps: node.steps(),
             file: node.file().to_owned(),
             line,
             column,

@@ -134,8 +134,11 @@ pub struct ComponentSpec {
     pub requested_by: NameKey,
     /// Its arguments as the configuration writes them, components among them included.
     pub args: Json,
-    /// Where it stands.
+    /// Where it stands; no other component of its plan has the same.
     pub path: ConfigPath,
+    /// The steps of its path. Where keys hold dots, several things have the same path, and only the component has
+    /// these steps.
+    pub steps: Vec<String>,
     /// The file that names it.
     pub file: String,
     /// Counted from 1.

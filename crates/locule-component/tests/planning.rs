@@ -493,3 +493,16 @@ fn value() -> impl Strategy<Value = Value> {
         ]
     })
 }
+
+#[test]
+fn two_components_at_one_path_are_a_mistake() {
+    let clip = json!({ "path": "sample.Clip", "args": { "mark": "a" } });
+    for args in [json!({ "x.y": clip, "x": { "y": clip } }), json!({ "clips": [clip], "clips.#1": clip })] {
+        let executor =
+            json!({ "path": "nvflare.app_common.np.np_trainer.NPTrainer", "args": { "clips": args } });
+        let shown = mistakes(Side::Site, &site_job(executor).to_string());
+        assert!(shown.contains("error[E0107]: another component has the path"), "{shown}");
+        assert!(shown.contains("config_fed_client.json:1:"), "{shown}");
+        assert!(shown.contains("use a key without a `.`"), "{shown}");
+    }
+}

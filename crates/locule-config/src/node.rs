@@ -195,6 +195,12 @@ impl Node {
 
     /// The path from the root: `executors.#1.executor`, items of lists counted from 1. Empty for the root.
     pub fn path(&self) -> String {
+        self.steps().join(".")
+    }
+
+    /// The steps from the root, as [`Node::find`] takes them: unlike [`Node::path`] they lead to this node alone,
+    /// whatever the keys hold.
+    pub fn steps(&self) -> Vec<String> {
         let mut parts = Vec::new();
         let mut next = self.step.as_deref();
         while let Some(step) = next {
@@ -205,7 +211,7 @@ impl Node {
             next = step.parent.as_deref();
         }
         parts.reverse();
-        parts.join(".")
+        parts
     }
 
     /// Name of the file that it was written in.

@@ -182,7 +182,7 @@ site := input.site
       ┌─ p.rego:8:11
       │  not c.nmae
       │        ^^^^ did you mean `name`?
-      = it has aliases, ancestors, args, column, disabled, element, file, id, kind, label, line, name, path, requested, requested_by
+      = it has aliases, ancestors, args, column, disabled, element, file, id, kind, label, line, name, path, requested, requested_by, steps
 
     error[E0803]: `c.path` is text, which has no `x`
       ┌─ p.rego:10:47
