@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use locule_assembly::{
-    Approval, AssemblyError, Deployed, Refusal, assemble, assemble_counted, plan, rehearse, review_app,
+    Approval, AssemblyError, Deployed, Refusal, assemble, assemble_counted, gates, plan, rehearse, review_app,
 };
 use locule_audit::{Basis, Entry, Review, records, verify};
 use locule_component::{
@@ -60,6 +60,26 @@ impl Executor for Says {
     }
 }
 
+/// Is there to be named by rules.
+struct FedAvg;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FedAvgArgs {
+    #[expect(dead_code, reason = "only rules look at it")]
+    num_rounds: u32,
+}
+
+impl Component for FedAvg {
+    const KIND: Kind = Kind::Workflow;
+    const NAME: &'static str = "pet.FedAvg";
+    type Args = FedAvgArgs;
+
+    fn build(_: FedAvgArgs, _cx: &BuildCx<'_>) -> Result<Built, BuildError> {
+        Err(BuildError::Unavailable("pets have no rounds".to_owned()))
+    }
+}
+
 /// Sees what checkers are told.
 #[derive(Debug, Clone)]
 struct Witness;
@@ -93,7 +113,7 @@ impl Checker for Witness {
 
 fn registry() -> Registry {
     let mut registry = Registry::new();
-    registry.register::<Parrot>().register::<Witness>().register::<RefuseComponents>();
+    registry.register::<Parrot>().register::<FedAvg>().register::<Witness>().register::<RefuseComponents>();
     registry
 }
 
@@ -256,6 +276,55 @@ fn an_unknown_variable_is_a_mistake_of_the_configuration() {
     let site = Site::of(json!({ "says": "{SITE_NAM}" }));
     let text = site.assemble().0.unwrap_err().to_string();
     assert!(text.contains("SITE_NAM") && text.contains("SITE_NAME"), "{text}");
+}
+
+#[test]
+fn a_kit_opens_with_the_rules_of_the_readme() {
+    let readme = include_str!("../../../README.md");
+    let rules = readme.split("```json\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+    let rules = rules.filter(|text| text.contains("component_rules")).collect::<Vec<_>>();
+    let [rules] = rules[..] else { panic!("the README has one example of rules") };
+    for file in ["local/resources.json", "local/job_resources.json"] {
+        let site = Site::of(json!({}));
+        site.write("local/resources.json", r#"{ "format_version": 2 }"#);
+        site.write(file, rules);
+        let opened = gates(&Workspace::new(site.dir.path()), Side::Site, "site-1", &registry());
+        let opened = opened.unwrap_or_else(|error| panic!("{file}: {error}"));
+        let ids: Vec<&str> = opened.iter().map(|gate| gate.id()).collect();
+        assert_eq!(ids, ["class-allow-list", "component-rules"], "{file}");
+    }
+}
+
+#[test]
+fn a_misspelt_key_of_the_policy_is_a_mistake_and_no_other_key_is() {
+    let open = |key: &str| {
+        let site = Site::of(json!({}));
+        site.write("local/resources.json", &json!({ "class_allow_list": ["*"], key: [] }).to_string());
+        gates(&Workspace::new(site.dir.path()), Side::Site, "site-1", &registry())
+    };
+    for (key, meant) in [
+        ("component_rule", "component_rules"),
+        ("compnent_rules", "component_rules"),
+        ("component_rulez", "component_rules"),
+        ("Component_Rules", "component_rules"),
+        ("rules", "component_rules"),
+        ("component", "components"),
+        ("allow_list", "class_allow_list"),
+        ("class_alow_list", "class_allow_list"),
+        ("environment_allowlist", "environment_allow_list"),
+        ("allow_job_check", "allow_job_checks"),
+    ] {
+        let shown = open(key).unwrap_err().to_string();
+        assert!(shown.contains(&format!("unknown key `{key}`")), "{key}: {shown}");
+        assert!(shown.contains(&format!("did you mean `{meant}`?")), "{key}: {shown}");
+        assert!(shown.contains("resources.json:1:"), "{key}: {shown}");
+    }
+    // Keys of nvflare's kits.
+    for key in
+        ["client", "servers", "handlers", "retry_timeout", "admin", "snapshot_persistor", "app_validator"]
+    {
+        open(key).unwrap_or_else(|error| panic!("{key}: {error}"));
+    }
 }
 
 #[test]

@@ -135,11 +135,24 @@ pub fn site_components(
 
 /// A site's configuration may hold any key, but one that looks like a misspelt policy would let everything pass.
 fn misspelt_policy_keys(document: &Document) -> Diagnostics {
-    const POLICY: [&str; 4] =
-        ["components", "class_allow_list", "class_list_enforcement_mode", "environment_allow_list"];
+    const POLICY: [&str; 6] = [
+        "components",
+        "component_rules",
+        "class_allow_list",
+        "class_list_enforcement_mode",
+        "environment_allow_list",
+        "allow_job_checks",
+    ];
+    /// Shorter words are too common to be the end of a key that somebody meant.
+    const SHORTEST_PART: usize = 5;
     let mut mistakes = Diagnostics::new();
     for (key, node) in document.root().entries().filter(|(key, _)| !POLICY.contains(key)) {
-        if let Some(meant) = suggest(key, POLICY.into_iter()) {
+        let part_of = |known: &&str| {
+            key.len() >= SHORTEST_PART
+                && known.strip_suffix(&key.to_lowercase()).is_some_and(|rest| rest.ends_with('_'))
+        };
+        let meant = suggest(key, POLICY.into_iter()).or_else(|| POLICY.into_iter().find(part_of));
+        if let Some(meant) = meant {
             let message = format!("unknown key `{key}`");
             let help =
                 format!("did you mean `{meant}`? As it stands, this part of the site's policy has no effect");
