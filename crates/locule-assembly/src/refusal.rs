@@ -1,6 +1,6 @@
 //! A refused plan, as the submitter may know it.
 
-use locule_component::{Denial, Plan, Refused};
+use locule_component::{Denial, Plan, Refused, one_line};
 use locule_protocol::OutcomeReport;
 
 /// A refused plan: each denial with the full name of the component that it is about.
@@ -33,13 +33,14 @@ impl Refusal {
                     file: denial.file.clone(),
                     path: denial.path.to_string(),
                     code: denial.code.clone(),
-                    reason: denial.public_reason().to_owned(),
+                    reason: one_line(denial.public_reason()),
                 }
             })
             .collect()
     }
 
-    pub(crate) fn first_reason(&self) -> &str {
-        self.denials.first().map_or("no reason given", |(_, denial)| denial.public_reason())
+    pub(crate) fn first_reason(&self) -> String {
+        let first = self.denials.first();
+        first.map_or_else(|| "no reason given".to_owned(), |(_, denial)| one_line(denial.public_reason()))
     }
 }

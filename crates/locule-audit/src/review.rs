@@ -1,7 +1,7 @@
 //! What is written down of a review.
 
 use locule_component::{
-    CheckerReport, Decision, Denial, Finding, JobFacts, Phase, Plan, Side, SiteFacts, Verdict,
+    CheckerReport, Decision, Denial, Finding, JobFacts, Phase, Plan, Side, SiteFacts, Verdict, one_line,
 };
 use serde::{Deserialize, Serialize};
 
@@ -248,15 +248,9 @@ impl FindingEntry {
     }
 }
 
-/// Text that a peer may have chosen: control characters escaped, and cut at `most` characters.
+/// Text that a peer may have chosen, in one line, and cut at `most` characters.
 pub(crate) fn shown(text: &str, most: usize) -> String {
-    let mut out = String::new();
-    for (index, char) in text.chars().enumerate() {
-        if index >= most {
-            out.push('…');
-            break;
-        }
-        if char.is_control() { out.extend(char.escape_default()) } else { out.push(char) }
-    }
-    out
+    let cut: String = text.chars().take(most).collect();
+    let rest = if cut.len() < text.len() { "…" } else { "" };
+    one_line(&cut) + rest
 }

@@ -47,6 +47,8 @@ impl Reviewer for Script {
             match word.as_str() {
                 "allow" => verdicts.push(Verdict::allow("")),
                 "deny" => verdicts.push(Verdict::deny("", finding("no", "no".to_owned()))),
+                "stray" => verdicts.push(Verdict::allow("workflows.#2")),
+                "shout" => verdicts.push(Verdict::deny("", finding("NO", "no".to_owned()))),
                 "count" => verdicts.push(Verdict::warn("", finding("count", self.reviews.to_string()))),
                 "show" => verdicts.push(Verdict::warn("", finding("document", document.to_owned()))),
                 "fail" => return Err("it failed\nover two lines".to_owned()),

@@ -1,6 +1,6 @@
 //! The host's side: from an entry of a site's configuration to a checker, and the children that wait.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use locule_component::{Checker, CheckerError, CheckerOrigin, PlanReview, Verdict};
-use locule_config::Diagnostics;
+use locule_config::{Diagnostics, is_unprintable};
 use locule_policy::{CheckerFiles, FileChecker, Language};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
@@ -174,6 +174,9 @@ impl Checker for FileProcess {
         match child.process.ask(&Request::Review(document), self.time) {
             Ok(Answer::Verdicts(verdicts)) => {
                 self.checkers.pool.put_back(&self.key, child);
+                if self.key.confinement.python.is_some() {
+                    all_judged(review, &verdicts)?;
+                }
                 Ok(verdicts)
             }
             Ok(Answer::Failed(why)) => {
@@ -191,6 +194,15 @@ impl Checker for FileProcess {
             Err(error) => Err(CheckerError::Failed(format!("its process {error}"))),
         }
     }
+}
+
+/// Makes sure that there is a word on every component, as there always is from the host of checkers in Python.
+fn all_judged(review: &PlanReview<'_>, verdicts: &[Verdict]) -> Result<(), CheckerError> {
+    let judged: BTreeSet<&str> = verdicts.iter().map(|verdict| verdict.component.as_str()).collect();
+    let missing = review.plan.components().iter().find(|spec| !judged.contains(spec.path.as_str()));
+    missing.map_or(Ok(()), |spec| {
+        Err(CheckerError::Failed(format!("its process did not answer for {}", shown(spec.path.as_str()))))
+    })
 }
 
 /// Children that wait, the one that has waited longest in front.
@@ -353,7 +365,8 @@ fn hex(hash: &[u8]) -> String {
 /// What a child says, in one line of bounded length.
 fn shown(text: &str) -> String {
     const LONGEST: usize = 2000;
-    let mut line: String = text.chars().take(LONGEST).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let mut line: String =
+        text.chars().take(LONGEST).map(|c| if is_unprintable(c) { ' ' } else { c }).collect();
     if text.chars().nth(LONGEST).is_some() {
         line.push('…');
     }

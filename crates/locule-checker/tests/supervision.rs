@@ -264,6 +264,42 @@ class Own(FLComponent):
     assert_eq!(message(verdicts), "pet.Walk pet.Walk workflows.#1 2");
 }
 
+#[test]
+fn an_answer_that_cannot_be_taken_is_a_failure_of_the_checker() {
+    for (script, why) in [("allow stray", "no component at `workflows.#2`"), ("shout", "and not `NO`")] {
+        let failure = Kit::new(script).judge().unwrap_err();
+        assert!(failure.contains(why), "{failure}");
+        let entry = json!({ "id": "c", "path": "p.rego", "mode": "audit", "limits": { "time_ms": 60_000 } });
+        let remark = Kit::new(script).ask(entry).unwrap();
+        assert_eq!(remark[0].findings[0].code, Denial::CHECKER_FAILED, "{remark:?}");
+    }
+}
+
+#[test]
+fn a_checker_in_python_answers_for_every_component() {
+    let kit = Kit::new("allow");
+    kit.write(
+        "own.py",
+        r#"import os
+import struct
+from nvflare.apis.fl_component import FLComponent
+
+class Own(FLComponent):
+    def handle_event(self, event_type, fl_ctx):
+        answer = b'{"verdicts": []}'
+        for fd in range(3, 10):
+            try:
+                os.write(fd, struct.pack(">I", len(answer)) + answer)
+            except OSError:
+                pass
+        os._exit(0)
+"#,
+    );
+    let failure =
+        kit.ask(json!({ "id": "c", "path": "own.Own", "limits": { "time_ms": 60_000 } })).unwrap_err();
+    assert!(failure.contains("did not answer for workflows.#1"), "{failure}");
+}
+
 /// Arguments in which components stand under keys that look like paths.
 fn awkward_args() -> impl Strategy<Value = Value> {
     let key = prop::sample::select(vec!["a", "a.b", "b", "#1", "a.#1", ".", "", "args", "workflows.#1"]);

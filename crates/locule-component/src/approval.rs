@@ -4,9 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::{
-    BuildCx, BuildError, Built, CheckerReport, ComponentSpec, ConfigPath, Decision, Denial, ExecutorTable,
-    FilterChains, Finding, Kind, Observer, Plan, PlanDigest, Refused, Registry, Settings, TaskFilter,
-    Workflow,
+    BuildCx, BuildError, Built, CheckerFailure, CheckerReport, ComponentSpec, ConfigPath, Decision, Denial,
+    ExecutorTable, FilterChains, Finding, Kind, Observer, Plan, PlanDigest, Refused, Registry, Settings,
+    TaskFilter, Workflow,
 };
 
 /// A plan that no checker denied: the only thing that can be built.
@@ -25,7 +25,11 @@ impl ApprovedPlan {
                 denials.push(failed(&checker, "judged another plan".to_owned()));
                 continue;
             }
-            let verdicts = match outcome {
+            let checked = outcome.and_then(|verdicts| {
+                plan.check_verdicts(&verdicts).map_err(CheckerFailure::Error)?;
+                Ok(verdicts)
+            });
+            let verdicts = match checked {
                 Ok(verdicts) => verdicts,
                 Err(failure) => {
                     denials.push(failed(&checker, failure.to_string()));

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Plan, PlanDigest, Side};
+use crate::{Plan, PlanDigest, Side, one_line};
 
 /// A gate that a plan must pass before anything of it is built.
 ///
@@ -198,7 +198,8 @@ pub enum Decision {
 /// One reason for a verdict.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
-    /// A stable word for programs, for example `not-on-allow-list`.
+    /// A stable word for programs, for example `not-on-allow-list`: [at most 64 lower-case letters, digits and
+    /// `-`](Finding::is_code).
     pub code: String,
     /// A sentence for people.
     pub message: String,
@@ -206,6 +207,14 @@ pub struct Finding {
     pub path: ConfigPath,
     /// Whether the submitter of the job may read the message.
     pub public: bool,
+}
+
+impl Finding {
+    /// Whether a text can be the code of a finding: 1 to 64 of `a` to `z`, `0` to `9` and `-`.
+    pub fn is_code(text: &str) -> bool {
+        let plain = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-');
+        (1..=64).contains(&text.len()) && text.bytes().all(plain)
+    }
 }
 
 /// Why a checker could not judge.
@@ -305,8 +314,9 @@ impl Denial {
 
 impl fmt::Display for Denial {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Denial { checker, path, code, message, .. } = self;
-        if path.as_str().is_empty() {
+        let [checker, path, code, message] =
+            [&self.checker, &self.path.0, &self.code, &self.message].map(|text| one_line(text));
+        if path.is_empty() {
             write!(f, "{message} [{code}, {checker}]")
         } else {
             write!(f, "{path}: {message} [{code}, {checker}]")

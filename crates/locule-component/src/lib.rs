@@ -78,7 +78,7 @@ pub use component::{
     BuildCx, BuildError, Built, Child, Component, ConstructionCount, Kind, Side, args_schema,
 };
 pub use context::{Context, FlagConflict, Flags, RunContext, key};
-pub use error_text::{panic_text, with_causes};
+pub use error_text::{one_line, panic_text, with_causes};
 pub use event::{Event, EventBus, EventCx, KeptEvent, ObserveError, Observer, TooDeep};
 pub use executor::{AbortFlag, ExecuteError, Executor, ExecutorTable, Metric, Task, TaskCx};
 pub use filter::{Chain, Direction, FilterChains, FilterCx, FilterError, TaskFilter};

@@ -9,7 +9,10 @@ use sha2::{Digest, Sha256};
 
 use crate::approval::ApprovedPlan;
 use crate::read;
-use crate::{Chain, CheckerReport, ConfigPath, Direction, Kind, Refused, Registry, Settings, Side};
+use crate::{
+    Chain, CheckerError, CheckerReport, ConfigPath, Direction, Finding, Kind, Refused, Registry, Settings,
+    Side, Verdict, one_line,
+};
 
 /// What one half of a job would build. It cannot be changed, and its [digest](Plan::digest) names all of it.
 ///
@@ -43,10 +46,30 @@ impl Plan {
         read::plan(document, side, registry)
     }
 
+    /// Makes sure that a checker's answer can be taken: every verdict is about a component of this plan or about the
+    /// plan as a whole, and the codes of its findings are [words](Finding::is_code).
+    ///
+    /// # Errors
+    /// [`CheckerError::Failed`], for there is no judgement.
+    pub fn check_verdicts(&self, verdicts: &[Verdict]) -> Result<(), CheckerError> {
+        let cannot = |why: String| Err(CheckerError::Failed(format!("its answer cannot be taken: {why}")));
+        let shortened = |text: &str| one_line(&text.chars().take(96).collect::<String>());
+        for Verdict { component, findings, .. } in verdicts {
+            if !component.as_str().is_empty() && self.component(component).is_none() {
+                return cannot(format!("the plan has no component at `{}`", shortened(component.as_str())));
+            }
+            if let Some(Finding { code, .. }) = findings.iter().find(|one| !Finding::is_code(&one.code)) {
+                let rule = "a code is 1 to 64 lower-case letters, digits and `-`";
+                return cannot(format!("{rule}, and not `{}`", shortened(code)));
+            }
+        }
+        Ok(())
+    }
+
     /// Lets the plan pass if no report denies it.
     ///
-    /// There must be one report of every checker; whoever runs them sees to that. A report about another plan
-    /// and a checker that failed count as denials.
+    /// There must be one report of every checker; whoever runs them sees to that. A report about another plan,
+    /// an [answer that cannot be taken](Plan::check_verdicts) and a checker that failed count as denials.
     ///
     /// # Errors
     /// [`Refused`] with every denial.

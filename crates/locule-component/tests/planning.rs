@@ -3,7 +3,7 @@
 mod sample;
 
 use insta::assert_snapshot;
-use locule_component::{NameKey, Plan, Side, code};
+use locule_component::{CheckerReport, Denial, Finding, NameKey, Plan, Side, Verdict, code};
 use locule_config::{Diagnostics, Document};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -505,4 +505,43 @@ fn two_components_at_one_path_are_a_mistake() {
         assert!(shown.contains("config_fed_client.json:1:"), "{shown}");
         assert!(shown.contains("use a key without a `.`"), "{shown}");
     }
+}
+
+fn approved(plan: &Plan, verdicts: Vec<Verdict>) -> Result<(), locule_component::Refused> {
+    let report = CheckerReport { checker: "own".into(), plan: plan.digest().clone(), outcome: Ok(verdicts) };
+    plan.clone().approve(vec![report]).map(|_| ())
+}
+
+fn finding(code: &str, message: &str) -> Finding {
+    Finding { code: code.into(), message: message.into(), path: "executors.#1.executor".into(), public: true }
+}
+
+#[test]
+fn a_denial_steers_no_terminal_and_adds_no_line() {
+    let plan = site_plan(site_job(json!({ "path": "sample.Trainer" })));
+    let message = "it's\r\nFINISHED \u{1b}]0;title\u{7}\u{1b}[2J \u{202e}lla si\u{2066} \u{200b}\u{9b}1m";
+    let refused = approved(&plan, vec![Verdict::deny("executors.#1.executor", finding("no", message))]);
+    let refused = refused.expect_err("it is denied");
+    assert_eq!(refused.findings[0].message, message);
+    let expected = r"executors.#1.executor: it's\r\nFINISHED \u{1b}]0;title\u{7}\u{1b}[2J \u{202e}lla si\u{2066} \u{200b}\u{9b}1m [no, own]";
+    assert_eq!(refused.findings[0].to_string(), expected);
+    assert_eq!(refused.to_string(), format!("plan refused: {expected}"));
+}
+
+#[test]
+fn an_answer_about_no_component_of_the_plan_or_with_a_code_that_is_no_word_is_no_judgement() {
+    let plan = site_plan(site_job(json!({ "path": "sample.Trainer" })));
+    for (verdict, why) in [
+        (Verdict::allow("executors.#2.executor"), "no component at `executors.#2.executor`"),
+        (Verdict::allow("executors.#1"), "no component at `executors.#1`"),
+        (Verdict::warn("", finding("No\u{1b}", "no")), r"and not `No\u{1b}`"),
+        (Verdict::warn("", finding("", "no")), "and not ``"),
+        (Verdict::deny("", finding(&"a".repeat(65), "no")), "1 to 64 lower-case letters"),
+    ] {
+        let refused = approved(&plan, vec![verdict]).expect_err("there is no judgement");
+        assert_eq!(refused.findings[0].code, Denial::CHECKER_FAILED);
+        assert!(refused.findings[0].message.contains(why), "{refused}");
+    }
+    approved(&plan, vec![Verdict::warn("executors.#1.executor", finding("a-1", "no"))])
+        .expect("it is a judgement");
 }

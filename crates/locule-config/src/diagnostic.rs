@@ -349,8 +349,16 @@ fn shown(c: char) -> char {
     }
 }
 
-/// Control characters, and those that turn the direction of text.
-fn is_unprintable(c: char) -> bool {
+/// Control characters, and those that show nothing but turn or join the text around them: what must not reach a
+/// terminal or a log out of a text that somebody else wrote.
+///
+/// # Source
+/// Unicode 16, general categories Cc, Cf, Zl and Zp, and all of the block of tags.
+pub fn is_unprintable(c: char) -> bool {
     c.is_control()
-        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+        || matches!(c,
+            '\u{ad}' | '\u{600}'..='\u{605}' | '\u{61c}' | '\u{6dd}' | '\u{70f}' | '\u{890}'..='\u{891}' | '\u{8e2}'
+            | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
+            | '\u{fff9}'..='\u{fffb}' | '\u{110bd}' | '\u{110cd}' | '\u{13430}'..='\u{1343f}'
+            | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e007f}')
 }

@@ -35,7 +35,7 @@ mod suggest;
 #[cfg(feature = "yaml")]
 mod yaml;
 
-pub use diagnostic::{Diagnostic, Diagnostics, Related, Severity, Snippet};
+pub use diagnostic::{Diagnostic, Diagnostics, Related, Severity, Snippet, is_unprintable};
 pub use format::Format;
 pub use merge::merge;
 pub use node::{Document, Node, NodeKind, Place, Span};

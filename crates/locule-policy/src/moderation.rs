@@ -71,7 +71,8 @@ impl Checker for Moderated {
             Mode::Warn => Decision::Warn,
             Mode::Audit => Decision::Allow,
         };
-        match self.checker.review_plan(review) {
+        let judged = self.checker.review_plan(review);
+        match judged.and_then(|verdicts| review.plan.check_verdicts(&verdicts).map(|()| verdicts)) {
             Ok(mut verdicts) => {
                 let denials = verdicts.iter_mut().filter(|verdict| verdict.decision == Decision::Deny);
                 denials.for_each(|verdict| verdict.decision = decision);

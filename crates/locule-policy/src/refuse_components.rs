@@ -57,6 +57,9 @@ impl Component for RefuseComponents {
                 &format!("`{open}` opens a `[` that it does not close, and matches nothing"),
             );
         }
+        if !Finding::is_code(&args.code) {
+            return mistake("code", "a code is 1 to 64 lower-case letters, digits and `-`");
+        }
         Ok(Built::Checker(Arc::new(RefuseComponents { id: cx.id.to_owned(), args })))
     }
 }

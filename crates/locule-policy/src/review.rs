@@ -80,7 +80,9 @@ type Outcome = Result<Vec<Verdict>, CheckerFailure>;
 
 fn judge(checker: &dyn Checker, (plan, Occasion { job, site, phase }): &(Plan, Occasion)) -> Outcome {
     let review = PlanReview { plan, config: plan.config(), job, site, phase: *phase };
-    checker.review_plan(&review).map_err(CheckerFailure::Error)
+    let verdicts = checker.review_plan(&review).map_err(CheckerFailure::Error)?;
+    plan.check_verdicts(&verdicts).map_err(CheckerFailure::Error)?;
+    Ok(verdicts)
 }
 
 fn failure(unanswered: Unanswered) -> CheckerFailure {

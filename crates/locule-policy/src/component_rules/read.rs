@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use locule_component::{Kind, Registry, glob_matches};
+use locule_component::{Finding, Kind, Registry, glob_matches};
 use locule_config::{Diagnostic, Diagnostics, Document, Node, NodeKind, suggest};
 use regex::RegexBuilder;
 
@@ -79,7 +79,7 @@ impl Reader<'_> {
             }
         }
         let code = self.text(node, "code");
-        if let Some(bad) = node.get("code").filter(|_| !code.as_deref().is_none_or(is_word)) {
+        if let Some(bad) = node.get("code").filter(|_| !code.as_deref().is_none_or(Finding::is_code)) {
             self.wrong(bad, "a code is at most 64 lower-case letters, digits and `-`");
         }
         Some(Rule {
@@ -371,9 +371,4 @@ impl Reader<'_> {
 
 fn wrong(node: &Node, message: impl Into<String>, mistakes: &mut Diagnostics) {
     mistakes.push(Diagnostic::at(node, code::COMPONENT_RULES, message));
-}
-
-fn is_word(code: &str) -> bool {
-    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    code.len() <= 64 && code.bytes().all(plain)
 }

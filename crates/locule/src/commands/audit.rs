@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::anyhow;
 use locule_audit::{AuditLog, CheckerOutcome, Entry, Record, Review, Verified, records, verify};
-use locule_component::Decision;
+use locule_component::{Decision, one_line};
 use locule_kit::Workspace;
 use serde_json::json;
 
@@ -92,6 +92,8 @@ fn show(AuditShow { kit, job, output }: &AuditShow) -> Result<(), Failure> {
     }
     if *output == Output::Text {
         let head = ["#", "time", "job", "phase", "submitter", "decision", "why"];
+        // Records of earlier programs may hold what steers a terminal.
+        let rows: Vec<_> = rows.into_iter().map(|row| row.map(|cell| one_line(&cell))).collect();
         say(&table(head, &rows));
     }
     Ok(())

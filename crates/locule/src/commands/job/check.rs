@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use anyhow::{Context as _, anyhow};
 use locule_assembly::{AssemblyError, Deployed, Program, Rehearsal, rehearse};
-use locule_component::Side;
+use locule_component::{Side, one_line};
 use locule_identity::{Identity, Usage};
 use locule_identity_openssl::OpensslVerifier;
 use locule_job::JobFolder;
@@ -71,7 +71,7 @@ fn show(found: &[Found]) {
                     format!("{} (the submitter does not see this)", one.reason)
                 }
             };
-            [&one.site, one.verdict.as_str(), &one.component, &one.path, &one.code, &reason]
+            [&one.site, one.verdict.as_str(), &one.component, &one.path, &one.code, &one_line(&reason)]
                 .map(|cell: &str| cell.to_owned())
         })
         .collect();

@@ -175,8 +175,8 @@ pub(super) fn bytes(bytes: u64) -> String {
 /// A text of a server that cannot steer a terminal: everything but tabs and ends of lines is escaped.
 pub(super) fn visible(text: &str) -> String {
     let shown = |c: char| {
-        let plain = !c.is_control() || c == '\n' || c == '\t';
-        if plain { c.to_string() } else { c.escape_debug().collect() }
+        let plain = !locule_config::is_unprintable(c) || c == '\n' || c == '\t';
+        if plain { c.to_string() } else { c.escape_default().collect() }
     };
     text.trim_end().chars().map(shown).collect()
 }
