@@ -45,9 +45,7 @@ impl Admission<'_> {
         stands_for: &[Who<'_>],
         submits: bool,
     ) -> Result<(), NotAdmitted> {
-        if let Some(scopes) = self.scopes()? {
-            scopes.effective(scope_of(meta))?;
-        }
+        self.scope(meta)?;
         let Some(rights) = self.rights()? else { return Ok(()) };
         let text = |key: &str| meta.get(key).and_then(Json::as_str).unwrap_or_default();
         let submitter =
@@ -61,6 +59,17 @@ impl Admission<'_> {
         let byoc = brings_code(app_dir, meta, self.participant);
         if byoc && !people.iter().all(|who| rights.allow("byoc", *who, *who, self.org)) {
             return Err(NotAdmitted::Byoc);
+        }
+        Ok(())
+    }
+
+    /// Whether the participant has the privacy scope that a job with this meta asks for. Blocking.
+    ///
+    /// # Errors
+    /// [`NotAdmitted::Scope`], and as [`Admission::scopes`].
+    pub fn scope(&self, meta: &Json) -> Result<(), NotAdmitted> {
+        if let Some(scopes) = self.scopes()? {
+            scopes.effective(scope_of(meta))?;
         }
         Ok(())
     }

@@ -24,6 +24,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use locule_config::{Diagnostic, Diagnostics, Document, Node, NodeKind, suggest};
 use serde_json::Value;
 
 /// Somebody, as a policy sees them; what is not known is empty.
@@ -129,6 +130,37 @@ const CATEGORIES: [(&str, &[&str]); 5] = [
     ("download_job", &["download_job"]),
 ];
 
+/// Rights that belong to none of these: the other commands of an administrator, and what jobs may hold.
+///
+/// # Source
+/// nvflare 2.9.0, `nvflare.apis.fl_constant` (`AdminCommandNames`).
+const OTHERS: [&str; 24] = [
+    "*",
+    "submit_job",
+    "clone_job",
+    "check_job",
+    "byoc",
+    "server-predeployed-flwr",
+    "register_study",
+    "add_study_site",
+    "remove_study_site",
+    "remove_study",
+    "list_studies",
+    "show_study",
+    "add_study_user",
+    "remove_study_user",
+    "list_job",
+    "download_job_components",
+    "check_resources",
+    "deploy_app",
+    "admin_check_status",
+    "abort_task",
+    "get_job_log",
+    "aux_command",
+    "report_version",
+    "app_command",
+];
+
 impl Rights {
     /// The policy that provisioning gives to every participant.
     #[must_use]
@@ -153,12 +185,11 @@ impl Rights {
     pub fn find(local: &Path) -> Result<Option<Self>, RightsError> {
         for name in ["authorization.json", "authorization.json.default"] {
             let file = local.join(name);
-            match fs::read(&file) {
-                Ok(bytes) => {
-                    let policy = serde_json::from_slice(&bytes)
-                        .map_err(|source| RightsError::Json { file: file.clone(), source })?;
-                    let rights = Self::parse(&policy);
-                    return rights.map(Some).map_err(|mistake| RightsError::Policy { file, mistake });
+            match fs::read_to_string(&file) {
+                Ok(text) => {
+                    let rights = Document::parse_json(&format!("local/{name}"), &text)
+                        .and_then(|document| Self::from_document(&document));
+                    return rights.map(Some).map_err(|mistakes| RightsError::Policy { file, mistakes });
                 }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(source) => return Err(RightsError::Read { file, source }),
@@ -167,7 +198,46 @@ impl Rights {
         Ok(None)
     }
 
-    /// A policy as it is written.
+    /// A policy as it is written, every key and right in it one that means something.
+    ///
+    /// # Errors
+    /// Every mistake, at its place.
+    pub fn from_document(document: &Document) -> Result<Self, Diagnostics> {
+        let root = document.root();
+        let mut mistakes = Diagnostics::new();
+        known(root, &["format_version", "permissions"], &mut mistakes);
+        let rights: Vec<&str> = CATEGORIES
+            .iter()
+            .flat_map(|(name, rights)| rights.iter().chain([name]))
+            .chain(&OTHERS)
+            .copied()
+            .collect();
+        let roles = root.get("permissions").map(|roles| roles.entries().collect::<Vec<_>>());
+        for (_, role) in roles.unwrap_or_default() {
+            known(role, &rights, &mut mistakes);
+            let rules = match role.kind() {
+                NodeKind::Object => role.entries().map(|(_, rule)| rule).collect(),
+                NodeKind::Null | NodeKind::Bool | NodeKind::Number | NodeKind::Text | NodeKind::List => {
+                    vec![role]
+                }
+            };
+            for rule in rules {
+                if let Err(mistake) = Rule::parse(&rule.to_json()) {
+                    mistakes.push(Diagnostic::at(rule, POLICY, mistake).help(CONDITIONS));
+                }
+            }
+        }
+        if mistakes.is_empty() {
+            match Self::parse(&root.to_json()) {
+                Ok(rights) => return Ok(rights),
+                Err(mistake) => mistakes.push(Diagnostic::at(root, POLICY, mistake)),
+            }
+        }
+        mistakes.sort();
+        Err(mistakes)
+    }
+
+    /// A policy without places, whatever its rights are called.
     ///
     /// # Errors
     /// What is wrong with it, as a sentence.
@@ -224,6 +294,23 @@ impl Rights {
         }
         let shown = |text: &str| text.escape_debug().take(96).collect();
         Err(NotAuthorized { user: shown(&normal(user.name)), right: shown(right) })
+    }
+}
+
+/// The code of mistakes in an authorization policy.
+const POLICY: &str = "E0113";
+
+const CONDITIONS: &str = "a condition is any, none, o:ORG, o:site, o:submitter, n:NAME or n:submitter, or one of these \
+    behind `not`, or a list of them";
+
+/// A key that means nothing may be one that was meant to refuse something.
+fn known(node: &Node, known: &[&str], mistakes: &mut Diagnostics) {
+    for (key, value) in node.entries().filter(|(key, _)| !known.contains(&normal(key).as_str())) {
+        let mistake = Diagnostic::at_key(value, POLICY, format!("`{key}` means nothing here"));
+        mistakes.push(match suggest(key, known.iter().copied()) {
+            Some(near) => mistake.label(format!("did you mean `{near}`?")),
+            None => mistake.help(format!("known: {}", known.join(", "))),
+        });
     }
 }
 
@@ -327,22 +414,13 @@ pub enum RightsError {
         #[source]
         source: io::Error,
     },
-    /// The file is not JSON.
-    #[error("{} is not JSON", file.display())]
-    Json {
-        /// The file.
-        file: PathBuf,
-        /// Why.
-        #[source]
-        source: serde_json::Error,
-    },
     /// The file is no policy.
-    #[error("{} is no authorization policy: {mistake}", file.display())]
+    #[error("{} is no authorization policy\n\n{mistakes}", file.display())]
     Policy {
         /// The file.
         file: PathBuf,
-        /// What is wrong.
-        mistake: String,
+        /// What is wrong, at its place.
+        mistakes: Diagnostics,
     },
 }
 
@@ -404,6 +482,52 @@ mod tests {
         assert!(rights.allow("check_status", who("dan", "x", "lead"), Who::default(), ""));
         assert!(rights.allow("get_job_meta", who("dan", "x", "lead"), Who::default(), ""));
         assert!(!rights.allow("get_job_meta", who("dan", "ward", "lead"), Who::default(), ""));
+    }
+
+    #[test]
+    fn mistakes_of_a_file_are_told_at_their_places() {
+        let local = tempfile::tempdir().unwrap();
+        let read = |text: &str| {
+            fs::write(local.path().join("authorization.json"), text).unwrap();
+            Rights::find(local.path())
+        };
+        let good = r#"{ "format_version": "1.0", "permissions": { "lead": { "Submit_Job": "any", "byoc": "none" }, "x": "any" } }"#;
+        assert!(read(good).unwrap().is_some());
+        assert!(read(STOCK).unwrap().is_some());
+        for (text, place, what) in [
+            (
+                "{ \"format_version\": \"1.0\",\n  \"permissions\": { \"lead\": { \"sumbit_job\": \"none\" } } }",
+                "2:30",
+                "did you mean `submit_job`?",
+            ),
+            (
+                "{ \"format_version\": \"1.0\", \"permissions\": { \"lead\": \"any\" },\n \"permission\": {} }",
+                "2:2",
+                "did you mean `permissions`?",
+            ),
+            (
+                "{ \"format_version\": \"1.0\", \"permissions\": { \"lead\": { \"fly\": \"none\" } } }",
+                "1:55",
+                "`fly` means nothing here",
+            ),
+            (
+                "{ \"format_version\": \"1.0\", \"permissions\": { \"lead\": { \"view\": [\"any\", \"sometimes\"] } } }",
+                "1:63",
+                "is no condition",
+            ),
+            ("{ \"format_version\": \"1.0\",,", "1:27", "expected"),
+            (
+                "{ \"format_version\": \"2.0\", \"permissions\": { \"lead\": \"any\" } }",
+                "1:1",
+                "must be \"1.0\"",
+            ),
+        ] {
+            let shown = read(text).unwrap_err().to_string();
+            assert!(
+                shown.contains(&format!("local/authorization.json:{place}")) && shown.contains(what),
+                "{text}: {shown}"
+            );
+        }
     }
 
     #[test]

@@ -5,8 +5,9 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow};
+use locule_admin::{Rights, RightsError};
 use locule_assembly::{AssemblyError, Deployed, Program};
-use locule_component::{CheckerOrigin, CheckerReport, Decision, Plan, Side, Verdict};
+use locule_component::{CheckerOrigin, CheckerReport, Decision, Plan, Registry, Side, Verdict};
 use locule_config::{Diagnostic, Diagnostics};
 use locule_job::JobFolder;
 use locule_kit::Workspace;
@@ -84,11 +85,12 @@ fn check(arguments: &CheckPolicy) -> Result<(), Failure> {
     let (registry, checkers) = (wire::registry(), wire::checkers()?);
     let program = Program { registry: &registry, checkers: &*checkers };
     let opened = locule_assembly::gates(&Workspace::new(kit), side, participant(side, kit, None), program);
-    let (gates, mistakes) = match opened {
+    let (gates, mut mistakes) = match opened {
         Ok(gates) => (gates, Vec::new()),
         Err(AssemblyError::Policy(mistakes)) => (Vec::new(), in_full(&mistakes, &custom(kit))),
         Err(error) => return Err(Failure::new(Code::Config, error)),
     };
+    mistakes.extend(mistakes_beside_gates(kit, side, &registry)?);
     let gates: Vec<(String, CheckerOrigin)> =
         gates.iter().map(|gate| (gate.id().to_owned(), gate.origin())).collect();
     let unused = if mistakes.is_empty() { unused(kit, &gates) } else { Vec::new() };
@@ -121,6 +123,22 @@ fn check(arguments: &CheckPolicy) -> Result<(), Failure> {
         if count == 1 { "" } else { "s" },
     );
     Err(Failure::new(Code::Config, error))
+}
+
+/// Those in what else a participant reads at its start: `privacy.json` and `authorization.json`.
+fn mistakes_beside_gates(kit: &Path, side: Side, registry: &Registry) -> Result<Vec<Diagnostic>, Failure> {
+    let mut mistakes = Vec::new();
+    match locule_assembly::privacy_scopes(&Workspace::new(kit), side, registry) {
+        Ok(_) => {}
+        Err(AssemblyError::Policy(found)) => mistakes.extend(found.iter().cloned()),
+        Err(error) => return Err(Failure::new(Code::Config, error)),
+    }
+    match Rights::find(&kit.join("local")) {
+        Ok(_) => {}
+        Err(RightsError::Policy { mistakes: found, .. }) => mistakes.extend(found.iter().cloned()),
+        Err(error) => return Err(Failure::new(Code::Config, error)),
+    }
+    Ok(mistakes)
 }
 
 /// The mistakes, where a policy in Rego cannot be read with all of its own in its place.
@@ -394,4 +412,53 @@ fn read(file: &Path) -> Result<String, Failure> {
 
 fn cannot_write(path: &Path) -> String {
     format!("cannot write {}", path.display())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::*;
+
+    #[test]
+    fn privacy_and_rights_are_read_as_at_a_start() {
+        let kit = tempfile::tempdir().unwrap();
+        fs::create_dir_all(kit.path().join("local")).unwrap();
+        let registry = wire::registry();
+        let mistakes = |file: &str, text: &str| {
+            fs::write(kit.path().join("local").join(file), text).unwrap();
+            let found = mistakes_beside_gates(kit.path(), Side::Site, &registry);
+            fs::remove_file(kit.path().join("local").join(file)).unwrap();
+            found
+                .unwrap_or_else(|failure| panic!("{}", failure.text()))
+                .iter()
+                .map(Diagnostic::to_string)
+                .collect()
+        };
+        let privacy = |scope: &str, rest: &str| {
+            let text = format!(r#"{{ "scopes": [ {{ "name": "public"{scope} }} ]{rest} }}"#);
+            let found: Vec<String> = mistakes("privacy.json", &text);
+            found.join("\n")
+        };
+        assert_eq!(privacy("", r#", "default_scope": "public""#), "");
+        for (shown, what) in [
+            (privacy("", r#", "default_scop": "public""#), "did you mean `default_scope`?"),
+            (privacy("", r#", "default_scope": "secret""#), "`secret` does not exist"),
+            (
+                privacy(r#", "task_result_filters": [{ "path": "no.Filter" }]"#, ""),
+                "unknown component `no.Filter`",
+            ),
+            (
+                privacy(
+                    r#", "task_result_filters": [{ "path": "locule.filter.ExcludeVars", "args": { "fly": 1 } }]"#,
+                    "",
+                ),
+                "E0104",
+            ),
+        ] {
+            assert!(shown.contains(what) && shown.contains("privacy.json:1:"), "{what}: {shown}");
+        }
+        let rights: Vec<String> = mistakes("authorization.json", r#"{ "format_version": "1.0" "#);
+        assert!(rights[0].contains("local/authorization.json:1:"), "{rights:?}");
+    }
 }

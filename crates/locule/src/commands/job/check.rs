@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use anyhow::{Context as _, anyhow};
-use locule_assembly::{AssemblyError, Deployed, Program, Rehearsal, rehearse};
+use locule_assembly::{Admission, AssemblyError, Deployed, Program, Rehearsal, rehearse};
 use locule_component::{Side, one_line};
 use locule_identity::{Identity, Usage};
 use locule_identity_openssl::OpensslVerifier;
@@ -139,22 +139,24 @@ struct Host {
     name: String,
     org: String,
     kit: Workspace,
+    /// Whether it takes signed jobs only.
+    strict: bool,
 }
 
 impl Host {
     fn open(folder: &Path) -> Result<Self, Failure> {
         let is_server = folder.join("startup/fed_server.json").exists();
-        let (side, kit, files) = if is_server {
+        let (side, kit, files, strict) = if is_server {
             let kit = ServerKit::open(folder)?;
-            (Side::Server, kit.workspace, kit.files)
+            (Side::Server, kit.workspace, kit.files, kit.require_signed_jobs)
         } else {
             let kit = SiteKit::open(folder)?;
-            (Side::Site, kit.workspace, kit.files)
+            (Side::Site, kit.workspace, kit.files, kit.require_signed_jobs)
         };
         let usage = if is_server { Usage::Server } else { Usage::Client };
         let Identity { common_name, organization, .. } = identity(&files, usage)?;
         let name = if is_server { "server".to_owned() } else { common_name };
-        Ok(Self { side, name, org: organization.unwrap_or_default(), kit })
+        Ok(Self { side, name, org: organization.unwrap_or_default(), kit, strict })
     }
 
     /// What its gates say; at least one row.
@@ -171,6 +173,9 @@ impl Host {
             app_dir: job.app_dir(app),
             meta: meta.clone(),
         };
+        if let Err(refused) = self.admit(&deployed) {
+            return vec![refused];
+        }
         match rehearse(&deployed, program) {
             Ok(Rehearsal { remarks, plan }) => {
                 let warned = remarks.into_iter().map(|(_, finding)| {
@@ -208,6 +213,24 @@ impl Host {
                 vec![Found { reason: chain(&error), ..Found::new(&self.name, Verdict::CannotJudge) }]
             }
         }
+    }
+}
+
+impl Host {
+    /// Whether its privacy scopes and, of a submitter who is known, its rights let the job in.
+    fn admit(&self, deployed: &Deployed) -> Result<(), Found> {
+        let Deployed { kit, participant, org, app_dir, meta, .. } = deployed;
+        let admission = Admission { kit, participant, org, strict: self.strict };
+        let submitter_is_known = meta.get("submitter_name").is_some();
+        let admitted = if submitter_is_known {
+            admission.admit(app_dir, meta, &[], true)
+        } else {
+            admission.scope(meta)
+        };
+        admitted.map_err(|error| match error.own_mistake() {
+            Some(mistake) => Found { reason: mistake, ..Found::new(&self.name, Verdict::CannotJudge) },
+            None => Found { reason: error.to_string(), ..Found::new(&self.name, Verdict::Refused) },
+        })
     }
 }
 
