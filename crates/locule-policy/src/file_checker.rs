@@ -124,7 +124,7 @@ impl FileChecker {
 /// checker: then the registry says so.
 pub(crate) fn names_a_file(node: &Node, registry: &Registry, services: &[&str]) -> bool {
     let Some(path) = node.get("path").and_then(Node::as_str) else { return false };
-    if path.ends_with(".rego") || path.ends_with(".wasm") {
+    if [".rego", ".wasm", ".py"].iter().any(|ending| path.ends_with(ending)) {
         return true;
     }
     python_class(path).is_some()
@@ -176,6 +176,10 @@ fn locate(path: &str) -> Result<(Language, PathBuf), String> {
     let language = match path.rsplit_once('.') {
         Some((_, "rego")) => Language::Rego,
         Some((_, "wasm")) => Language::Wasm,
+        Some((file, "py")) => {
+            let module = file.replace('/', ".");
+            return Err(format!("`path` names a class and not its file: write `{module}.ClassName`"));
+        }
         Some(_) | None => {
             let (module, class) = python_class(path).ok_or("`path` names no class in Python")?;
             let file = format!("{}.py", module.replace('.', "/"));

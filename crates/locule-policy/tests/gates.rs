@@ -382,3 +382,14 @@ fn checkers_are_asked_at_the_same_time() {
 fn a_review_without_checkers_passes() {
     assert!(review(trainer(), &occasion(false), &[], Duration::ZERO).is_ok());
 }
+
+#[test]
+fn a_file_in_python_is_named_by_a_class_in_it() {
+    for (path, class) in [("own_rule.py", "own_rule.ClassName"), ("rules/own.py", "rules.own.ClassName")] {
+        let site = format!(
+            "{{\"class_allow_list\": [\"*\"], \"components\": [{{\"id\": \"a\", \"path\": \"{path}\"}}]}}"
+        );
+        let shown = gates(&site).expect_err("it names no class").to_string();
+        assert!(shown.contains(&format!("write `{class}`")) && shown.contains(":1:"), "{shown}");
+    }
+}
