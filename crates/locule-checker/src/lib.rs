@@ -48,6 +48,7 @@ mod process;
 mod serve;
 mod wire;
 
+pub use confine::limit_this_process;
 pub use document::{REVIEW_SCHEMA, TooLong, review_document};
 pub use files::{MAX_CHILDREN, MAX_FILE, MAX_IDLE, START, SiteCheckers, digest};
 pub use process::CheckerCommand;

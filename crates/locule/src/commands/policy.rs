@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, anyhow};
 use locule_admin::{Rights, RightsError};
 use locule_assembly::{AssemblyError, Deployed, Program};
-use locule_component::{CheckerOrigin, CheckerReport, Decision, Plan, Registry, Side, Verdict};
+use locule_component::{CheckerOrigin, CheckerReport, Decision, Plan, Registry, Side, Verdict, one_line};
 use locule_config::{Diagnostic, Diagnostics};
 use locule_job::JobFolder;
 use locule_kit::Workspace;
@@ -159,6 +159,11 @@ fn in_full(mistakes: &Diagnostics, custom: &Path) -> Vec<Diagnostic> {
     told
 }
 
+/// Memory for all tests, in bytes.
+const TEST_MEMORY: u64 = 1 << 30;
+/// Processor time for all tests, in seconds; the system ends a process that takes more.
+const TEST_CPU: u64 = 60;
+
 fn test(arguments: &TestPolicy) -> Result<(), Failure> {
     let what = &arguments.what;
     let files: Vec<PathBuf> = if what.is_dir() {
@@ -171,6 +176,9 @@ fn test(arguments: &TestPolicy) -> Result<(), Failure> {
         let error = anyhow!("there is no policy in Rego in {}", custom(what).display());
         return Err(Failure::new(Code::NoInput, error));
     }
+    locule_checker::limit_this_process(TEST_MEMORY, TEST_CPU)
+        .context("cannot limit this process")
+        .or_exit(Code::Software)?;
     let mut all_passed = true;
     let mut shown = Vec::new();
     for file in &files {
@@ -194,7 +202,14 @@ fn test(arguments: &TestPolicy) -> Result<(), Failure> {
             say(&json!({ "passed": all_passed, "policies": shown.collect::<Vec<_>>() }).to_string());
         }
     }
-    if all_passed { Ok(()) } else { Err(Failure::new(Code::JobFailed, anyhow!("not every test holds"))) }
+    let ran = |report: &Option<TestReport>| report.as_ref().is_some_and(|report| !report.results.is_empty());
+    match all_passed {
+        true => Ok(()),
+        false if shown.iter().any(|(_, report)| ran(report)) => {
+            Err(Failure::new(Code::JobFailed, anyhow!("not every test holds, or a policy has none")))
+        }
+        false => Err(Failure::new(Code::JobFailed, anyhow!("there are no tests"))),
+    }
 }
 
 fn show_tests(name: &str, report: Option<&TestReport>) {
@@ -302,6 +317,8 @@ fn show_reports(plan: &Plan, reports: &[(CheckerOrigin, CheckerReport)], place: 
 
 fn show_verdict(verdict: &Verdict, subject: &str) {
     let word = match verdict.decision {
+        // With findings beside it: `"mode": "audit"` made a permission of a denial.
+        Decision::Allow if !verdict.findings.is_empty() => "would deny (audit)",
         Decision::Allow => "allow ",
         Decision::Warn => "warn  ",
         Decision::Deny => "deny  ",
@@ -309,8 +326,12 @@ fn show_verdict(verdict: &Verdict, subject: &str) {
     say(&format!("  {word}  {subject}"));
     for finding in &verdict.findings {
         let public = if finding.public { ", public" } else { "" };
-        let message = finding.message.escape_debug();
-        say(&format!("          {}: {message} [{}{public}]", finding.path, finding.code));
+        let message = one_line(&finding.message);
+        let place = match finding.path.as_str() {
+            "" => String::new(),
+            path => format!("{}: ", one_line(path)),
+        };
+        say(&format!("          {place}{message} [{}{public}]", finding.code));
     }
 }
 

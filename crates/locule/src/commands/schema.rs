@@ -13,7 +13,7 @@ use crate::wire;
 /// Prints a schema; without a name, the names that there are.
 pub(crate) fn schema(Schema { name }: &Schema) -> Result<(), Failure> {
     let registry = wire::registry();
-    let shown = match name.as_deref() {
+    let mut shown = match name.as_deref() {
         None => return names(&registry),
         Some("job-client") => document(&registry, "config_fed_client", "executors", Kind::Executor),
         Some("job-server") => document(&registry, "config_fed_server", "workflows", Kind::Workflow),
@@ -26,11 +26,40 @@ pub(crate) fn schema(Schema { name }: &Schema) -> Result<(), Failure> {
             schema
         }
     };
+    without_links(&mut shown);
     say(&format!("{shown:#}"));
     Ok(())
 }
 
 const DIALECT: &str = "https://json-schema.org/draft/2020-12/schema";
+
+/// Takes the links of the program's own documentation out of descriptions: of ``[`X`](y)`` stays `` `X` ``.
+fn without_links(schema: &mut Value) {
+    match schema {
+        Value::Object(entries) => {
+            for (key, value) in entries.iter_mut() {
+                match value {
+                    Value::String(text) if key == "description" || key == "title" => *text = plain(text),
+                    other => without_links(other),
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(without_links),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+fn plain(text: &str) -> String {
+    let mut shown = String::new();
+    let mut rest = text;
+    while let Some((before, link)) = rest.split_once("[`") {
+        let Some((name, after)) = link.split_once("`]") else { break };
+        shown += &format!("{before}`{name}`");
+        let target = after.strip_prefix('(').and_then(|after| after.split_once(')'));
+        rest = target.map_or(after, |(_, after)| after);
+    }
+    shown + rest
+}
 
 fn names(registry: &Registry) -> Result<(), Failure> {
     say("job-client\njob-server\nlauncher");
@@ -130,6 +159,17 @@ mod tests {
         for name in Kind::ALL.into_iter().flat_map(|kind| registry.names(kind)) {
             let schema = registry.args_schema(name).unwrap_or_else(|| panic!("{name} has none"));
             assert_eq!(schema["type"], "object", "{name}: {schema}");
+        }
+    }
+
+    #[test]
+    fn no_description_has_links_of_the_documentation() {
+        assert_eq!(plain("as [`A`] and [`B::c`](B#c), [d] of `e`"), "as `A` and `B::c`, [d] of `e`");
+        let registry = wire::registry();
+        for name in Kind::ALL.into_iter().flat_map(|kind| registry.names(kind)) {
+            let mut schema = registry.args_schema(name).unwrap_or_default();
+            without_links(&mut schema);
+            assert!(!schema.to_string().contains("[`"), "{name}: {schema}");
         }
     }
 

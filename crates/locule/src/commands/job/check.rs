@@ -59,6 +59,9 @@ fn verdict(found: &[Found]) -> Result<(), Failure> {
 }
 
 fn show(found: &[Found]) {
+    if found.is_empty() {
+        return say("no mistakes; no kit was asked");
+    }
     let rows: Vec<[String; 6]> = found
         .iter()
         .map(|one| {
