@@ -38,9 +38,9 @@ fn without_links(schema: &mut Value) {
     match schema {
         Value::Object(entries) => {
             for (key, value) in entries.iter_mut() {
-                match value {
-                    Value::String(text) if key == "description" || key == "title" => *text = plain(text),
-                    other => without_links(other),
+                match value.as_str().filter(|_| key == "description" || key == "title") {
+                    Some(text) => *value = plain(text).into(),
+                    None => without_links(value),
                 }
             }
         }

@@ -176,7 +176,7 @@ impl Host {
             app_dir: job.app_dir(app),
             meta: meta.clone(),
         };
-        if let Err(refused) = self.admit(&deployed) {
+        if let Some(refused) = self.admit(&deployed) {
             return vec![refused];
         }
         match rehearse(&deployed, program) {
@@ -220,8 +220,8 @@ impl Host {
 }
 
 impl Host {
-    /// Whether its privacy scopes and, of a submitter who is known, its rights let the job in.
-    fn admit(&self, deployed: &Deployed) -> Result<(), Found> {
+    /// Why its privacy scopes or, of a submitter who is known, its rights do not let the job in.
+    fn admit(&self, deployed: &Deployed) -> Option<Found> {
         let Deployed { kit, participant, org, app_dir, meta, .. } = deployed;
         let admission = Admission { kit, participant, org, strict: self.strict };
         let submitter_is_known = meta.get("submitter_name").is_some();
@@ -230,7 +230,8 @@ impl Host {
         } else {
             admission.scope(meta)
         };
-        admitted.map_err(|error| match error.own_mistake() {
+        let error = admitted.err()?;
+        Some(match error.own_mistake() {
             Some(mistake) => Found { reason: mistake, ..Found::new(&self.name, Verdict::CannotJudge) },
             None => Found { reason: error.to_string(), ..Found::new(&self.name, Verdict::Refused) },
         })
