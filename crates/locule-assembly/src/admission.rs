@@ -1,12 +1,16 @@
 //! Whether a participant takes a job at all: its privacy scopes, and the rights of those who stand for the job.
 
 use std::path::Path;
+use std::time::SystemTime;
 
-use locule_component::{ScopeNames, ScopeNotAllowed, with_causes};
+use locule_audit::Entry;
+use locule_component::{ScopeNames, ScopeNotAllowed, one_line, with_causes};
 use locule_config::Diagnostics;
 use locule_kit::{KitError, Workspace};
 use locule_rights::{NotAuthorized, Rights, RightsError, Who};
 use serde_json::Value as Json;
+
+use crate::AssemblyError;
 
 /// Decides by a participant's own policies, `local/privacy.json` and `local/authorization.json`, whether it takes a
 /// job, and whether somebody may give it an order.
@@ -71,6 +75,19 @@ impl Admission<'_> {
         if let Some(scopes) = self.scopes()? {
             scopes.effective(scope_of(meta))?;
         }
+        Ok(())
+    }
+
+    /// Notes in the kit's audit log that the participant did not take a job with this meta. Blocking.
+    ///
+    /// # Errors
+    /// [`AssemblyError::Audit`] if it cannot be written.
+    pub fn note(&self, meta: &Json, refused: &NotAdmitted) -> Result<(), AssemblyError> {
+        let text = |key: &str| meta.get(key).and_then(Json::as_str).unwrap_or_default();
+        let (job, submitter) = (text("job_id"), text("submitter_name"));
+        let why = refused.own_mistake().unwrap_or_else(|| refused.to_string());
+        let note = one_line(&format!("job {job} of {submitter} is not admitted: {why}"));
+        crate::audit_log(self.kit)?.append(&Entry::note(note), SystemTime::now())?;
         Ok(())
     }
 

@@ -144,9 +144,7 @@ impl Deployed {
 
     /// The kit's log of verdicts.
     fn log(&self) -> Result<AuditLog, AssemblyError> {
-        let folder = self.kit.make_state_dir();
-        let folder = folder.map_err(|source| AppendError::Write { file: self.kit.state_dir(), source })?;
-        Ok(AuditLog::new(folder))
+        audit_log(&self.kit)
     }
 
     /// The system variables of nvflare 2.9.0, `nvflare.private.json_configer`, as far as they exist here.
@@ -160,6 +158,12 @@ impl Deployed {
             .set("JOB_CUSTOM_DIR", path(&self.app_dir.join("custom")))
             .set("JOB_CONFIG_DIR", path(&self.app_dir.join("config")))
     }
+}
+
+fn audit_log(kit: &Workspace) -> Result<AuditLog, AssemblyError> {
+    let folder = kit.make_state_dir();
+    let folder = folder.map_err(|source| AppendError::Write { file: kit.state_dir(), source })?;
+    Ok(AuditLog::new(folder))
 }
 
 fn kit_file(side: Side) -> &'static str {
@@ -383,6 +387,7 @@ fn review_at(
 ) -> Result<(ApprovedPlan, Occasion, String), AssemblyError> {
     let site = job_resources(&deployed.kit, deployed.kit_file())?;
     let policy = policy_digest(&deployed.kit, &site)?;
+    privacy_scopes(&deployed.kit, deployed.side, program.registry)?; // a start would find it closed
     let plan = plan_with_warnings(deployed, &site, at, program.registry)?;
     let occasion = deployed.occasion(at, phase)?;
     let gatehouse = Gatehouse { deployed, program, site: &site, policy: &policy, log };

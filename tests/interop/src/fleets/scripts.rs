@@ -174,8 +174,10 @@ async fn command_completes(fleet: &mut Fleet) -> anyhow::Result<()> {
 async fn starts_for_each_task(fleet: &mut Fleet) -> anyhow::Result<()> {
     let job = write_with(fleet, "for-each", &["train"], false)?;
     fleet.complete(&job).await?;
-    for site in &fleet.sites {
-        ensure!(site.said().contains("launch=3"), "it was not started for the third task");
+    let id = fleet.job.clone().context("a job has completed")?;
+    for site in SITES {
+        let log = std::fs::read_to_string(fleet.project.kit(site).join(&id).join("log.txt"))?;
+        ensure!(log.contains("launch=3"), "it was not started for the third task: {log}");
     }
     Ok(())
 }
