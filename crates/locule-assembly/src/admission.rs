@@ -78,15 +78,30 @@ impl Admission<'_> {
         Ok(())
     }
 
-    /// Notes in the kit's audit log that the participant did not take a job with this meta. Blocking.
+    /// [`Admission::admit`], and a refusal is noted in the kit's audit log. Blocking.
     ///
     /// # Errors
-    /// [`AssemblyError::Audit`] if it cannot be written.
-    pub fn note(&self, meta: &Json, refused: &NotAdmitted) -> Result<(), AssemblyError> {
-        let text = |key: &str| meta.get(key).and_then(Json::as_str).unwrap_or_default();
-        let (job, submitter) = (text("job_id"), text("submitter_name"));
+    /// As [`Admission::admit`]. That a note cannot be written is told to the log only: the job is refused already.
+    pub fn decide(
+        &self,
+        app_dir: &Path,
+        meta: &Json,
+        stands_for: &[Who<'_>],
+        submits: bool,
+    ) -> Result<(), NotAdmitted> {
+        let decided = self.admit(app_dir, meta, stands_for, submits);
+        if let Err(refused) = &decided
+            && let Err(error) = self.note(meta, refused)
+        {
+            tracing::error!(participant = self.participant, %error, "a refusal is not in the audit log");
+        }
+        decided
+    }
+
+    fn note(&self, meta: &Json, refused: &NotAdmitted) -> Result<(), AssemblyError> {
+        let job = meta.get("job_id").and_then(Json::as_str).unwrap_or_default();
         let why = refused.own_mistake().unwrap_or_else(|| refused.to_string());
-        let note = one_line(&format!("job {job} of {submitter} is not admitted: {why}"));
+        let note = one_line(&format!("job {job} is not admitted: {why}"));
         crate::audit_log(self.kit)?.append(&Entry::note(note), SystemTime::now())?;
         Ok(())
     }

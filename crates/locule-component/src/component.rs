@@ -147,6 +147,19 @@ impl Built {
             Built::Service(_) => Kind::Service,
         }
     }
+
+    /// The service of this type, if that is what it is.
+    pub fn into_service<T: Any + Send + Sync>(self) -> Option<Arc<T>> {
+        match self {
+            Built::Service(service) => service.downcast().ok(),
+            Built::Executor(_)
+            | Built::Workflow(_)
+            | Built::Filter(_)
+            | Built::Checker(_)
+            | Built::Observer(_)
+            | Built::Gate(_) => None,
+        }
+    }
 }
 
 impl fmt::Debug for Built {

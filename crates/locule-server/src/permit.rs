@@ -23,14 +23,7 @@ pub(crate) async fn permit(shared: &Arc<Shared>, intake: &Arc<Intake>) -> Result
         };
         let Submitter { name, org, role } = &intake.submitter;
         let submitter = [Who { name, org, role }];
-        let decided =
-            admission.admit(&intake.run_dir.join("app_server"), &intake.document, &submitter, false);
-        if let Err(refused) = &decided
-            && let Err(error) = admission.note(&intake.document, refused)
-        {
-            tracing::error!(%error, "a refusal is not in the audit log");
-        }
-        decided
+        admission.decide(&intake.run_dir.join("app_server"), &intake.document, &submitter, false)
     });
     let judged = judged.await.map_err(|error| error.to_string())?;
     if let Some(mistake) = judged.as_ref().err().and_then(NotAdmitted::own_mistake) {

@@ -17,14 +17,7 @@ impl RunFolders {
     /// Whether the site takes this job, from those who signed it. Blocking.
     pub(crate) fn admit(&self, app_dir: &Path, meta: &Json, signers: &[Identity]) -> Result<(), NotAdmitted> {
         let signers: Vec<Who<'_>> = signers.iter().map(of_certificate).collect();
-        let admission = self.admission();
-        let decided = admission.admit(app_dir, meta, &signers, true);
-        if let Err(refused) = &decided
-            && let Err(error) = admission.note(meta, refused)
-        {
-            tracing::error!(site = self.site, %error, "a refusal is not in the audit log");
-        }
-        self.logged(decided)
+        self.logged(self.admission().decide(app_dir, meta, &signers, true))
     }
 
     fn permit(&self, context: &AdminContext, right: &str) -> Result<(), NotAdmitted> {

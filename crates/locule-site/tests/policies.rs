@@ -175,6 +175,8 @@ async fn a_scope_that_the_site_does_not_have_is_refused_at_deploy() {
     let refused = scene.deploy(app(), &json!({ "scope": "nosuch" })).await;
     assert_eq!(text(&refused), (false, "NVFLARE_ERROR: privacy scope 'nosuch' is not allowed"));
     assert!(!scene.kit.path().join(JOB).exists(), "nothing of it stays");
+    let audit = fs::read_to_string(scene.kit.path().join("state/audit.jsonl")).unwrap();
+    assert!(audit.contains("is not admitted: privacy scope 'nosuch' is not allowed"), "{audit}");
     assert!(scene.deploy(app(), &json!({ "scope": "open" })).await.ok);
     let scopes = scene.server.order(AdminCommand::Other { topic: "train.get_scopes".into() }).await;
     let names = json!({ "scope_names": ["open", "patients"], "default_scope": "patients" });
@@ -188,6 +190,18 @@ async fn a_privacy_policy_with_a_mistake_admits_nobody_and_stays_private() {
     let said =
         "NVFLARE_ERROR: the participant's own policy cannot be used; its operator can read why in its log";
     assert_eq!(text(&refused), (false, said));
+}
+
+#[tokio::test]
+async fn a_filter_with_a_mistake_is_found_at_deploy_and_stays_private() {
+    let scene = Scene::with(&[privacy(&json!([]))]).await;
+    assert!(scene.deploy(scene.app("lead", &Json::Null, false), &json!({})).await.ok);
+    // What an operator edits counts from then on.
+    let (file, broken) = privacy(&json!([{ "name": "ClipNorm", "args": { "max_nrm": 1 } }]));
+    write(scene.kit.path(), file, &broken);
+    let refused = scene.deploy(scene.app("lead", &Json::Null, false), &json!({})).await;
+    let (ok, said) = text(&refused);
+    assert!(!ok && said.contains("site-cannot-judge") && !said.contains("max_nrm"), "{said}");
 }
 
 #[tokio::test]

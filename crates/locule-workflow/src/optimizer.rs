@@ -157,15 +157,7 @@ pub(crate) fn floats(shape: &[usize], dtype: Dtype, elements: &[f64]) -> Option<
 
 /// The optimiser that an argument names.
 pub(crate) fn optimizer_of(child: &Child, cx: &BuildCx<'_>) -> Result<Optimizer, BuildError> {
-    let optimizer = match cx.take(child)? {
-        Built::Service(service) => service.downcast::<Optimizer>().ok(),
-        Built::Executor(_)
-        | Built::Workflow(_)
-        | Built::Filter(_)
-        | Built::Checker(_)
-        | Built::Observer(_)
-        | Built::Gate(_) => None,
-    };
+    let optimizer = cx.take(child)?.into_service::<Optimizer>();
     let wrong = || BuildError::Argument {
         argument: "optimizer".to_owned(),
         reason: "expected one of `locule.workflow.FedAvgM`, `FedAdam`, `FedYogi`, `FedAdagrad`".to_owned(),

@@ -288,15 +288,7 @@ fn closest(distances: &[Vec<f64>], byzantine: usize, select: usize) -> Vec<usize
 
 /// The rule that an argument names.
 pub(crate) fn rule_of(child: &Child, cx: &BuildCx<'_>) -> Result<Rule, BuildError> {
-    let rule = match cx.take(child)? {
-        Built::Service(service) => service.downcast::<Rule>().ok(),
-        Built::Executor(_)
-        | Built::Workflow(_)
-        | Built::Filter(_)
-        | Built::Checker(_)
-        | Built::Observer(_)
-        | Built::Gate(_) => None,
-    };
+    let rule = cx.take(child)?.into_service::<Rule>();
     let wrong = || BuildError::Argument {
         argument: "rule".to_owned(),
         reason: "expected one of `locule.workflow.Median`, `TrimmedMean`, `Krum`".to_owned(),

@@ -112,6 +112,7 @@ fn check(case: &str, at_most: f64) {
     let text = String::from_utf8_lossy(&output.stdout);
     let models = text.lines().find_map(|line| line.strip_prefix("models: "));
     let models: f64 = models.unwrap_or_else(|| panic!("{text}")).parse().unwrap();
+    println!("{case}: {models:.1} models");
     assert!(models <= at_most, "{models} models");
     assert!(models > 1.5, "{models} models are too few to be true");
 }

@@ -14,7 +14,7 @@ pub(crate) use job::{AtServer, CheckJob, DownloadJob, Job, JobLogs, ListJobs, Na
 #[command(name = "locule", version = crate::version::long(), after_help = EXAMPLES)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
-    pub(crate) command: Command,
+    pub(crate) called: Called,
     /// Show more: -v what happens, -vv every request, -vvv every frame.
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
@@ -29,6 +29,15 @@ const EXAMPLES: &str = "Examples:
   locule audit show KIT                     what they said so far
   locule demo                               three hospitals train a model together, on this machine
   locule demo --refuse site-2               the same, but one hospital says no";
+
+/// Who calls.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Called {
+    #[command(flatten)]
+    ByPerson(Command),
+    #[command(flatten)]
+    ByProgram(Child),
+}
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -56,6 +65,11 @@ pub(crate) enum Command {
     /// Write, check, test and explain what a site refuses.
     #[command(subcommand)]
     Policy(Policy),
+}
+
+/// What this program starts itself as. Each is in charge of its process from the first moment.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Child {
     /// Be a checker of a site: started by sites, and by nobody else.
     #[command(hide = true)]
     Checker(Checker),

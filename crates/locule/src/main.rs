@@ -17,7 +17,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use crate::arguments::{Arguments, Command};
+use crate::arguments::{Arguments, Called, Child, Command};
 use crate::exit::{Code, Failure, OrExit as _};
 
 fn main() -> ExitCode {
@@ -25,24 +25,21 @@ fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(error) => return exit::usage(&error),
     };
-    // The exit code of a script's keeper is the script's.
-    if let Command::Script(arguments) = &arguments.command {
-        return commands::script(arguments);
-    }
-    match run(arguments) {
+    let verbose = arguments.verbose;
+    let ended = match arguments.called {
+        Called::ByPerson(command) => run(command, verbose),
+        Called::ByProgram(Child::Checker(arguments)) => commands::checker(arguments),
+        Called::ByProgram(Child::JobProcess(arguments)) => commands::job_process(&arguments, verbose),
+        // the exit code of a script's keeper is the script's
+        Called::ByProgram(Child::Script(arguments)) => return commands::script(&arguments),
+    };
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }
 }
 
-fn run(Arguments { command, verbose }: Arguments) -> Result<(), Failure> {
-    // These limit their process before there is anything else in it: no runtime, no other thread.
-    if let Command::Checker(arguments) = command {
-        return commands::checker(arguments);
-    }
-    if let Command::JobProcess(arguments) = command {
-        return commands::job_process(&arguments, verbose);
-    }
+fn run(command: Command, verbose: u8) -> Result<(), Failure> {
     descriptors::raise_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().or_exit(Code::Software)?;
     runtime.block_on(async {
@@ -58,9 +55,6 @@ fn run(Arguments { command, verbose }: Arguments) -> Result<(), Failure> {
             Command::Job(arguments) => Box::pin(commands::job(arguments, verbose)).await,
             Command::Audit(arguments) => commands::audit(&arguments),
             Command::Policy(arguments) => commands::policy(&arguments, verbose),
-            Command::Checker(arguments) => commands::checker(arguments),
-            Command::JobProcess(arguments) => commands::job_process(&arguments, verbose),
-            Command::Script(_) => Ok(()), // it was told before
         }
     })
 }

@@ -273,7 +273,7 @@ async fn linger(fleet: &mut Fleet, name: &str) -> anyhow::Result<(String, [Vec<S
     let id = id.as_str().context("the job has an id")?.to_owned();
     let mut all = [Vec::new(), Vec::new()];
     for (site, processes) in SITES.into_iter().zip(&mut all) {
-        let file = fleet.project.kit(site).join(&id).join("script/work/pids");
+        let file = fleet.project.kit(site).join(&id).join("script").join("work").join("pids");
         let read = || std::fs::read_to_string(&file).ok().filter(|text| text.ends_with('\n'));
         let told = until(START, read).await.with_context(|| format!("no script runs at {site}"))?;
         processes.extend(told.split_whitespace().map(str::to_owned));
