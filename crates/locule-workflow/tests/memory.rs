@@ -105,6 +105,7 @@ fn measured() {
 }
 
 #[track_caller]
+#[expect(clippy::print_stdout, reason = "a page shows these figures")]
 fn check(case: &str, at_most: f64) {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["measured", "--exact", "--ignored", "--nocapture"]).env("MEMORY_CASE", case);
