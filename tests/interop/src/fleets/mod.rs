@@ -241,9 +241,11 @@ async fn complete_and_check(fleet: &mut Fleet, side: usize) -> anyhow::Result<()
 
 async fn leave(fleet: &mut Fleet) -> anyhow::Result<()> {
     fleet.api.ask("shutdown", json!({ "target": "client" })).await?;
-    for site in &mut fleet.sites {
+    for (site, who) in fleet.sites.iter_mut().zip(fleet.crew.sites) {
         let ended = site.ended(START).await?;
-        ensure!(ended.success(), "a site ended with {ended}");
+        // nvflare's own processes end themselves by signal 9 if a thread of theirs is still there.
+        let by_itself = who == Stock && ended.code() == Some(128 + 9);
+        ensure!(ended.success() || by_itself, "a site ended with {ended}");
     }
     let known = fleet.api.ask("sites", json!({})).await?;
     ensure!(known == Value::Array(vec![]), "the server still knows {known}");
