@@ -5,11 +5,16 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use futures_core::future::BoxFuture;
-use locule_fobs::Shareable;
+use locule_fobs::{Map, Shareable};
 
 use crate::Event;
 
 /// Conducts a job: which tasks the sites get, in which order, and what becomes of the results.
+///
+/// A run can be broken off at any moment, by a power cut for instance, and is then begun anew: with the same
+/// arguments, the state of the last [checkpoint](TaskBoard::checkpoint), and, for every task put up since, the results
+/// that had been accepted. A workflow that is a function of these goes on to the same end; one without checkpoints is
+/// repeated from its beginning, with the results that are there.
 pub trait Workflow: Send {
     /// Gets everything ready, before the workflow is said to have started: loads the model, say.
     ///
@@ -53,7 +58,28 @@ pub trait TaskBoard: Send + Sync {
         sink: &'a mut (dyn ResultSink + 'a),
     ) -> BoxFuture<'a, Result<Gathered, WorkflowError>>;
 
-    /// Tells whoever watches the job how far it is.
+    /// Keeps a state from which [`run`](Workflow::run) can go on, in place of the one before; it is durable when this
+    /// returns, and what came before it is not asked for again. To be called between tasks, where a step is whole.
+    ///
+    /// A board whose runs end with their process keeps nothing.
+    ///
+    /// # Errors
+    /// [`WorkflowError::File`] if it cannot be written.
+    fn checkpoint<'a>(&'a self, state: Map) -> BoxFuture<'a, Result<(), WorkflowError>> {
+        let _ = state;
+        Box::pin(async { Ok(()) })
+    }
+
+    /// The state of this workflow's last checkpoint, if its run had been broken off after one. To be called once, before
+    /// the first task.
+    ///
+    /// # Errors
+    /// [`WorkflowError::File`] if it cannot be read.
+    fn restore<'a>(&'a self) -> BoxFuture<'a, Result<Option<Map>, WorkflowError>> {
+        Box::pin(async { Ok(None) })
+    }
+
+    /// Tells whoever watches the job how far it is. After a run was broken off, the same may be told again.
     fn report(&self, progress: Progress);
 
     /// Whether the run is to stop.

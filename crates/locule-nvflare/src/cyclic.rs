@@ -130,7 +130,7 @@ impl Component for CyclicController {
             model: Default::default(),
             order,
             sites,
-            seed: rand::random(),
+            seed: rand::random(), // what it began with is kept over a restart
         })?;
         Ok(Built::Workflow(Box::new(CyclicController { args, persistor, workflow: Some(cyclic) })))
     }
@@ -169,9 +169,8 @@ impl Workflow for CyclicController {
 
 /// Lets a persistor keep the model of every so many rounds, and the last one.
 pub(crate) fn keeper(persistor: &Arc<NPModelPersistor>, every: u64, rounds: u64) -> AfterRound {
-    let (persistor, mut done) = (Arc::clone(persistor), 0);
-    AfterRound::new(move |model, run_dir| {
-        done += 1;
+    let persistor = Arc::clone(persistor);
+    AfterRound::new(move |done, model, run_dir| {
         if done == rounds || every > 0 && done % every == 0 {
             persistor.save(run_dir, model)?;
         }

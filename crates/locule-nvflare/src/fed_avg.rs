@@ -9,10 +9,13 @@ use locule_component::{
     Workflow, WorkflowError,
 };
 use locule_fobs::{Array, DataKind, Dxo, Map, Shareable};
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
 use rand::seq::SliceRandom as _;
 use regex::Regex;
 use serde::Deserialize;
 use serde_json::Value as Json;
+use sha2::{Digest as _, Sha256};
 
 use crate::metrics::Metrics;
 use crate::metrics_writer::Weighing;
@@ -192,10 +195,24 @@ impl FedAvg {
         }
         let key_metric = self.early.as_ref().and_then(EarlyStop::key_metric);
         board.announce(Event::TrainingStarted).await;
-        let mut global = Global { model: self.initial_model(board.run_dir())?, meta: Map::new() };
+        let (attendants, early) = (&self.attendants, &mut self.early);
+        let take_up = |state: &Map| {
+            if let Some(early) = early {
+                early.restore(state.map("early")?)?;
+            }
+            Some(Global { model: state.map("model")?.clone(), meta: state.map("meta")?.clone() })
+        };
+        let (next, mut global) = match attendants.restore(board, take_up).await? {
+            Some(kept) => kept,
+            None => {
+                let global = Global { model: self.initial_model(board.run_dir())?, meta: Map::new() };
+                self.checkpoint(board, Some(self.args.start_round), &global).await?;
+                (Some(self.args.start_round), global)
+            }
+        };
         board.announce(Event::InitialModelLoaded).await;
         let end = self.args.start_round + self.args.num_rounds;
-        for round in self.args.start_round..end {
+        for round in next.unwrap_or(end)..end {
             if board.is_aborted() {
                 return Err(WorkflowError::Aborted);
             }
@@ -214,7 +231,10 @@ impl FedAvg {
             board.announce(Event::AfterSaveModel).await;
             board.announce(Event::RoundDone { round }).await;
             board.report(Progress::RoundFinished { round, rounds: end, sites, model: saved });
-            if let Some(reason) = self.early.as_ref().and_then(|early| early.reason(metrics.as_ref())) {
+            let reason = self.early.as_ref().and_then(|early| early.reason(metrics.as_ref()));
+            let next = reason.is_none().then_some(round + 1);
+            self.checkpoint(board, next, &global).await?;
+            if let Some(reason) = reason {
                 tracing::info!(job = board.job_id(), round, reason, "stopping early");
                 break;
             }
@@ -222,6 +242,19 @@ impl FedAvg {
         board.report(Progress::ModelSaved { path: models(board.run_dir())?.join("global.npz") });
         self.attendants.finish(board);
         Ok(())
+    }
+
+    async fn checkpoint(
+        &self,
+        board: &dyn TaskBoard,
+        next: Option<u64>,
+        global: &Global,
+    ) -> Result<(), WorkflowError> {
+        let mut state = Map::from_iter([("model", global.model.clone()), ("meta", global.meta.clone())]);
+        if let Some(early) = &self.early {
+            state.insert("early", early.state());
+        }
+        self.attendants.checkpoint(board, next, state).await
     }
 
     fn initial_model(&self, run_dir: &Path) -> Result<Map, WorkflowError> {
@@ -239,7 +272,7 @@ impl FedAvg {
         OutgoingTask {
             name: self.args.task_name.clone(),
             data: self.task_data(round, global),
-            sites: self.sample(board),
+            sites: self.sample(board, round),
             // Every site is waited for; what the results of a round must be is for the round to say.
             min_results: 1,
             grace: Duration::MAX,
@@ -258,12 +291,14 @@ impl FedAvg {
         }
     }
 
-    /// As many sites as the arguments say, chosen at random; empty for all.
-    fn sample(&self, board: &dyn TaskBoard) -> Vec<String> {
+    /// As many sites as the arguments say, chosen at random, but the same ones if the round is begun again; empty for
+    /// all.
+    fn sample(&self, board: &dyn TaskBoard, round: u64) -> Vec<String> {
         let mut sites = board.sites();
         match self.args.num_clients {
             Some(wanted) if wanted > 0 && wanted < sites.len() => {
-                let (chosen, _) = sites.partial_shuffle(&mut rand::rng(), wanted);
+                let seed: [u8; 32] = Sha256::digest(format!("{} {round}", board.job_id())).into();
+                let (chosen, _) = sites.partial_shuffle(&mut StdRng::from_seed(seed), wanted);
                 chosen.sort_unstable();
                 tracing::info!(job = board.job_id(), sites = ?chosen, "sites of this round");
                 chosen.to_vec()

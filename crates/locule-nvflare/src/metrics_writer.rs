@@ -6,8 +6,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use locule_component::{BuildCx, BuildError, Built, Component, Kind};
-use locule_fobs::{Dxo, Value};
-use serde::Deserialize;
+use locule_fobs::{Dxo, Map, Value};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
 
 use crate::metrics::Metrics;
@@ -30,7 +30,7 @@ pub struct MetricsArtifactWriter {
 }
 
 /// The last round that had metrics.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Last {
     round: u64,
     weighing: Weighing,
@@ -175,6 +175,30 @@ impl MetricsArtifactWriter {
         File::options().create(true).append(true).open(path)?.write_all(line.as_bytes())
     }
 
+    /// How far its file of rounds is, and what the last round with metrics said.
+    pub(crate) fn state(&self, run_dir: &Path) -> Map {
+        let length = fs::metadata(self.rounds.in_run(run_dir)).map_or(0, |file| file.len());
+        let mut state = Map::from_iter([("length", length)]);
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(last) = last.as_ref().and_then(|last| serde_json::to_string(last).ok()) {
+            state.insert("last", last);
+        }
+        state
+    }
+
+    /// Goes on from there: what its file says of later rounds is said again.
+    pub(crate) fn restore(&self, run_dir: &Path, state: &Map) -> Option<()> {
+        let length = u64::try_from(state.int("length")?).ok()?;
+        if let Ok(file) = File::options().write(true).open(self.rounds.in_run(run_dir))
+            && file.metadata().is_ok_and(|file| file.len() > length)
+        {
+            file.set_len(length).ok()?;
+        }
+        let last = state.str("last").map(serde_json::from_str).transpose().ok()?;
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = last;
+        Some(())
+    }
+
     /// Writes the summary, if any round had metrics. `best` is what the selector of the best model has to say.
     pub(crate) fn write_summary(&self, run_dir: &Path, job_id: &str, best: Option<Json>) -> io::Result<()> {
         let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
@@ -230,7 +254,7 @@ fn aggregation() -> Json {
 }
 
 /// What the records say of the weights of sites.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Weighing {
     /// They are those of the means.
     Effective,

@@ -93,6 +93,45 @@ impl Attendants {
         Ok(Settled { model, metrics, sites, saved })
     }
 
+    /// Keeps all from which the run can go on with this round; none where it has stopped early.
+    pub(crate) async fn checkpoint(
+        &self,
+        board: &dyn TaskBoard,
+        next: Option<u64>,
+        mut state: Map,
+    ) -> Result<(), WorkflowError> {
+        if let Some(next) = next {
+            state.insert("next", next);
+        }
+        let selectors = self.selectors.iter().map(|selector| Value::Map(selector.state()));
+        state.insert("selectors", selectors.collect::<Vec<_>>());
+        let writers = self.writers.iter().map(|writer| Value::Map(writer.state(board.run_dir())));
+        state.insert("writers", writers.collect::<Vec<_>>());
+        board.checkpoint(state).await
+    }
+
+    /// Goes on from what was kept, if the run had been broken off: the round to go on with, unless it has stopped early,
+    /// and what the workflow kept of its own, which `take_up` reads.
+    pub(crate) async fn restore<T>(
+        &self,
+        board: &dyn TaskBoard,
+        take_up: impl FnOnce(&Map) -> Option<T>,
+    ) -> Result<Option<(Option<u64>, T)>, WorkflowError> {
+        let Some(state) = board.restore().await? else { return Ok(None) };
+        let read = || {
+            for (selector, state) in self.selectors.iter().zip(state.list("selectors")?) {
+                selector.restore(state.as_map()?);
+            }
+            for (writer, state) in self.writers.iter().zip(state.list("writers")?) {
+                writer.restore(board.run_dir(), state.as_map()?)?;
+            }
+            let next = state.int("next").map(u64::try_from).transpose().ok()?;
+            Some((next, take_up(&state)?))
+        };
+        let wrong = "the state that was kept of the run is not one of this workflow";
+        read().map(Some).ok_or_else(|| WorkflowError::Failed(wrong.to_owned()))
+    }
+
     /// The rounds are over.
     pub(crate) fn finish(&self, board: &dyn TaskBoard) {
         for writer in &self.writers {

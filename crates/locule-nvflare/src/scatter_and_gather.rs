@@ -143,13 +143,20 @@ impl ScatterAndGather {
         if board.sites().is_empty() {
             return Err(WorkflowError::TooFewSites { present: 0, needed: 1 });
         }
-        let mut model = match self.model.take() {
-            Some(model) => model,
-            None => self.initial_model(board)?,
+        let initial = self.model.take();
+        let kept = self.attendants.restore(board, |state| state.map("model").cloned()).await?;
+        let (next, mut model) = match kept {
+            Some(kept) => kept,
+            None => {
+                let model = initial.map_or_else(|| self.initial_model(board), Ok)?;
+                let next = Some(self.args.start_round);
+                self.attendants.checkpoint(board, next, Map::from_iter([("model", model.clone())])).await?;
+                (next, model)
+            }
         };
         board.announce(Event::TrainingStarted).await;
         let end = self.args.start_round + self.args.num_rounds;
-        for round in self.args.start_round..end {
+        for round in next.unwrap_or(end)..end {
             if board.is_aborted() {
                 return Err(WorkflowError::Aborted);
             }
@@ -168,6 +175,8 @@ impl ScatterAndGather {
             board.announce(Event::AfterSaveModel).await;
             board.announce(Event::RoundDone { round }).await;
             board.report(Progress::RoundFinished { round, rounds: end, sites, model: saved });
+            let state = Map::from_iter([("model", model.clone())]);
+            self.attendants.checkpoint(board, Some(round + 1), state).await?;
         }
         board.report(Progress::ModelSaved { path: models(board.run_dir())?.join("global.npz") });
         self.attendants.finish(board);

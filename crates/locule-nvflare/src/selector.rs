@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use locule_component::{BuildCx, BuildError, Built, Component, Kind};
-use locule_fobs::{DataKind, Dxo};
+use locule_fobs::{DataKind, Dxo, Map};
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
 
@@ -112,6 +112,23 @@ impl IntimeModelSelector {
             "best_metric_source": "IntimeModelSelector",
             "best_metric_detail_source": self.args.validation_metric_name,
         }))
+    }
+
+    /// What it chose.
+    pub(crate) fn state(&self) -> Map {
+        let mut state = Map::new();
+        if let Some(Best { round, metric }) = *self.lock() {
+            state.insert("round", round);
+            state.insert("metric", metric);
+        }
+        state
+    }
+
+    /// It chose this.
+    pub(crate) fn restore(&self, state: &Map) {
+        let round = state.int("round").and_then(|round| u64::try_from(round).ok());
+        let best = round.zip(state.float("metric")).map(|(round, metric)| Best { round, metric });
+        *self.lock() = best;
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Best>> {

@@ -1,5 +1,6 @@
 //! When to stop early, and which model is the better one.
 
+use locule_fobs::Map;
 use serde_json::{Value as Json, json};
 
 use crate::metrics::Metrics;
@@ -75,6 +76,22 @@ pub(crate) struct EarlyStop {
 impl EarlyStop {
     pub(crate) fn new(condition: StopCondition, patience: u64) -> EarlyStop {
         EarlyStop { condition, patience, best: None, rounds_without_better: 0 }
+    }
+
+    /// How the run stands.
+    pub(crate) fn state(&self) -> Map {
+        let mut state = Map::from_iter([("rounds_without_better", self.rounds_without_better)]);
+        if let Some(best) = self.best {
+            state.insert("best", best);
+        }
+        state
+    }
+
+    /// The run stands like this; `None` where it is no such state.
+    pub(crate) fn restore(&mut self, state: &Map) -> Option<()> {
+        self.best = state.float("best");
+        self.rounds_without_better = u64::try_from(state.int("rounds_without_better")?).ok()?;
+        Some(())
     }
 
     /// See [`StopCondition::key_metric`].

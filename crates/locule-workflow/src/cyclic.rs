@@ -10,7 +10,9 @@ use locule_component::{
 use locule_fobs::{DataKind, Dxo, Map, Shareable};
 use serde::Deserialize;
 
-use crate::fed_avg::{AfterRound, ArraySpec, CURRENT_ROUND, check_rounds, combine, initial, metrics, wrong};
+use crate::fed_avg::{
+    AfterRound, ArraySpec, CURRENT_ROUND, check_rounds, combine, initial, metrics, not_a_state, wrong,
+};
 use crate::gather::{Attendance, TakeResult, dxo_of, gather};
 use crate::mean::WeightedMean;
 use crate::npz::{SaveError, save_npz};
@@ -158,8 +160,15 @@ impl Cyclic {
         fs::create_dir_all(&folder).map_err(|source| WorkflowError::File { path: folder.clone(), source })?;
         board.announce(Event::TrainingStarted).await;
         let mut relay = Relay::new(&self.args);
+        let next = match board.restore().await? {
+            Some(state) => self.take_up(&state, &mut relay).ok_or_else(not_a_state)?,
+            None => {
+                board.checkpoint(self.state(self.args.start_round, &relay)).await?;
+                self.args.start_round
+            }
+        };
         let end = self.args.start_round + self.args.num_rounds;
-        for round in self.args.start_round..end {
+        for round in next..end {
             board.report(Progress::RoundStarted { round, rounds: end });
             board.announce(Event::RoundStarted { round }).await;
             let sites = self.round(board, round, relay.next(board.sites())).await?;
@@ -169,14 +178,36 @@ impl Cyclic {
                 save_npz(path, &self.model).map_err(SaveError::into_workflow_error)?;
             }
             if let Some(after_round) = &mut self.after_round {
-                after_round.call(&self.model, board.run_dir())?;
+                after_round.call(round + 1 - self.args.start_round, &self.model, board.run_dir())?;
             }
             board.announce(Event::AfterSaveModel).await;
             board.report(Progress::RoundFinished { round, rounds: end, sites, model: saved });
             board.announce(Event::RoundDone { round }).await;
+            board.checkpoint(self.state(round + 1, &relay)).await?;
         }
         board.report(Progress::ModelSaved { path: folder.join("global.npz") });
         Ok(())
+    }
+
+    /// All from which the run can go on with this round.
+    fn state(&self, next: u64, relay: &Relay) -> Map {
+        let mut state = Map::from_iter([("next", next)]);
+        state.insert("random", relay.random.0.to_string());
+        if let Some(last) = &relay.last {
+            state.insert("last", last.as_str());
+        }
+        state.insert("model", self.model.clone());
+        state.insert("record", self.record.state());
+        state
+    }
+
+    /// Goes on from such a state, with the round that it names; `None` where it is none.
+    fn take_up(&mut self, state: &Map, relay: &mut Relay) -> Option<u64> {
+        self.model = state.map("model")?.clone();
+        self.record.restore(state.map("record")?)?;
+        relay.random = Random(state.str("random")?.parse().ok()?);
+        relay.last = state.str("last").map(str::to_owned);
+        u64::try_from(state.int("next")?).ok()
     }
 
     /// Hands the model to one site after the other.

@@ -80,19 +80,21 @@ pub struct FedAvg {
     after_round: Option<AfterRound>,
 }
 
-/// Called with every new model and the folder of the run.
+/// Called after every round, with how many are done, the new model and the folder of the run.
 pub struct AfterRound(Box<Call>);
 
-type Call = dyn FnMut(&Map, &Path) -> Result<(), WorkflowError> + Send;
+type Call = dyn FnMut(u64, &Map, &Path) -> Result<(), WorkflowError> + Send;
 
 impl AfterRound {
     /// That calls this.
-    pub fn new(call: impl FnMut(&Map, &Path) -> Result<(), WorkflowError> + Send + 'static) -> AfterRound {
+    pub fn new(
+        call: impl FnMut(u64, &Map, &Path) -> Result<(), WorkflowError> + Send + 'static,
+    ) -> AfterRound {
         AfterRound(Box::new(call))
     }
 
-    pub(crate) fn call(&mut self, model: &Map, run_dir: &Path) -> Result<(), WorkflowError> {
-        (self.0)(model, run_dir)
+    pub(crate) fn call(&mut self, done: u64, model: &Map, run_dir: &Path) -> Result<(), WorkflowError> {
+        (self.0)(done, model, run_dir)
     }
 }
 
@@ -281,9 +283,16 @@ impl FedAvg {
         let folder = board.run_dir().join("models");
         fs::create_dir_all(&folder).map_err(|source| WorkflowError::File { path: folder.clone(), source })?;
 
+        let next = match board.restore().await? {
+            Some(state) => self.take_up(&state).ok_or_else(not_a_state)?,
+            None => {
+                board.checkpoint(self.state(Some(self.args.start_round))).await?;
+                Some(self.args.start_round)
+            }
+        };
         board.announce(Event::TrainingStarted).await;
         let end = self.args.start_round + self.args.num_rounds;
-        for round in self.args.start_round..end {
+        for round in next.unwrap_or(end)..end {
             if board.is_aborted() {
                 return Err(WorkflowError::Aborted);
             }
@@ -293,11 +302,13 @@ impl FedAvg {
             board.announce(Event::BeforeSaveModel).await;
             let model = self.save(&folder, round)?;
             if let Some(after_round) = &mut self.after_round {
-                after_round.call(&self.model, board.run_dir())?;
+                after_round.call(round + 1 - self.args.start_round, &self.model, board.run_dir())?;
             }
             board.announce(Event::AfterSaveModel).await;
             board.report(Progress::RoundFinished { round, rounds: end, sites, model });
             board.announce(Event::RoundDone { round }).await;
+            let next = stopped.is_none().then_some(round + 1);
+            board.checkpoint(self.state(next)).await?;
             if let Some(reason) = stopped {
                 tracing::info!(job = board.job_id(), round, reason, "stopping early");
                 break;
@@ -305,6 +316,48 @@ impl FedAvg {
         }
         board.report(Progress::ModelSaved { path: folder.join("global.npz") });
         Ok(())
+    }
+
+    /// All from which the run can go on with this round; none where it has stopped early.
+    fn state(&self, next: Option<u64>) -> Map {
+        let mut state = Map::new();
+        if let Some(next) = next {
+            state.insert("next", next);
+        }
+        state.insert("model", self.model.clone());
+        if let Some(controls) = &self.controls {
+            state.insert("controls", controls.clone());
+        }
+        if let Some(optimizer) = &self.optimizer {
+            state.insert("optimizer", optimizer.state());
+        }
+        if let Some(best) = self.best.as_ref().and_then(Best::value) {
+            state.insert("best", best);
+        }
+        if let Some(stop) = &self.stop {
+            state.insert("stop", stop.state());
+        }
+        state.insert("record", self.record.state());
+        state
+    }
+
+    /// Goes on from such a state, with the round that it names; `None` where it is none.
+    fn take_up(&mut self, state: &Map) -> Option<Option<u64>> {
+        self.model = state.map("model")?.clone();
+        if let Some(controls) = &mut self.controls {
+            *controls = state.map("controls")?.clone();
+        }
+        if let Some(optimizer) = &mut self.optimizer {
+            optimizer.restore(state.map("optimizer")?)?;
+        }
+        if let Some(best) = &mut self.best {
+            best.restore(state.float("best"));
+        }
+        if let Some(stop) = &mut self.stop {
+            stop.restore(state.map("stop")?)?;
+        }
+        self.record.restore(state.map("record")?)?;
+        state.int("next").map_or(Some(None), |next| u64::try_from(next).ok().map(Some))
     }
 
     /// Trains once everywhere and replaces the model.
@@ -426,6 +479,11 @@ impl Workflow for FedAvg {
     fn run<'a>(&'a mut self, board: &'a dyn TaskBoard) -> BoxFuture<'a, Result<(), WorkflowError>> {
         Box::pin(self.rounds(board))
     }
+}
+
+/// What was kept is not what this workflow keeps.
+pub(crate) fn not_a_state() -> WorkflowError {
+    WorkflowError::Failed("the state that was kept of the run is not one of this workflow".to_owned())
 }
 
 /// An argument that parses and makes no sense.

@@ -113,6 +113,26 @@ impl Optimizer {
         }
         Ok(next)
     }
+
+    /// What it remembers.
+    pub(crate) fn state(&self) -> Map {
+        let of = |numbers: &[f64]| Array::from(numbers);
+        let one =
+            |state: &State| Map::from_iter([("first", of(&state.first)), ("second", of(&state.second))]);
+        self.state.iter().map(|(name, state)| (name.as_str(), one(state))).collect()
+    }
+
+    /// Remembers this instead; `None` where it is no such state.
+    pub(crate) fn restore(&mut self, state: &Map) -> Option<()> {
+        let of = |map: &Map, name: &str| Some(map.get(name)?.as_array()?.to_f64());
+        let one = |value: &Value| {
+            let map = value.as_map()?;
+            Some(State { first: of(map, "first")?, second: of(map, "second")? })
+        };
+        let all = state.iter_str().map(|(name, value)| Some((name.to_owned(), one(value)?)));
+        self.state = all.collect::<Option<_>>()?;
+        Some(())
+    }
 }
 
 impl Method {

@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use locule_component::WorkflowError;
+use locule_fobs::Map;
 use serde_json::{Map as Object, Value as Json, json};
 
 use crate::gather::Attendance;
@@ -35,6 +36,19 @@ pub(crate) struct RoundRecord<'a> {
 }
 
 impl Record {
+    /// The rounds so far.
+    pub(crate) fn state(&self) -> Map {
+        let rounds = serde_json::to_string(&self.rounds).expect("texts and numbers are JSON");
+        Map::from_iter([("rounds", rounds), ("csv", self.csv.clone())])
+    }
+
+    /// These are the rounds so far; `None` where it is no such state.
+    pub(crate) fn restore(&mut self, state: &Map) -> Option<()> {
+        self.rounds = serde_json::from_str(state.str("rounds")?).ok()?;
+        self.csv = state.str("csv")?.to_owned();
+        Some(())
+    }
+
     /// Adds a round and writes both files anew.
     pub(crate) fn add(&mut self, run_dir: &Path, round: &RoundRecord<'_>) -> Result<(), WorkflowError> {
         let object = |metrics: &[(String, f64)]| -> Json {

@@ -1,6 +1,7 @@
 //! Metrics of rounds: which model is the best, and when to stop.
 
 use locule_component::BuildError;
+use locule_fobs::Map;
 use serde::Deserialize;
 
 /// A metric, and which way is better.
@@ -75,6 +76,10 @@ impl Best {
     pub(crate) fn value(&self) -> Option<f64> {
         self.value
     }
+
+    pub(crate) fn restore(&mut self, value: Option<f64>) {
+        self.value = value;
+    }
 }
 
 /// How a run stands towards its early stop.
@@ -102,6 +107,22 @@ impl EarlyStop {
 
     pub(crate) fn metric(&self) -> &str {
         &self.args.metric
+    }
+
+    /// How the run stands.
+    pub(crate) fn state(&self) -> Map {
+        let mut state = Map::from_iter([("rounds_without_better", self.rounds_without_better)]);
+        if let Some(best) = self.best.value() {
+            state.insert("best", best);
+        }
+        state
+    }
+
+    /// The run stands like this; `None` where it is no such state.
+    pub(crate) fn restore(&mut self, state: &Map) -> Option<()> {
+        self.best.restore(state.float("best"));
+        self.rounds_without_better = u64::try_from(state.int("rounds_without_better")?).ok()?;
+        Some(())
     }
 
     /// Why to stop after a round with this value. A round in which no site reports the metric does not count.

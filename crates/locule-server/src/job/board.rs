@@ -1,5 +1,6 @@
 //! The board of a job: workflows put tasks up, sites take them and bring results.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,20 +14,20 @@ use locule_component::{
     RunContext, TaskBoard, Unusable, WorkflowError, panic_text,
 };
 use locule_event::Herald;
-use locule_fobs::Shareable;
+use locule_fobs::{Map, Shareable, Value};
+use locule_journal::AppendError;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::hold::{Held, Spool, size};
+use super::hold::{Held, digest};
+use super::log::{FOLDER, Restored, ResultNote, RunLog, TaskNote};
+use super::report::RunEnd;
 use super::standing::{Assigned, Step, Submitted, Tasks};
 use crate::server::now_instant as now;
 
 /// Shareable codes with which a site says that the job itself is at fault.
 const FATAL: [&str; 3] = ["UNSAFE_JOB", "RUN_MISMATCH", "TASK_UNKNOWN"];
-
-/// A result with more bytes than this is looked at on a thread for work that blocks.
-const LARGE: usize = 1 << 20;
 
 /// More refusals than this are not written, lest a site fill the disk.
 const MAX_REFUSALS: usize = 10_000;
@@ -38,9 +39,13 @@ const MAX_REFUSALS: usize = 10_000;
 pub(super) struct Board {
     job_id: String,
     run_dir: PathBuf,
-    tasks: Mutex<Tasks>,
+    tasks: Arc<Mutex<Tasks>>,
     changed: Notify,
-    spool: Arc<Spool>,
+    log: Arc<RunLog>,
+    /// What the log says that has not been taken up again.
+    restored: Mutex<Restored>,
+    /// Tasks put up since the last checkpoint.
+    number: Mutex<u64>,
     /// Refusals written so far.
     refusals: Mutex<usize>,
     filters: Mutex<FilterChains>,
@@ -50,24 +55,35 @@ pub(super) struct Board {
     abort: CancellationToken,
 }
 
+/// What a board is of.
+pub(super) struct BoardOf {
+    pub(super) run: RunContext,
+    pub(super) run_dir: PathBuf,
+    /// In site order.
+    pub(super) sites: Vec<String>,
+    pub(super) filters: FilterChains,
+    pub(super) progress: mpsc::Sender<Progress>,
+    pub(super) herald: Herald,
+    pub(super) abort: CancellationToken,
+}
+
 impl Board {
-    /// An empty board for these sites, in site order.
-    pub(super) fn new(
-        run: RunContext,
-        run_dir: PathBuf,
-        sites: Vec<String>,
-        filters: FilterChains,
-        progress: mpsc::Sender<Progress>,
-        herald: Herald,
-        abort: CancellationToken,
-    ) -> Self {
+    /// An empty board, or one with what an earlier process left in the log of the run.
+    pub(super) fn new(job: BoardOf, log: RunLog, mut restored: Restored) -> Self {
+        let BoardOf { run, run_dir, sites, filters, progress, herald, abort } = job;
+        let mut tasks = Tasks::new(sites);
+        for (ResultNote { site, id, task, digest, .. }, held) in std::mem::take(&mut restored.late) {
+            tasks.restore_late(&site, &id, task, held, digest);
+        }
         Self {
             job_id: run.open().job_id(),
-            spool: Arc::new(Spool::new(run_dir.join("spool"))),
             refusals: Mutex::new(0),
             run_dir,
-            tasks: Mutex::new(Tasks::new(sites)),
+            tasks: Arc::new(Mutex::new(tasks)),
             changed: Notify::new(),
+            log: Arc::new(log),
+            restored: Mutex::new(restored),
+            number: Mutex::new(0),
             filters: Mutex::new(filters),
             run,
             progress: Mutex::new(Some(progress)),
@@ -130,29 +146,105 @@ impl Board {
         Arrival { board: self, site: site.to_owned(), id: id.to_owned() }
     }
 
-    /// Takes a site's result in. One whose turn has not come waits outside of memory if it is large.
-    pub(super) async fn submit(&self, site: &str, id: &str, result: Shareable) -> Submitted {
-        let is_next = self.tasks().is_next(site);
-        let spool = Arc::clone(&self.spool);
-        let hold = move |result: Shareable| {
-            let digest = spool.digest(&result);
-            let held = if is_next { Held::Memory(Box::new(result)) } else { spool.hold(result) };
-            (digest, held)
-        };
-        let (digest, held) = if size(&result) > LARGE {
-            match tokio::task::spawn_blocking(move || hold(result)).await {
-                Ok(done) => done,
-                Err(error) => {
-                    tracing::warn!(job = self.job_id, site, %error, "a result was lost");
-                    (None, Held::Memory(Box::new(Shareable::with_return_code("EXECUTION_RESULT_ERROR"))))
+    /// Takes a site's result in; it is on disk when this returns. One whose turn has not come waits there if it is
+    /// large.
+    ///
+    /// # Errors
+    /// The result cannot be written down, and was not taken.
+    pub(super) async fn submit(
+        &self,
+        site: &str,
+        id: &str,
+        task: &str,
+        result: Shareable,
+    ) -> Result<Submitted, AppendError> {
+        let (log, tasks) = (Arc::clone(&self.log), Arc::clone(&self.tasks));
+        let (site, id, task) = (site.to_owned(), id.to_owned(), task.to_owned());
+        let work = move || {
+            let digest = digest(&result);
+            let is_next = lock(&tasks).is_next(&site);
+            let look = || lock(&tasks).look(&site, &id, digest);
+            let settle = |held| lock(&tasks).submit(&site, &id, held, digest, now());
+            let note = || {
+                let late = match look() {
+                    Submitted::Accepted => false,
+                    Submitted::Kept => true,
+                    Submitted::Repeated | Submitted::Conflict | Submitted::Late | Submitted::Unknown => {
+                        return None;
+                    }
+                };
+                let digest = digest.unwrap_or_default();
+                Some(ResultNote { site: site.clone(), id: id.clone(), task, late, digest })
+            };
+            match look() {
+                Submitted::Accepted | Submitted::Kept => log.take(result, is_next, note, settle),
+                Submitted::Repeated | Submitted::Conflict | Submitted::Late | Submitted::Unknown => {
+                    Ok(settle(Held::Memory(Box::new(result))))
                 }
             }
-        } else {
-            hold(result)
         };
-        let outcome = self.tasks().submit(site, id, held, digest, now());
+        let outcome = written(work).await;
         self.changed.notify_waiters();
         outcome
+    }
+
+    /// The workflow with which the run goes on, by its place in the job; or how the run had ended.
+    pub(super) fn resumes_at(&self) -> Result<usize, RunEnd> {
+        let restored = lock(&self.restored);
+        restored.ended.clone().map_or(Ok(restored.workflow), Err)
+    }
+
+    /// A workflow begins, or goes on.
+    pub(super) async fn begin(&self, workflow: usize) -> Result<(), WorkflowError> {
+        let goes_on = {
+            let restored = lock(&self.restored);
+            restored.is_resumed && restored.workflow == workflow
+        };
+        if goes_on {
+            return Ok(());
+        }
+        *lock(&self.restored) = Restored::default();
+        *lock(&self.number) = 0;
+        let log = Arc::clone(&self.log);
+        written(move || log.begin(workflow)).await.map_err(|error| self.not_logged(error))
+    }
+
+    /// The run has ended like this.
+    pub(super) async fn run_ended(&self, end: RunEnd) -> Result<(), AppendError> {
+        let log = Arc::clone(&self.log);
+        written(move || log.end(&end)).await
+    }
+
+    fn not_logged(&self, error: AppendError) -> WorkflowError {
+        WorkflowError::File { path: self.run_dir.join(FOLDER), source: std::io::Error::other(error) }
+    }
+
+    /// Puts a task up with the ids and results that the log has of it.
+    async fn put_up(&self, task: OutgoingTask) -> Result<(), WorkflowError> {
+        let number = {
+            let mut number = lock(&self.number);
+            *number += 1;
+            *number - 1
+        };
+        let (name, round, sites) = (task.name.clone(), task.round, task.sites.clone());
+        let mut note = TaskNote { number, name, round, sites, ids: BTreeMap::new() };
+        let results = lock(&self.restored).resume(&mut note);
+        let known = note.ids.len();
+        for site in self.tasks().sites().iter().filter(|site| task.is_for(site)) {
+            let id = || Uuid::from_u128(rand::random()).to_string();
+            note.ids.entry(site.clone()).or_insert_with(id);
+        }
+        let ids = note.ids.clone();
+        if note.ids.len() > known {
+            let log = Arc::clone(&self.log);
+            written(move || log.put_up(&note)).await.map_err(|error| self.not_logged(error))?;
+        }
+        let mut tasks = self.tasks();
+        tasks.put_up(task, now(), |site| ids.get(site).cloned().unwrap_or_default());
+        for (ResultNote { site, id, digest, .. }, held) in results {
+            tasks.restore(&site, &id, held, digest, now());
+        }
+        Ok(())
     }
 
     /// Writes down in the run's folder that a result does not count, and why.
@@ -203,12 +295,20 @@ impl Board {
             let step = self.tasks().step(now());
             match step {
                 Step::Done { accepted, missing } => return Ok(Gathered { accepted, missing, late }),
-                Step::Fold { site, result } => {
-                    let outcome = self.fold(task, &site, result, sink, false).await?;
-                    self.tasks().folded(&site, outcome);
-                }
+                Step::Fold { site, result } => match self.read(task, &site, result).await {
+                    Some(result) => {
+                        let outcome = self.fold(task, &site, result, sink, false).await?;
+                        self.tasks().folded(&site, outcome);
+                    }
+                    None => {
+                        self.tasks().reopen(&site);
+                        self.changed.notify_waiters();
+                    }
+                },
                 Step::FoldLate { site, result } => {
-                    if self.fold(task, &site, result, sink, true).await?.is_ok() {
+                    if let Some(result) = self.read(task, &site, result).await
+                        && self.fold(task, &site, result, sink, true).await?.is_ok()
+                    {
                         late.push(site);
                     }
                 }
@@ -229,29 +329,26 @@ impl Board {
         }
     }
 
-    /// Folds one result; the outer error ends the job.
-    async fn fold(
-        &self,
-        task: &str,
-        site: &str,
-        held: Held,
-        sink: &mut (dyn ResultSink + '_),
-        is_late: bool,
-    ) -> Result<Result<(), Unusable>, WorkflowError> {
-        let opened = if held.is_file() {
+    /// The result that waits here, unless it cannot be read.
+    async fn read(&self, task: &str, site: &str, held: Held) -> Option<Box<Shareable>> {
+        let opened = if held.blocks() {
             let opened = tokio::task::spawn_blocking(move || held.open()).await;
             opened.unwrap_or_else(|error| Err(std::io::Error::other(error)))
         } else {
             held.open()
         };
-        let result = match opened {
-            Ok(result) => result,
-            Err(error) => {
-                let reason = format!("the server cannot read it again: {error}");
-                tracing::error!(site, task, reason, "result lost");
-                return Ok(Err(Unusable::new(Fault::Absent, reason)));
-            }
-        };
+        opened.inspect_err(|error| tracing::error!(site, task, %error, "a result cannot be read again")).ok()
+    }
+
+    /// Folds one result; the outer error ends the job.
+    async fn fold(
+        &self,
+        task: &str,
+        site: &str,
+        result: Box<Shareable>,
+        sink: &mut (dyn ResultSink + '_),
+        is_late: bool,
+    ) -> Result<Result<(), Unusable>, WorkflowError> {
         let code = result.return_code();
         if FATAL.contains(&code) {
             return Err(WorkflowError::Failed(format!("{site} answered task `{task}` with {code}")));
@@ -324,7 +421,7 @@ impl TaskBoard for Board {
             let data = self.filter(data, &name, Chain::TaskData, Direction::Out);
             self.herald.tell(&Event::AfterTaskDataFilter { task: &name }).await;
             task.data = data.map_err(|reason| WorkflowError::Failed(format!("task `{name}`: {reason}")))?;
-            self.tasks().put_up(task, now(), || Uuid::from_u128(rand::random()).to_string());
+            self.put_up(task).await?;
             self.changed.notify_waiters();
             let gathered = self.gather(&name, sink).await;
             self.tasks().take_down();
@@ -338,6 +435,29 @@ impl TaskBoard for Board {
                 return Err(WorkflowError::TooFewResults { task: name, round, accepted, needed, missing });
             }
             Ok(Gathered { accepted, missing, late })
+        })
+    }
+
+    fn checkpoint<'a>(&'a self, state: Map) -> BoxFuture<'a, Result<(), WorkflowError>> {
+        Box::pin(async move {
+            *lock(&self.number) = 0;
+            lock(&self.restored).tasks.clear();
+            let (log, tasks) = (Arc::clone(&self.log), Arc::clone(&self.tasks));
+            let kept = written(move || log.checkpoint(state, || lock(&tasks).kept())).await;
+            kept.map_err(|error| self.not_logged(error))
+        })
+    }
+
+    fn restore<'a>(&'a self) -> BoxFuture<'a, Result<Option<Map>, WorkflowError>> {
+        Box::pin(async move {
+            let Some(body) = lock(&self.restored).state.take() else { return Ok(None) };
+            let read = tokio::task::spawn_blocking(move || body.read()).await;
+            let source = match read.unwrap_or_else(|error| Err(std::io::Error::other(error))) {
+                Ok(Value::Map(state)) => return Ok(Some(state)),
+                Ok(_) => std::io::Error::other("the state in the log of the run is none"),
+                Err(error) => error,
+            };
+            Err(WorkflowError::File { path: self.run_dir.join(FOLDER), source })
         })
     }
 
@@ -357,6 +477,14 @@ impl TaskBoard for Board {
     }
 }
 
+/// Does what writes to the log, where blocking is allowed.
+async fn written<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, AppendError> + Send + 'static,
+) -> Result<T, AppendError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|error| Err(AppendError::Write(std::io::Error::other(error))))
+}
+
 /// A panic under one of these locks leaves the state whole: each is changed in one step.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -364,7 +492,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
-    use locule_fobs::{Array, DataKind, Dxo, Map};
+    use locule_component::Late;
+    use locule_fobs::{Array, DataKind, Dxo};
 
     use super::*;
 
@@ -379,18 +508,47 @@ mod tests {
             self.0.push((site.to_owned(), first));
             Ok(())
         }
+
+        fn accept_late(&mut self, site: &str, result: &Shareable) -> Result<(), Unusable> {
+            self.accept(&format!("late {site}"), result)
+        }
     }
 
-    fn board(dir: &std::path::Path, sites: &[String]) -> Board {
+    fn board(dir: &Path, sites: &[String]) -> Board {
         let run = RunContext::new("project", "job");
-        let (progress, _) = mpsc::channel(1);
-        let herald = Herald::new(Vec::new(), run.clone());
-        let filters = FilterChains::default();
-        Board::new(run, dir.to_owned(), sites.to_vec(), filters, progress, herald, CancellationToken::new())
+        let job = BoardOf {
+            herald: Herald::new(Vec::new(), run.clone()),
+            run,
+            run_dir: dir.to_owned(),
+            sites: sites.to_vec(),
+            filters: FilterChains::default(),
+            progress: mpsc::channel(1).0,
+            abort: CancellationToken::new(),
+        };
+        let (log, restored) = RunLog::open(dir.join(FOLDER)).unwrap();
+        Board::new(job, log, restored)
     }
 
-    fn files(dir: &std::path::Path) -> usize {
-        std::fs::read_dir(dir.join("spool")).map_or(0, Iterator::count)
+    /// Bodies that lie in files.
+    fn files(dir: &Path) -> usize {
+        let names = std::fs::read_dir(dir.join(FOLDER)).unwrap().map(|entry| entry.unwrap().file_name());
+        names.filter(|name| name != "run.journal").count()
+    }
+
+    fn result(first: f64, len: usize) -> Shareable {
+        let update = Map::from_iter([("w", Array::from(&vec![first; len][..]))]);
+        Shareable::with_dxo(Dxo::new(DataKind::Weights, update))
+    }
+
+    fn train() -> OutgoingTask {
+        OutgoingTask { name: "train".into(), ..OutgoingTask::default() }
+    }
+
+    async fn id_of(board: &Board, site: &str) -> String {
+        match board.assign(site, Duration::from_secs(60)).await {
+            Assigned::Task { id, .. } => id,
+            other @ (Assigned::Nothing | Assigned::EndRun) => panic!("{site} got {other:?}"),
+        }
     }
 
     /// The slowest site is the first in site order, so that all others wait for it, and none of them in memory.
@@ -400,24 +558,152 @@ mod tests {
         let sites: Vec<String> = (0..64).map(|site| format!("site-{site:02}")).collect();
         let board = board(dir.path(), &sites);
         let mut taken = Taken::default();
-        let task = OutgoingTask { name: "train".into(), ..OutgoingTask::default() };
         let submitting = async {
             for (number, site) in sites.iter().enumerate().rev() {
-                let Assigned::Task { id, .. } = board.assign(site, Duration::from_secs(60)).await else {
-                    panic!("no task for {site}")
-                };
-                let update = Map::from_iter([("w", Array::from(&vec![number as f64; 200_000][..]))]);
-                let result = Shareable::with_dxo(Dxo::new(DataKind::Weights, update));
+                let id = id_of(&board, site).await;
                 if number == 0 {
                     assert_eq!(files(dir.path()), 63);
                 }
-                assert_eq!(board.submit(site, &id, result).await, Submitted::Accepted);
+                let submitted = board.submit(site, &id, "train", result(number as f64, 200_000)).await;
+                assert_eq!(submitted.unwrap(), Submitted::Accepted);
+            }
+        };
+        let (gathered, ()) = tokio::join!(board.broadcast(train(), &mut taken), submitting);
+        assert_eq!(gathered.unwrap().accepted, sites);
+        let expected: Vec<(String, f64)> = sites.into_iter().zip((0..64).map(f64::from)).collect();
+        assert_eq!(taken.0, expected);
+        board.checkpoint(Map::new()).await.unwrap();
+        assert_eq!(files(dir.path()), 0, "what came before a checkpoint is gone");
+    }
+
+    /// Puts a task up at which the first of two sites answers, and breaks off; what `len` numbers long result it gave.
+    async fn broken_off(dir: &Path, sites: &[String], len: usize) -> String {
+        let board = board(dir, sites);
+        board.begin(0).await.unwrap();
+        let mut state = Map::new();
+        state.insert("round", 3);
+        board.checkpoint(state).await.unwrap();
+        let mut taken = Taken::default();
+        let one_answers = async {
+            let id = id_of(&board, "b").await;
+            assert_eq!(board.submit("b", &id, "train", result(2.0, len)).await.unwrap(), Submitted::Accepted);
+            id_of(&board, "a").await
+        };
+        tokio::select! {
+            _ = board.broadcast(train(), &mut taken) => panic!("one site has not answered"),
+            id = one_answers => id,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_run_that_was_broken_off_goes_on_with_the_results_that_were_taken() {
+        for len in [3, 100_000] {
+            let dir = tempfile::tempdir().unwrap();
+            let sites = ["a", "b"].map(str::to_owned);
+            let open = broken_off(dir.path(), &sites, len).await;
+            let board = board(dir.path(), &sites);
+            assert_eq!(board.resumes_at(), Ok(0));
+            board.begin(0).await.unwrap();
+            let state = board.restore().await.unwrap().unwrap();
+            assert_eq!(state.int("round"), Some(3));
+            let mut taken = Taken::default();
+            let submitting = async {
+                let id = id_of(&board, "a").await;
+                assert_eq!(id, open, "the site may hand in what it was at work on");
+                assert!(matches!(board.assign("b", Duration::ZERO).await, Assigned::Nothing));
+                board.submit("a", &id, "train", result(1.0, len)).await.unwrap()
+            };
+            let (gathered, submitted) = tokio::join!(board.broadcast(train(), &mut taken), submitting);
+            assert_eq!(submitted, Submitted::Accepted);
+            assert_eq!(gathered.unwrap().accepted, sites);
+            assert_eq!(taken.0, [("a".to_owned(), 1.0), ("b".to_owned(), 2.0)]);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_result_whose_file_is_damaged_is_asked_for_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let sites = ["a", "b"].map(str::to_owned);
+        broken_off(dir.path(), &sites, 100_000).await;
+        for entry in std::fs::read_dir(dir.path().join(FOLDER)).unwrap() {
+            let path = entry.unwrap().path();
+            if path.file_name().unwrap() != "run.journal" {
+                let mut bytes = std::fs::read(&path).unwrap();
+                *bytes.last_mut().unwrap() ^= 1;
+                let middle = bytes.len() / 2;
+                bytes[middle] ^= 1;
+                std::fs::write(&path, bytes).unwrap();
+            }
+        }
+        let board = board(dir.path(), &sites);
+        let mut taken = Taken::default();
+        let submitting = async {
+            for (site, first) in [("a", 1.0), ("b", 2.5)] {
+                let id = id_of(&board, site).await;
+                board.submit(site, &id, "train", result(first, 3)).await.unwrap();
+            }
+        };
+        let (gathered, ()) = tokio::join!(board.broadcast(train(), &mut taken), submitting);
+        assert_eq!(gathered.unwrap().accepted, sites);
+        assert_eq!(taken.0, [("a".to_owned(), 1.0), ("b".to_owned(), 2.5)]);
+    }
+
+    #[tokio::test]
+    async fn a_run_that_takes_another_course_does_not_use_what_was_meant_for_the_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let sites = ["a", "b"].map(str::to_owned);
+        broken_off(dir.path(), &sites, 3).await;
+        let board = board(dir.path(), &sites);
+        let mut taken = Taken::default();
+        let task = OutgoingTask { name: "validate".into(), ..OutgoingTask::default() };
+        let submitting = async {
+            for site in &sites {
+                let id = id_of(&board, site).await;
+                board.submit(site, &id, "validate", result(9.0, 3)).await.unwrap();
             }
         };
         let (gathered, ()) = tokio::join!(board.broadcast(task, &mut taken), submitting);
         assert_eq!(gathered.unwrap().accepted, sites);
-        let expected: Vec<(String, f64)> = sites.into_iter().zip((0..64).map(f64::from)).collect();
-        assert_eq!(taken.0, expected);
-        assert_eq!(files(dir.path()), 0);
+        assert_eq!(taken.0, [("a".to_owned(), 9.0), ("b".to_owned(), 9.0)]);
+    }
+
+    #[tokio::test]
+    async fn a_late_result_that_waits_outlives_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let sites = ["a", "b"].map(str::to_owned);
+        let task = |min_results| OutgoingTask { min_results, late: Late::Fold, ..train() };
+        {
+            let board = board(dir.path(), &sites);
+            board.begin(0).await.unwrap();
+            let mut taken = Taken::default();
+            let submitting = async {
+                let late = id_of(&board, "a").await;
+                let id = id_of(&board, "b").await;
+                board.submit("b", &id, "train", result(2.0, 3)).await.unwrap();
+                late
+            };
+            let (_, late) = tokio::join!(board.broadcast(task(1), &mut taken), submitting);
+            assert_eq!(board.submit("a", &late, "train", result(1.0, 3)).await.unwrap(), Submitted::Kept);
+            board.checkpoint(Map::new()).await.unwrap();
+        }
+        let board = board(dir.path(), &sites);
+        let mut taken = Taken::default();
+        let submitting = async {
+            for site in &sites {
+                let id = id_of(&board, site).await;
+                board.submit(site, &id, "train", result(5.0, 3)).await.unwrap();
+            }
+        };
+        let (gathered, ()) = tokio::join!(board.broadcast(task(0), &mut taken), submitting);
+        assert_eq!(gathered.unwrap().late, ["a"]);
+        assert_eq!(taken.0, [("a".to_owned(), 5.0), ("b".to_owned(), 5.0), ("late a".to_owned(), 1.0)]);
+    }
+
+    #[tokio::test]
+    async fn a_run_that_had_ended_is_known_to_have() {
+        let dir = tempfile::tempdir().unwrap();
+        let end = RunEnd { failed: Some("no model".into()) };
+        board(dir.path(), &[]).run_ended(end.clone()).await.unwrap();
+        assert_eq!(board(dir.path(), &[]).resumes_at(), Err(end));
     }
 }

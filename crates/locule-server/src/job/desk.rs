@@ -112,12 +112,17 @@ impl Desk {
         let task = update.task_id.clone();
         let outcome = if update.job_id() != self.job_id {
             Submitted::Unknown
-        } else if !self.board.wants(site, &task) {
-            self.board.submit(site, &task, update.result).await
         } else {
-            let _arriving = self.board.arrival(site, &task);
-            self.fetch_arrays(site, &incoming.origin, &mut update.result).await?;
-            self.board.submit(site, &task, update.result).await
+            let wanted = self.board.wants(site, &task);
+            let _arriving = wanted.then(|| self.board.arrival(site, &task));
+            if wanted {
+                self.fetch_arrays(site, &incoming.origin, &mut update.result).await?;
+            }
+            let taken = self.board.submit(site, &task, &update.task_name, update.result).await;
+            taken.map_err(|error| {
+                tracing::error!(job = self.job_id, site, task, %error, "result not written down");
+                HandlerError::new(ReturnCode::ServiceUnavailable, "the server cannot keep the result now")
+            })?
         };
         let code = outcome.code();
         match outcome {

@@ -1,146 +1,70 @@
 //! Results that wait for their turn: in memory while they are small, otherwise as files.
 
-use std::fs;
-use std::hash::{BuildHasher as _, Hash as _, Hasher, RandomState};
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
 
 use locule_fobs::{Map, Shareable, Value};
-use uuid::Uuid;
+use sha2::{Digest as _, Sha256};
 
-/// A result with more bytes than this in its arrays waits as a file.
-const SMALL: usize = 1 << 20;
-
-/// Where a job's results wait. The files are gone when the run is over.
-#[derive(Debug)]
-pub(super) struct Spool {
-    folder: PathBuf,
-    /// A secret of this run, so that nobody can choose two results of the same digest.
-    hasher: RandomState,
-    /// Held while a file is written: only one result is there twice at a time.
-    writing: Mutex<()>,
-}
+use super::log::Body;
 
 /// A result that waits.
 #[derive(Debug)]
 pub(super) enum Held {
     Memory(Box<Shareable>),
-    File(Spooled),
-}
-
-/// A file that goes when nobody needs it any more.
-#[derive(Debug)]
-pub(super) struct Spooled(PathBuf);
-
-impl Spool {
-    /// In this folder, which is made when the first result comes.
-    pub(super) fn new(folder: PathBuf) -> Self {
-        Self { folder, hasher: RandomState::new(), writing: Mutex::new(()) }
-    }
-
-    /// Puts a result where it can wait. One that cannot be written stays in memory. Blocking for large ones.
-    pub(super) fn hold(&self, result: Shareable) -> Held {
-        if size(&result) <= SMALL {
-            return Held::Memory(Box::new(result));
-        }
-        let value = Value::Shareable(result);
-        match self.write(&value) {
-            Ok(spooled) => Held::File(spooled),
-            Err(error) => {
-                tracing::warn!(folder = %self.folder.display(), %error, "a result waits in memory");
-                let Value::Shareable(result) = value else { return Held::Memory(Box::default()) };
-                Held::Memory(Box::new(result))
-            }
-        }
-    }
-
-    fn write(&self, value: &Value) -> io::Result<Spooled> {
-        let _one_at_a_time = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let bytes = locule_fobs::encode(value).map_err(io::Error::other)?;
-        fs::create_dir_all(&self.folder)?;
-        let spooled = Spooled(self.folder.join(Uuid::from_u128(rand::random()).to_string()));
-        fs::write(&spooled.0, &bytes)?;
-        Ok(spooled)
-    }
-
-    /// What a result says, in a number: two with the same digest in one run say the same. None where it refers to
-    /// arrays that nobody has fetched.
-    pub(super) fn digest(&self, result: &Shareable) -> Option<u64> {
-        let mut hasher = self.hasher.build_hasher();
-        result.return_code().hash(&mut hasher);
-        feed_map(&result.fields, &mut hasher)?;
-        Some(hasher.finish())
-    }
-}
-
-impl Drop for Spool {
-    fn drop(&mut self) {
-        fs::remove_dir_all(&self.folder).ok();
-    }
+    /// In a file of the run's log, written by this process.
+    File(PathBuf),
+    /// In the run's log as an earlier process left it, with its digest.
+    Logged(Body, u128),
 }
 
 impl Held {
-    /// The result. Blocking for files.
+    /// The result. Blocking for all but those in memory.
     ///
     /// # Errors
-    /// Why the file cannot be read.
+    /// Why it cannot be read, or that it is not what was written.
     pub(super) fn open(self) -> io::Result<Box<Shareable>> {
-        let spooled = match self {
+        let (body, expected) = match self {
             Held::Memory(result) => return Ok(result),
-            Held::File(spooled) => spooled,
+            Held::File(path) => (Body::File(path), None),
+            Held::Logged(body, digest) => (body, Some(digest)),
         };
-        let value = locule_fobs::decode(fs::read(&spooled.0)?.into()).map_err(io::Error::other)?;
-        let Value::Shareable(result) = value else { return Err(io::Error::other("it holds no result")) };
+        let Value::Shareable(result) = body.read()? else {
+            return Err(io::Error::other("it holds no result"));
+        };
+        if expected.is_some() && digest(&result) != expected {
+            return Err(io::Error::other("it is not what was written"));
+        }
         Ok(Box::new(result))
     }
 
-    /// Whether [`open`](Self::open) reads a file.
-    pub(super) fn is_file(&self) -> bool {
-        matches!(self, Held::File(_))
+    /// Whether [`open`](Self::open) blocks.
+    pub(super) fn blocks(&self) -> bool {
+        !matches!(self, Held::Memory(_))
     }
 }
 
-impl Drop for Spooled {
-    fn drop(&mut self) {
-        fs::remove_file(&self.0).ok();
-    }
+/// What a result says, in a number: the first half of a SHA-256 over its return code and fields, but not its other
+/// headers. None where it refers to arrays that nobody has fetched.
+pub(super) fn digest(result: &Shareable) -> Option<u128> {
+    let mut hasher = Sha256::new();
+    feed_text(result.return_code(), &mut hasher);
+    feed_map(&result.fields, &mut hasher)?;
+    let whole = hasher.finalize();
+    Some(whole.iter().take(16).fold(0, |half, byte| half << 8 | u128::from(*byte)))
 }
 
-/// Bytes of the arrays of a result, about.
-pub(super) fn size(result: &Shareable) -> usize {
-    fn of_map(map: &Map) -> usize {
-        map.iter().map(|(_, value)| of(value)).sum()
-    }
-    fn of(value: &Value) -> usize {
-        match value {
-            Value::Array(array) => array.len() * array.dtype().size(),
-            Value::OpaqueArray(bytes) | Value::Bytes(bytes) => bytes.len(),
-            Value::Str(text) => text.len(),
-            Value::List(items) | Value::Tuple(items) | Value::Set(items) => items.iter().map(of).sum(),
-            Value::OrderedDict(entries) => entries.iter().map(|(_, value)| of(value)).sum(),
-            Value::Map(map) => of_map(map),
-            Value::Shareable(inner) => of_map(&inner.fields),
-            Value::Dxo(dxo) => of_map(&dxo.data) + of_map(&dxo.meta),
-            Value::Datum(_)
-            | Value::Object(_)
-            | Value::Context(_)
-            | Value::None
-            | Value::Bool(_)
-            | Value::Int(_)
-            | Value::UInt(_)
-            | Value::Float(_)
-            | Value::Datetime(_)
-            | Value::Enum { .. }
-            | Value::ArrayRef(_)
-            | Value::Scalar(_) => 0,
-        }
-    }
-    of_map(&result.fields)
+fn feed_length(length: usize, hasher: &mut Sha256) {
+    hasher.update((length as u64).to_be_bytes());
 }
 
-fn feed_map(map: &Map, hasher: &mut impl Hasher) -> Option<()> {
-    map.len().hash(hasher);
+fn feed_text(text: &str, hasher: &mut Sha256) {
+    feed_length(text.len(), hasher);
+    hasher.update(text);
+}
+
+fn feed_map(map: &Map, hasher: &mut Sha256) -> Option<()> {
+    feed_length(map.len(), hasher);
     for (name, value) in map.iter() {
         feed(name, hasher)?;
         feed(value, hasher)?;
@@ -148,21 +72,22 @@ fn feed_map(map: &Map, hasher: &mut impl Hasher) -> Option<()> {
     Some(())
 }
 
-fn feed(value: &Value, hasher: &mut impl Hasher) -> Option<()> {
-    value.kind().hash(hasher);
+fn feed(value: &Value, hasher: &mut Sha256) -> Option<()> {
+    feed_text(value.kind(), hasher);
     match value {
         Value::Array(array) => {
-            array.dtype().hash(hasher);
-            array.shape().hash(hasher);
-            hasher.write(&array.bytes());
+            feed_text(&format!("{:?}", array.dtype()), hasher);
+            feed_length(array.shape().len(), hasher);
+            array.shape().iter().for_each(|extent| feed_length(*extent, hasher));
+            hasher.update(array.bytes());
         }
         Value::Map(map) => feed_map(map, hasher)?,
         Value::List(items) | Value::Tuple(items) | Value::Set(items) => {
-            items.len().hash(hasher);
+            feed_length(items.len(), hasher);
             items.iter().try_for_each(|item| feed(item, hasher))?;
         }
         Value::Dxo(dxo) => {
-            dxo.kind.hash(hasher);
+            feed_text(&dxo.kind.to_string(), hasher);
             feed_map(&dxo.data, hasher)?;
             feed_map(&dxo.meta, hasher)?;
         }
@@ -182,10 +107,11 @@ fn feed(value: &Value, hasher: &mut impl Hasher) -> Option<()> {
         | Value::Shareable(_)
         | Value::Context(_)
         | Value::Datum(_)
-        | Value::Object(_) => match locule_fobs::encode(value) {
-            Ok(bytes) => hasher.write(&bytes),
-            Err(_) => hasher.write_u8(0),
-        },
+        | Value::Object(_) => {
+            let bytes = locule_fobs::encode(value).unwrap_or_default();
+            feed_length(bytes.len(), hasher);
+            hasher.update(&bytes);
+        }
     }
     Some(())
 }
@@ -196,30 +122,12 @@ mod tests {
 
     use super::*;
 
-    fn result(x: f64, len: usize) -> Shareable {
-        let data = Map::from_iter([("w", Array::from(&vec![x; len][..]))]);
-        Shareable::with_dxo(Dxo::new(DataKind::Weights, data))
-    }
-
-    #[test]
-    fn a_large_result_waits_in_a_file_that_goes_with_it() {
-        let dir = tempfile::tempdir().unwrap();
-        let folder = dir.path().join("spool");
-        let spool = Spool::new(folder.clone());
-        assert!(!spool.hold(result(1.0, 10)).is_file());
-        let held = spool.hold(result(2.0, 1 << 18));
-        assert!(held.is_file());
-        assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
-        assert_eq!(*held.open().unwrap(), result(2.0, 1 << 18));
-        assert_eq!(fs::read_dir(&folder).unwrap().count(), 0);
-        drop(spool);
-        assert!(!folder.exists());
-    }
-
     #[test]
     fn a_digest_tells_results_apart_and_not_their_headers() {
-        let spool = Spool::new(PathBuf::from("nowhere"));
-        let digest = |result: &Shareable| spool.digest(result);
+        let result = |x: f64, len: usize| {
+            let data = Map::from_iter([("w", Array::from(&vec![x; len][..]))]);
+            Shareable::with_dxo(Dxo::new(DataKind::Weights, data))
+        };
         let mut renamed = result(1.0, 3);
         renamed.set_header("audit", "17");
         assert_eq!(digest(&result(1.0, 3)), digest(&renamed));

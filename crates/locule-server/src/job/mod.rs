@@ -4,6 +4,7 @@ mod board;
 mod brief;
 mod desk;
 mod hold;
+mod log;
 mod report;
 mod run;
 mod standing;

@@ -25,8 +25,9 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::board::Board;
+use super::board::{Board, BoardOf};
 use super::desk::{self, Desk};
+use super::log::{FOLDER, RunLog};
 use super::report::{JobReport, RunEnd};
 use crate::record::SERVER;
 
@@ -225,8 +226,13 @@ impl Job {
         let run = RunContext::new(host.project.clone(), start.job_id.clone());
         let (run_dir, filters) = (start.run_dir.clone(), std::mem::take(&mut assembled.filters));
         let herald = Herald::new(assembled.observers, run.clone());
-        let board = Board::new(run.clone(), run_dir, sites, filters, progress, herald.clone(), abort.clone());
-        let board = Arc::new(board);
+        let (log, restored) = RunLog::take_over(run_dir.join(FOLDER))
+            .await
+            .map_err(|error| infrastructure(with_causes(&error)))?;
+        let (herald_of_board, abort) = (herald.clone(), abort.clone());
+        let job =
+            BoardOf { run: run.clone(), run_dir, sites, filters, progress, herald: herald_of_board, abort };
+        let board = Arc::new(Board::new(job, log, restored));
         let (workflow, current) = watch::channel(String::new());
         let desk = Desk {
             cell: cell.clone(),
@@ -257,11 +263,21 @@ impl Job {
     }
 
     async fn run_workflows(&self) -> Result<(), JobFailure> {
+        let first = match self.board.resumes_at() {
+            Ok(first) => first,
+            Err(RunEnd { failed: None }) => return Ok(()),
+            Err(RunEnd { failed: Some(reason) }) => {
+                return Err(JobFailure::new(FailureKind::Exception, reason));
+            }
+        };
         self.herald.tell(&Event::StartRun).await;
         let mut ended = Ok(());
-        for (id, workflow) in self.workflows.lock().await.iter_mut() {
+        for (index, (id, workflow)) in self.workflows.lock().await.iter_mut().enumerate().skip(first) {
             self.workflow.send_replace(id.clone());
-            ended = self.run_workflow(id, &mut **workflow).await;
+            ended = match self.board.begin(index).await {
+                Ok(()) => self.run_workflow(id, &mut **workflow).await,
+                Err(error) => Err(failure(id, &error)),
+            };
             if ended.is_err() {
                 break;
             }
@@ -293,6 +309,11 @@ impl Job {
         board.close_reports();
         reporting.await.ok();
         let end = RunEnd { failed: ended.as_ref().err().map(|failure| failure.reason().to_owned()) };
+        if !board.is_aborted()
+            && let Err(error) = board.run_ended(end.clone()).await
+        {
+            tracing::warn!(job = job_id, %error, "the log of the run does not take its end");
+        }
         if let Err(error) = tell(&cell, &job_id, &JobReport::Ended(end)).await {
             tracing::warn!(job = job_id, %error, "parent was not told that the run ended");
         }

@@ -73,10 +73,19 @@ pub(super) struct Tasks {
     lost: BTreeMap<String, String>,
     standing: Option<Standing>,
     settled: VecDeque<Settled>,
-    /// Late results, by site and with the name of their task.
-    kept: BTreeMap<String, (String, Held)>,
+    /// Late results, by site.
+    kept: BTreeMap<String, Kept>,
     ended: bool,
     late: u64,
+}
+
+/// A result that came too late for its task.
+#[derive(Debug)]
+struct Kept {
+    /// The name of its task.
+    task: String,
+    id: String,
+    result: Held,
 }
 
 /// A site's part in a task that is over.
@@ -86,7 +95,7 @@ struct Settled {
     id: String,
     task: String,
     /// Of what was taken in time, or of what is kept.
-    digest: Option<u64>,
+    digest: Option<u128>,
     /// Whether a result that comes now would be folded with a later task.
     folds: bool,
 }
@@ -128,7 +137,7 @@ struct Part {
     /// Submissions whose arrays are on their way.
     arriving: usize,
     /// Of the result that was taken.
-    digest: Option<u64>,
+    digest: Option<u128>,
 }
 
 #[derive(Debug)]
@@ -161,13 +170,13 @@ impl Tasks {
     }
 
     /// Puts a task up for its sites; `ids` gives each its own id. Sites that are lost are settled at once.
-    pub(super) fn put_up(&mut self, task: OutgoingTask, now: Instant, mut ids: impl FnMut() -> String) {
+    pub(super) fn put_up(&mut self, task: OutgoingTask, now: Instant, mut ids: impl FnMut(&str) -> String) {
         let part = |site: &String| {
             let state = match self.lost.get(site) {
                 Some(reason) => absent(reason),
                 None => PartState::Open,
             };
-            Part { site: site.clone(), id: ids(), state, arriving: 0, digest: None }
+            Part { site: site.clone(), id: ids(site), state, arriving: 0, digest: None }
         };
         let parts = self.sites.iter().filter(|site| task.is_for(site)).map(part).collect();
         let limit = task.limit.and_then(|limit| now.checked_add(limit));
@@ -246,68 +255,98 @@ impl Tasks {
         open.is_some_and(|part| part.site == site)
     }
 
-    /// Takes a result in. `now` starts the grace period once enough sites have answered; `digest` says what the
-    /// result says, and is none where nobody knows.
+    /// What would become of a result; `digest` says what the result says, and is none where nobody knows.
+    pub(super) fn look(&self, site: &str, id: &str, digest: Option<u128>) -> Submitted {
+        let again = |first: u128| match digest {
+            Some(digest) if digest != first => Submitted::Conflict,
+            Some(_) | None => Submitted::Repeated,
+        };
+        let part = self.standing.as_ref().and_then(|it| it.find(site, id).map(|part| (part, it.task.late)));
+        if let Some((part, late)) = part {
+            return match (&part.state, part.digest, late) {
+                (PartState::Open, ..) => Submitted::Accepted,
+                (_, Some(first), _) => again(first),
+                (_, None, Late::Fold) => Submitted::Kept,
+                (_, None, Late::Drop) => Submitted::Late,
+            };
+        }
+        match self.settled(site, id) {
+            Some(Settled { digest: Some(first), .. }) => again(*first),
+            Some(settled) if settled.folds && !self.ended => Submitted::Kept,
+            Some(_) => Submitted::Late,
+            None => Submitted::Unknown,
+        }
+    }
+
+    /// Takes a result in; see [`look`](Self::look). `now` starts the grace period once enough sites have answered.
     pub(super) fn submit(
         &mut self,
         site: &str,
         id: &str,
         result: Held,
-        digest: Option<u64>,
+        digest: Option<u128>,
         now: Instant,
     ) -> Submitted {
-        let again = |first: u64| match digest {
-            Some(digest) if digest != first => Submitted::Conflict,
-            Some(_) | None => Submitted::Repeated,
-        };
-        let digest = digest.unwrap_or_default();
-        let standing = self.standing.as_mut();
-        let folds = standing.as_ref().is_some_and(|standing| standing.task.late == Late::Fold);
-        if let Some(part) = standing.and_then(|standing| standing.find_mut(site, id)) {
-            match (&part.state, part.digest) {
-                (PartState::Open, _) => {
-                    part.state = PartState::Answered(result);
-                    part.digest = Some(digest);
-                    self.start_grace(now);
-                    return Submitted::Accepted;
+        let submitted = self.look(site, id, digest);
+        let digest = Some(digest.unwrap_or_default());
+        match submitted {
+            Submitted::Accepted => self.answer(site, id, result, digest, now),
+            Submitted::Kept => {
+                self.late += 1;
+                let standing = self.standing.as_mut().map(|standing| (standing.task.name.clone(), standing));
+                let part = standing.and_then(|(task, standing)| Some((task, standing.find_mut(site, id)?)));
+                if let Some((task, part)) = part {
+                    part.digest = digest;
+                    self.keep(site, id, task, result);
+                } else if let Some(settled) =
+                    self.settled.iter_mut().find(|it| it.site == site && it.id == id)
+                {
+                    (settled.digest, settled.folds) = (digest, false);
+                    let task = settled.task.clone();
+                    self.keep(site, id, task, result);
                 }
-                (_, Some(first)) => return again(first),
-                (_, None) => part.digest = folds.then_some(digest),
             }
-            self.late += 1;
-            let task = self.standing.as_ref().map(|standing| standing.task.name.clone()).unwrap_or_default();
-            return self.keep(folds, site, task, result);
+            Submitted::Late => self.late += 1,
+            Submitted::Repeated | Submitted::Conflict | Submitted::Unknown => {}
         }
-        let Some(settled) = self.settled.iter_mut().find(|it| it.site == site && it.id == id) else {
-            return Submitted::Unknown;
-        };
-        if let Some(first) = settled.digest {
-            return again(first);
-        }
-        self.late += 1;
-        let (folds, task) = (settled.folds && !self.ended, settled.task.clone());
-        settled.digest = folds.then_some(digest);
-        settled.folds = false;
-        self.keep(folds, site, task, result)
+        submitted
     }
 
-    fn keep(&mut self, folds: bool, site: &str, task: String, result: Held) -> Submitted {
-        if !folds {
-            return Submitted::Late;
+    /// Takes in a result of the standing task that had been taken before the run was broken off.
+    pub(super) fn restore(&mut self, site: &str, id: &str, result: Held, digest: u128, now: Instant) {
+        self.answer(site, id, result, Some(digest), now);
+    }
+
+    /// Takes in a late result that had been taken before the run was broken off.
+    pub(super) fn restore_late(&mut self, site: &str, id: &str, task: String, result: Held, digest: u128) {
+        let (site_name, id_name) = (site.to_owned(), id.to_owned());
+        let digest = Some(digest);
+        self.remember(Settled { site: site_name, id: id_name, task: task.clone(), digest, folds: false });
+        self.keep(site, id, task, result);
+    }
+
+    fn answer(&mut self, site: &str, id: &str, result: Held, digest: Option<u128>, now: Instant) {
+        let Some(standing) = &mut self.standing else { return };
+        if let Some(part) = standing.find_mut(site, id) {
+            part.state = PartState::Answered(result);
+            part.digest = digest;
         }
-        self.kept.insert(site.to_owned(), (task, result));
-        Submitted::Kept
+        if standing.has_enough() && standing.deadline.is_none() {
+            standing.deadline = now.checked_add(standing.task.grace);
+        }
+    }
+
+    fn keep(&mut self, site: &str, id: &str, task: String, result: Held) {
+        self.kept.insert(site.to_owned(), Kept { task, id: id.to_owned(), result });
+    }
+
+    /// The task ids of late results that nobody has folded yet.
+    pub(super) fn kept(&self) -> BTreeSet<String> {
+        self.kept.values().map(|kept| kept.id.clone()).collect()
     }
 
     fn settled(&self, site: &str, id: &str) -> Option<&Settled> {
         self.settled.iter().find(|settled| settled.site == site && settled.id == id)
-    }
-
-    fn start_grace(&mut self, now: Instant) {
-        let Some(standing) = &mut self.standing else { return };
-        if standing.has_enough() && standing.deadline.is_none() {
-            standing.deadline = now.checked_add(standing.task.grace);
-        }
     }
 
     /// A site will not answer any more: its part of the standing task and of later ones is missing.
@@ -350,8 +389,8 @@ impl Tasks {
         }
         if standing.task.late == Late::Fold {
             let name = &standing.task.name;
-            let next = self.kept.iter().find(|(_, (task, _))| task == name).map(|(site, _)| site.clone());
-            if let Some((site, (_, result))) = next.and_then(|site| self.kept.remove_entry(&site)) {
+            let next = self.kept.iter().find(|(_, kept)| kept.task == *name).map(|(site, _)| site.clone());
+            if let Some((site, Kept { result, .. })) = next.and_then(|site| self.kept.remove_entry(&site)) {
                 return Step::FoldLate { site, result };
             }
         }
@@ -380,6 +419,14 @@ impl Tasks {
         }
         if !standing.has_enough() {
             standing.deadline = None;
+        }
+    }
+
+    /// The result of a site whose turn it is cannot be read: it is asked for again.
+    pub(super) fn reopen(&mut self, site: &str) {
+        let parts = self.standing.iter_mut().flat_map(|standing| &mut standing.parts);
+        for part in parts.filter(|part| part.site == site && matches!(part.state, PartState::Folding)) {
+            (part.state, part.digest) = (PartState::Open, None);
         }
     }
 
@@ -417,7 +464,7 @@ mod tests {
     fn tasks(min_results: usize) -> Tasks {
         let mut tasks = Tasks::new(["a", "b", "c"].map(str::to_owned).to_vec());
         let mut next = 0;
-        tasks.put_up(task(min_results, Duration::from_secs(5)), Instant::now(), || {
+        tasks.put_up(task(min_results, Duration::from_secs(5)), Instant::now(), |_| {
             next += 1;
             format!("id-{next}")
         });
@@ -498,7 +545,7 @@ mod tests {
         let mut tasks = tasks(0);
         let some =
             OutgoingTask { sites: vec!["c".into(), "a".into(), "z".into()], ..task(0, Duration::ZERO) };
-        tasks.put_up(some, now, || "id".to_owned());
+        tasks.put_up(some, now, |_| "id".to_owned());
         assert!(matches!(tasks.assign("b"), Assigned::Nothing));
         for site in ["a", "c"] {
             let id = id_of(&mut tasks, site);
@@ -584,7 +631,7 @@ mod tests {
     fn put_up(tasks: &mut Tasks, round: u64, late: Late) {
         let mut next = 0;
         let task = OutgoingTask { late, round: Some(round), ..task(2, Duration::from_secs(5)) };
-        tasks.put_up(task, Instant::now(), || {
+        tasks.put_up(task, Instant::now(), |_| {
             next += 1;
             format!("{round}-{next}")
         });
@@ -644,7 +691,7 @@ mod tests {
         tasks.take_down();
         assert_eq!(submit(&mut tasks, "a", &slow, deadline), Submitted::Kept);
         let other = OutgoingTask { name: "validate".into(), late: Late::Fold, ..task(0, Duration::ZERO) };
-        tasks.put_up(other, deadline, || "id".to_owned());
+        tasks.put_up(other, deadline, |_| "id".to_owned());
         for site in ["a", "b", "c"] {
             tasks.lose(site, "gone");
         }
@@ -695,7 +742,7 @@ mod tests {
         let now = Instant::now();
         let mut tasks = Tasks::new(["a", "b", "c"].map(str::to_owned).to_vec());
         let limit = Some(Duration::from_secs(60));
-        tasks.put_up(OutgoingTask { limit, ..task(0, Duration::ZERO) }, now, || "id".to_owned());
+        tasks.put_up(OutgoingTask { limit, ..task(0, Duration::ZERO) }, now, |_| "id".to_owned());
         submit(&mut tasks, "b", "id", now);
         tasks.arrives("c", "id");
         let Step::Wait(Some(until)) = tasks.step(now) else { panic!("no limit") };
