@@ -61,6 +61,18 @@ enum Habit {
         #[arg(long, default_value = "text")]
         output: String,
     },
+    /// Kill processes of a federation at random moments of one job, and compare its model with that of a quiet run.
+    Chaos {
+        /// How many processes are killed.
+        #[arg(long, default_value = "100")]
+        kills: String,
+        /// Decides which, and when.
+        #[arg(long, default_value = "1")]
+        seed: String,
+        /// How many seeds in a row, from that one on.
+        #[arg(long, default_value = "1")]
+        seeds: String,
+    },
     /// What a change must pass: format, lints, tests.
     Ci,
     /// Check that every crate depends on lower layers only.
@@ -114,6 +126,10 @@ fn main() -> anyhow::Result<()> {
             arguments.extend(quick.then_some("--quick"));
             arguments.extend(filter.as_deref());
             shell::cargo(&arguments)
+        }
+        Habit::Chaos { kills, seed, seeds } => {
+            let options = ["--kills", &kills, "--seed", &seed, "--seeds", &seeds];
+            shell::cargo(&[&["run", "--quiet", "--package", "chaos", "--"], &options[..]].concat())
         }
         Habit::Ci => ci(),
         Habit::Layers => layers::run(),

@@ -132,16 +132,7 @@ impl Running {
 
     /// Ids of the processes that it started.
     pub fn children(&self) -> Vec<u32> {
-        let listed = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.id()));
-        let mut children: Vec<u32> =
-            listed.unwrap_or_default().split_whitespace().filter_map(|id| id.parse().ok()).collect();
-        for task in std::fs::read_dir(format!("/proc/{}/task", self.id())).into_iter().flatten().flatten() {
-            let listed = std::fs::read_to_string(task.path().join("children")).unwrap_or_default();
-            children.extend(listed.split_whitespace().filter_map(|id| id.parse::<u32>().ok()));
-        }
-        children.sort_unstable();
-        children.dedup();
-        children
+        children_of(self.id())
     }
 
     /// Closes its standard input.
@@ -188,6 +179,18 @@ impl Drop for Running {
         self.child.kill().ok();
         self.child.wait().ok();
     }
+}
+
+/// Ids of the processes that a process has started and that are still there.
+pub fn children_of(id: u32) -> Vec<u32> {
+    let mut children = Vec::new();
+    for thread in std::fs::read_dir(format!("/proc/{id}/task")).into_iter().flatten().flatten() {
+        let listed = std::fs::read_to_string(thread.path().join("children")).unwrap_or_default();
+        children.extend(listed.split_whitespace().filter_map(|id| id.parse::<u32>().ok()));
+    }
+    children.sort_unstable();
+    children.dedup();
+    children
 }
 
 /// Sends a signal to a process.
