@@ -1,5 +1,7 @@
 //! Values to bytes.
 
+use std::io::{self, Write};
+
 use bytes::Bytes;
 use uuid::Uuid;
 
@@ -62,7 +64,39 @@ pub fn encode(value: &Value) -> Result<Bytes, EncodeError> {
 /// # Errors
 /// As [`encode`].
 pub fn encode_with(value: &Value, options: &EncodeOptions) -> Result<Bytes, EncodeError> {
-    let mut out = Vec::with_capacity(HEADER_LEN + room(value, 0)?);
+    let payload = encode_parts_sized(value, options, room(value, 0)?)?;
+    let mut out = payload.main;
+    payload.datums.iter().for_each(|datum| datum.parts().iter().for_each(|part| out.extend_from_slice(part)));
+    Ok(out.into())
+}
+
+/// Encodes a value, but for what travels in sections of its own, which stays where it is: to be written out without a
+/// copy of it in memory.
+///
+/// ```
+/// use locule_fobs::{Array, EncodeOptions, Map, Value, encode_parts, encode_with};
+///
+/// let value = Value::Map(Map::from_iter([("w", Array::from(&vec![0.5; 1000][..]))]));
+/// let options = EncodeOptions::default().datum_threshold(1024);
+/// let parts = encode_parts(&value, &options)?;
+/// let mut file = Vec::new();
+/// parts.write_to(&mut file).expect("memory takes all");
+/// assert_eq!((file.len(), file), (parts.len(), encode_with(&value, &options)?.to_vec()));
+/// # Ok::<(), locule_fobs::EncodeError>(())
+/// ```
+///
+/// # Errors
+/// As [`encode`].
+pub fn encode_parts<'a>(value: &'a Value, options: &EncodeOptions) -> Result<Encoded<'a>, EncodeError> {
+    encode_parts_sized(value, options, 1024)
+}
+
+fn encode_parts_sized<'a>(
+    value: &'a Value,
+    options: &EncodeOptions,
+    room: usize,
+) -> Result<Encoded<'a>, EncodeError> {
+    let mut out = Vec::with_capacity(HEADER_LEN + room);
     out.extend_from_slice(&[0; HEADER_LEN]);
     let mut encoder = Encoder {
         writer: Writer { out },
@@ -73,7 +107,33 @@ pub fn encode_with(value: &Value, options: &EncodeOptions) -> Result<Bytes, Enco
         depth: 0,
     };
     encoder.value(value)?;
-    encoder.finish()
+    Ok(encoder.finish())
+}
+
+/// A payload whose large parts are still in the value that it was made of.
+#[derive(Debug)]
+pub struct Encoded<'a> {
+    main: Vec<u8>,
+    datums: Vec<OutDatum<'a>>,
+}
+
+impl Encoded<'_> {
+    /// How long the payload is, in bytes.
+    #[expect(clippy::len_without_is_empty, reason = "no payload is empty")]
+    pub fn len(&self) -> usize {
+        self.main.len() + self.datums.iter().flat_map(|datum| datum.parts().map(<[u8]>::len)).sum::<usize>()
+    }
+
+    /// Writes the payload.
+    ///
+    /// # Errors
+    /// Those of `sink`.
+    pub fn write_to(&self, sink: &mut impl Write) -> io::Result<()> {
+        sink.write_all(&self.main)?;
+        self.datums
+            .iter()
+            .try_for_each(|datum| datum.parts().iter().try_for_each(|part| sink.write_all(part)))
+    }
 }
 
 struct Encoder<'a> {
@@ -87,16 +147,23 @@ struct Encoder<'a> {
 }
 
 /// A section to be written: `head` and `body` one after the other are its value.
+#[derive(Debug)]
 struct OutDatum<'a> {
     id: Uuid,
-    kind: DatumKind,
-    dot: u8,
+    /// Of the section.
+    header: [u8; HEADER_LEN],
     head: Vec<u8>,
     body: &'a [u8],
 }
 
+impl OutDatum<'_> {
+    fn parts(&self) -> [&[u8]; 4] {
+        [&self.header, self.id.as_bytes(), &self.head, self.body]
+    }
+}
+
 impl<'a> Encoder<'a> {
-    fn finish(mut self) -> Result<Bytes, EncodeError> {
+    fn finish(mut self) -> Encoded<'a> {
         for (kind, source) in [RefKind::Numpy, RefKind::Tensor].into_iter().zip(self.sources) {
             if let Some(source) = source {
                 let json = format!(
@@ -107,17 +174,10 @@ impl<'a> Encoder<'a> {
                 self.datum(DatumKind::Text, kind.dot(), json.into_bytes(), &[]);
             }
         }
-        let mut out = self.writer.out;
-        let size = out.len() - HEADER_LEN;
-        out[..HEADER_LEN].copy_from_slice(&section::header(MARKER_MAIN, 0, size));
-        for datum in self.datums {
-            let size = DATUM_ID_LEN + datum.head.len() + datum.body.len();
-            out.extend_from_slice(&section::header(datum.kind.marker(), datum.dot, size));
-            out.extend_from_slice(datum.id.as_bytes());
-            out.extend_from_slice(&datum.head);
-            out.extend_from_slice(datum.body);
-        }
-        Ok(out.into())
+        let mut main = self.writer.out;
+        let size = main.len() - HEADER_LEN;
+        main[..HEADER_LEN].copy_from_slice(&section::header(MARKER_MAIN, 0, size));
+        Encoded { main, datums: self.datums }
     }
 
     fn value(&mut self, value: &'a Value) -> Result<(), EncodeError> {
@@ -374,7 +434,9 @@ impl<'a> Encoder<'a> {
     fn datum(&mut self, kind: DatumKind, dot: u8, head: Vec<u8>, body: &'a [u8]) -> Uuid {
         let id = Uuid::from_u128(self.next_id);
         self.next_id = self.next_id.wrapping_add(1);
-        self.datums.push(OutDatum { id, kind, dot, head, body });
+        let size = DATUM_ID_LEN + head.len() + body.len();
+        let header = section::header(kind.marker(), dot, size);
+        self.datums.push(OutDatum { id, header, head, body });
         id
     }
 

@@ -45,7 +45,7 @@ mod value;
 pub use array::{Array, Dtype, Layout, ShapeMismatch};
 pub use class::Class;
 pub use decode::{Limits, decode, decode_with};
-pub use encode::{EncodeOptions, encode, encode_with};
+pub use encode::{EncodeOptions, Encoded, encode, encode_parts, encode_with};
 pub use error::{DecodeError, EncodeError};
 pub use npy::NpyError;
 pub use object::{ArrayRef, Datum, DatumKind, DownloadSource, Object, RefKind, Scalar};

@@ -5,12 +5,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use locule_fobs::{Map, Shareable, Value};
+use locule_fobs::{EncodeOptions, Encoded, Map, Shareable, Value};
 use locule_journal::{AppendError, Journal, ReplayError};
 use locule_store::{FileJournal, OpenError};
 use serde::{Deserialize, Serialize};
@@ -242,19 +242,15 @@ impl RunLog {
         note: impl FnOnce() -> Option<ResultNote>,
         settle: impl FnOnce(Held) -> T,
     ) -> Result<T, AppendError> {
-        let value = Value::Shareable(result);
-        let body =
-            locule_fobs::encode(&value).map_err(|error| AppendError::Write(io::Error::other(error)))?;
-        let Value::Shareable(result) = value else { unreachable!("it was made above") };
-        let in_memory = move || Held::Memory(Box::new(result));
         let mut state = self.state();
-        let Some(note) = note() else { return Ok(settle(in_memory())) };
-        let (id, late) = (note.id.clone(), note.late);
-        let (record, file) = self.record(&mut state, Entry::Result(note), &body)?;
+        let Some(note) = note() else { return Ok(settle(Held::Memory(Box::new(result)))) };
+        let (id, late, value) = (note.id.clone(), note.late, Value::Shareable(result));
+        let (record, file) = self.record(&mut state, Entry::Result(note), &value)?;
         state.journal.append(&record)?;
+        let Value::Shareable(result) = value else { unreachable!("it was made above") };
         let held = match file.as_ref().filter(|_| !keep_in_memory) {
             Some(file) => Held::File(self.folder.join(file)),
-            None => in_memory(),
+            None => Held::Memory(Box::new(result)),
         };
         if late {
             state.late.insert(id, (record, file));
@@ -269,8 +265,7 @@ impl RunLog {
         state: Map,
         late: impl FnOnce() -> BTreeSet<String>,
     ) -> Result<(), AppendError> {
-        let body = locule_fobs::encode(&Value::Map(state));
-        let body = body.map_err(|error| AppendError::Write(io::Error::other(error)))?;
+        let body = Value::Map(state);
         let mut state = self.state();
         let record = self.record(&mut state, Entry::Checkpoint, &body)?;
         self.rewrite(&mut state, Some(record), &late())
@@ -293,15 +288,18 @@ impl RunLog {
         &self,
         state: &mut State,
         entry: Entry,
-        body: &[u8],
+        body: &Value,
     ) -> Result<(Vec<u8>, Option<String>), AppendError> {
+        let cannot = |error| AppendError::Write(io::Error::other(error));
+        let options = EncodeOptions::default().datum_threshold(SMALL);
+        let body = locule_fobs::encode_parts(body, &options).map_err(cannot)?;
         if body.len() <= SMALL {
             let mut record = line(entry);
-            record.extend_from_slice(body);
+            body.write_to(&mut record).map_err(AppendError::Write)?;
             return Ok((record, None));
         }
         let name = Uuid::from_u128(rand::random()).to_string();
-        let written = write_synced(&self.folder, &name, body);
+        let written = write_synced(&self.folder, &name, &body);
         state.files.insert(name.clone());
         written.map_err(AppendError::Write)?;
         Ok((line_of(&Record { entry, file: Some(name.clone()) }), Some(name)))
@@ -420,9 +418,9 @@ fn line_of(record: &Record) -> Vec<u8> {
     line
 }
 
-fn write_synced(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+fn write_synced(folder: &Path, name: &str, body: &Encoded<'_>) -> io::Result<()> {
     let mut file = File::create(folder.join(name))?;
-    file.write_all(bytes)?;
+    body.write_to(&mut file)?;
     file.sync_all()?;
     if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
 }
