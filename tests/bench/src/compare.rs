@@ -14,6 +14,9 @@ const TURNS: usize = 31;
 /// The same, where a glance is enough.
 const QUICK_TURNS: usize = 5;
 
+/// The same of what takes minutes.
+const FEW_TURNS: usize = 3;
+
 /// One line of the results; a ratio above 1 says that Locule is better.
 #[derive(Debug, Serialize)]
 pub(crate) struct Row {
@@ -65,10 +68,43 @@ impl Bench {
         Ok(samples)
     }
 
+    /// How often something takes its turn that takes minutes.
+    pub(crate) fn few_turns(&self) -> usize {
+        if self.turns == QUICK_TURNS { 1 } else { FEW_TURNS }
+    }
+
+    /// Notes a row of figures of which less is better: ours, and the peer's.
+    pub(crate) fn figures(
+        &mut self,
+        name: &str,
+        [ours, theirs]: [Figures; 2],
+        peer: &str,
+        unit: &'static str,
+        goal: f64,
+    ) {
+        self.note(Row {
+            name: name.to_owned(),
+            ours: ours.quantile(1, 2),
+            peer: theirs.quantile(1, 2),
+            peer_name: peer.to_owned(),
+            unit,
+            ratio: theirs.quantile(1, 2) / ours.quantile(1, 2),
+            goal,
+            quartiles: [ours.quantile(1, 4), ours.quantile(3, 4)],
+        });
+    }
+
+    fn note(&mut self, row: Row) {
+        if self.json {
+            println!("{}", serde_json::json!(row));
+        }
+        self.rows.push(row);
+    }
+
     /// Notes a row of durations.
     pub(crate) fn durations(&mut self, name: &str, ours: &Samples, peer: &str, theirs: Duration, goal: f64) {
         let ms = |duration: Duration| duration.as_secs_f64() * 1e3;
-        let row = Row {
+        self.note(Row {
             name: name.to_owned(),
             ours: ms(ours.median()),
             peer: ms(theirs),
@@ -77,11 +113,7 @@ impl Bench {
             ratio: theirs.as_secs_f64() / ours.median().as_secs_f64(),
             goal,
             quartiles: [ms(ours.quantile(1, 4)), ms(ours.quantile(3, 4))],
-        };
-        if self.json {
-            println!("{}", serde_json::json!(row));
-        }
-        self.rows.push(row);
+        });
     }
 
     /// Tells of all rows, and how much the machine's speed changed meanwhile.
@@ -123,6 +155,22 @@ impl Samples {
         let mut sorted = self.0.clone();
         sorted.sort();
         sorted.get((sorted.len().saturating_sub(1) * part).div_ceil(of)).copied().unwrap_or_default()
+    }
+}
+
+/// What one side came to, each time.
+#[derive(Debug, Default)]
+pub(crate) struct Figures(Vec<f64>);
+
+impl Figures {
+    pub(crate) fn of(figures: impl Iterator<Item = f64>) -> Self {
+        let mut figures: Vec<f64> = figures.collect();
+        figures.sort_by(f64::total_cmp);
+        Self(figures)
+    }
+
+    fn quantile(&self, part: usize, of: usize) -> f64 {
+        self.0.get((self.0.len().saturating_sub(1) * part).div_ceil(of)).copied().unwrap_or_default()
     }
 }
 

@@ -5,7 +5,9 @@
 
 mod compare;
 mod peer;
+mod processes;
 mod review;
+mod rounds;
 
 use std::io;
 use std::process::ExitCode;
@@ -51,6 +53,7 @@ fn main() -> anyhow::Result<ExitCode> {
     let Arguments { filter, quick, output } = Arguments::parse();
     let mut bench = Bench::new(filter, quick, output == Output::Json);
     review::rows(&mut bench)?;
+    rounds::rows(&mut bench)?;
     bench.finish(noise());
     Ok(ExitCode::SUCCESS)
 }
