@@ -58,6 +58,7 @@ impl News {
             | ServerEvent::SiteJoined { .. }
             | ServerEvent::SiteLeft { .. }
             | ServerEvent::JobStatus { .. }
+            | ServerEvent::JobRestarted { .. }
             | ServerEvent::ResultSaved { .. }
             | ServerEvent::JobFinished { .. }
             | _ => {}

@@ -169,9 +169,9 @@ async fn heartbeat(shared: Arc<Shared>, incoming: Incoming) -> Result<Reply, Han
     let pulse = shared.ledger.heartbeat(&site, &incoming.origin, now());
     let pulse = pulse.map_err(|refused| unauthenticated(refused.to_string()))?;
     tracing::debug!(site, jobs = beat.job_ids.len(), "heartbeat");
-    shared.heard(&site, pulse == Pulse::Back);
+    let is_new = shared.heard(&site, pulse == Pulse::Back);
     shared.notice(&Event::ClientHeartbeatProcessed { site: &site });
-    reply(HeartbeatReply::new(shared.holds(&site, beat.job_ids)).to_parts())
+    reply(HeartbeatReply::new(shared.holds(&site, beat.job_ids, is_new)).to_parts())
 }
 
 async fn quit(shared: Arc<Shared>, incoming: Incoming) -> Result<Reply, HandlerError> {

@@ -43,6 +43,13 @@ pub(crate) enum Entry {
         job: String,
         done: u64,
     },
+    /// How a job is to end was decided, and its sites are told to stop.
+    Ending {
+        job: String,
+        status: JobStatus,
+        time: u64,
+        reason: String,
+    },
     Deleted {
         job: String,
     },
@@ -77,9 +84,6 @@ pub enum BookError {
         /// What is wrong with it.
         source: serde_json::Error,
     },
-    /// The end of a job that an earlier run of the server left open cannot be written.
-    #[error("journal of jobs does not take how a job of an earlier run ended")]
-    Append(#[from] AppendError),
 }
 
 impl Book {
@@ -94,17 +98,9 @@ impl Book {
         Ok(Self { records, deleted, journal: Mutex::new(journal) })
     }
 
-    /// Ends the jobs that an earlier run of the server left open: nobody runs them any more. Those that had
-    /// not begun and wait for their sites are the answer instead.
-    pub(crate) fn close_open_jobs(&self, time: u64) -> Result<Vec<JobRecord>, AppendError> {
-        let open = self.records().into_iter().filter(|record| !record.status().is_final());
-        let (waiting, open): (Vec<_>, Vec<_>) = open.partition(JobRecord::still_waits);
-        for JobRecord { job_id: job, .. } in open {
-            tracing::warn!(job, "job was running when the server ended, and is closed");
-            let (status, reason) = (JobStatus::Abnormal, "server restarted".to_owned());
-            self.write(Entry::Status { job, status, time, reason })?;
-        }
-        Ok(waiting)
+    /// The jobs that are not over: those of an earlier run of the server, when it starts.
+    pub(crate) fn open_jobs(&self) -> Vec<JobRecord> {
+        self.records().into_iter().filter(|record| !record.status().is_final()).collect()
     }
 
     /// Writes an entry. Blocks until it is durable; nobody sees it before.
@@ -175,6 +171,7 @@ fn apply(records: &mut BTreeMap<String, JobRecord>, entry: Entry) -> Option<JobR
                 history: vec![first],
                 outcomes: BTreeMap::new(),
                 rounds_done: 0,
+                ending: None,
             };
             records.insert(job, record);
         }
@@ -186,17 +183,28 @@ fn apply(records: &mut BTreeMap<String, JobRecord>, entry: Entry) -> Option<JobR
         Entry::Status { job, status, time, reason } => {
             // A job that is over stays over, whatever was still on its way to the disk.
             if let Some(record) = records.get_mut(&job).filter(|record| !record.status().is_final()) {
+                if status.is_final() {
+                    record.ending = None;
+                }
                 record.history.push(StatusChange { status, time, reason });
             }
         }
+        Entry::Ending { job, status, time, reason } => {
+            // The first counts.
+            if let Some(record) = records.get_mut(&job).filter(|record| !record.status().is_final()) {
+                record.ending.get_or_insert_with(|| Box::new(StatusChange { status, time, reason }));
+            }
+        }
         Entry::Outcome { job, site, outcome } => {
+            // A site has one outcome, and of two the first counts.
             if let Some(record) = records.get_mut(&job) {
-                record.outcomes.insert(site, outcome);
+                record.outcomes.entry(site).or_insert(outcome);
             }
         }
         Entry::Round { job, done } => {
+            // One that is told again, by a half that was started again, is no other.
             if let Some(record) = records.get_mut(&job) {
-                record.rounds_done = done;
+                record.rounds_done = record.rounds_done.max(done);
             }
         }
         Entry::Deleted { job } => {

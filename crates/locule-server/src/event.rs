@@ -55,6 +55,13 @@ pub enum ServerEvent {
         /// What it waits for.
         reason: String,
     },
+    /// The process of the server's half of a job died, and the half was started again.
+    JobRestarted {
+        /// Id of the job.
+        job: String,
+        /// How the process died.
+        reason: String,
+    },
     /// A round began.
     RoundStarted {
         /// Id of the job.

@@ -143,13 +143,26 @@ impl Intake {
     pub(crate) fn prepare(shared: &Shared, record: JobRecord) -> Result<Self, SubmitError> {
         let JobRecord { job_id, submitter, .. } = record;
         let run_dir = shared.kit.run_dir(&job_id).map_err(|_| SubmitError::JobId)?.path().to_owned();
-        let document = read_meta(&run_dir)
+        let mut document = read_meta(&run_dir)
             .map_err(|source| SubmitError::Store { path: run_dir.join("meta.json"), source })?;
+        if let Some(fields) = document.as_object_mut() {
+            fields.remove("job_clients"); // of a start
+        }
         let opened = Opened::new(shared, &job_id, &package_file(&shared.kit, &job_id))?;
         let job = opened.job(document["job_folder_name"].as_str().unwrap_or_default())?;
         let apps = pack_apps(&job)?;
         store_app(&run_dir, &job, &apps)?;
         Ok(Self { job_id, meta: job.meta, document, run_dir, apps, submitter })
+    }
+
+    /// Whether a job that was taken in is what lies in this folder, whoever has signed it. Blocking.
+    pub(crate) fn is_of(shared: &Shared, job_id: &str, folder: &Path) -> bool {
+        let kept = package_file(&shared.kit, job_id);
+        let Ok(given) = JobFolder::read(folder) else { return false };
+        // Not where the job's life may be unpacking it at the same time.
+        let Ok(opened) = Opened::new(shared, &format!("same-{job_id}"), &kept) else { return false };
+        let Ok(job) = opened.job(&given.folder_name) else { return false };
+        matches!((digest(&job.path), digest(&given.path)), (Ok(kept), Ok(given)) if kept == given)
     }
 
     /// What gates are told of the job.
@@ -324,9 +337,12 @@ impl Accepted<'_> {
 /// Stores the server's app, unless it is there already.
 fn store_app(run_dir: &Path, job: &JobFolder, apps: &BTreeMap<String, Bytes>) -> Result<(), SubmitError> {
     let name = job.meta.app_of("server").ok_or(SubmitError::NoServerApp)?;
-    let folder = run_dir.join("app_server");
+    let (folder, new) = (run_dir.join("app_server"), run_dir.join("app_server.new"));
     if !folder.is_dir() {
-        unpack(&apps[name], &folder, &Limits::default())?;
+        // Whole or not at all: a server that was killed meanwhile finds it missing.
+        fs::remove_dir_all(&new).ok();
+        unpack(&apps[name], &new, &Limits::default())?;
+        fs::rename(&new, &folder).map_err(|source| SubmitError::Store { path: folder, source })?;
     }
     let file = run_dir.join("fl_app.txt");
     fs::write(&file, name).map_err(|source| SubmitError::Store { path: file, source })

@@ -9,7 +9,7 @@ use futures_util::future::{join, join_all};
 use futures_util::stream::FuturesUnordered;
 use locule_component::{Event, Question, with_causes};
 use locule_journal::AppendError;
-use locule_launcher::{FailureKind, JobHandle, JobOutcome, JobStart};
+use locule_launcher::{FailureKind, JobOutcome, JobStart};
 use locule_message::Fqcn;
 use locule_protocol::{Refusal, outcome};
 use serde_json::json;
@@ -19,16 +19,24 @@ use tokio::time::Instant;
 use crate::admit::refusals_of;
 use crate::book::Entry;
 use crate::event::ServerEvent;
+use crate::half::Half;
 use crate::intake::{Intake, SubmitError, write_meta};
 use crate::job::JobReport;
 use crate::orders::{OrderError, Orders, to_map};
 use crate::permit::permit;
 use crate::record::{JobRecord, JobStatus, SERVER, SiteOutcome};
+use crate::rejoin::{Giving, change};
 use crate::server::{STOPPING, Shared};
 use crate::watch::{Course, Watch};
 
 /// How long the server's half of a job may take to stop.
 const STOP_GRACE: Duration = Duration::from_secs(10);
+
+/// How long the server's half of a job may take to end after its daemon was killed.
+const LEFT_OVER: Duration = Duration::from_secs(10);
+
+/// Why a job is in the state that it was in.
+const RESUMED: &str = "resumed after a restart of the server";
 
 /// Something that concerns a job.
 #[derive(Debug)]
@@ -39,17 +47,20 @@ pub(crate) enum Signal {
     Report(JobReport),
     /// A site is gone.
     SiteLost { site: String, reason: String },
-    /// A site said by a heartbeat at this time whether it holds the job.
-    SiteHolds { site: String, holds: bool, at: Instant },
+    /// A site said by a heartbeat at this time whether it holds the job; whether it was the first heartbeat since it
+    /// registered, or since this server has it.
+    SiteHolds { site: String, holds: bool, at: Instant, is_new: bool },
 }
 
 /// How a job ends: its last state and the reason.
 pub(crate) type Ending = (JobStatus, String);
 
-/// Runs a job from its intake to its last state.
+/// Runs a job from its intake to its last state; with its record if it had begun when an earlier run of the server
+/// ended.
 pub(crate) async fn run(
     shared: Arc<Shared>,
     intake: Intake,
+    begun: Option<JobRecord>,
     signals: mpsc::Receiver<Signal>,
     mut aborted: watch::Receiver<Option<String>>,
 ) {
@@ -66,23 +77,29 @@ pub(crate) async fn run(
         reservations: BTreeMap::new(),
         sites: BTreeMap::new(),
         started: BTreeSet::new(),
-        handle: None,
+        half: None,
+        giving: Giving::default(),
     };
     let (status, reason) = tokio::select! {
         biased;
         reason = abort_of(&mut aborted) => (JobStatus::Aborted, reason),
-        ending = life.live() => ending.unwrap_or_else(|ending| ending),
+        ending = life.live(begun) => ending.unwrap_or_else(|ending| ending),
     };
-    life.close(status).await;
     let stays = |record: JobRecord| reason == STOPPING && record.still_waits();
-    if shared.book.record(&job_id).is_some_and(stays) {
+    let stays = shared.book.record(&job_id).is_some_and(stays);
+    if !stays && !life.started.is_empty() {
+        // It takes a while to stop it, and a restart of the server meanwhile must not make it run again.
+        shared.decide(&job_id, status, &reason).await;
+    }
+    life.close(status).await;
+    if stays {
         // The next run of the server takes it up.
         return shared.forget(&job_id);
     }
     over(&shared, &job_id, status, &reason).await;
 }
 
-/// Runs a packed job that was accepted, perhaps by an earlier run of the server.
+/// Runs a job that was accepted, perhaps by an earlier run of the server: from its beginning, or from where it is.
 pub(crate) async fn begin(
     shared: Arc<Shared>,
     record: JobRecord,
@@ -90,13 +107,22 @@ pub(crate) async fn begin(
     aborted: watch::Receiver<Option<String>>,
 ) {
     let (job_id, server) = (record.job_id.clone(), Arc::clone(&shared));
+    if let Some(ending) = &record.ending {
+        return over(&shared, &job_id, ending.status, &ending.reason).await;
+    }
+    let begun = record.has_begun().then(|| record.clone());
     let intake = tokio::task::spawn_blocking(move || Intake::prepare(&server, record)).await;
     let intake = intake.unwrap_or_else(|error| Err(SubmitError::Interrupted(error.to_string())));
-    match intake {
-        Ok(intake) => run(shared, intake, signals, aborted).await,
-        Err(error) => {
+    match (intake, begun) {
+        (Ok(intake), begun) => run(shared, intake, begun, signals, aborted).await,
+        (Err(error), None) => {
             let reason = format!("it cannot be prepared: {}", with_causes(&error));
             over(&shared, &job_id, JobStatus::FailedToRun, &reason).await;
+        }
+        (Err(error), Some(_)) => {
+            let reason =
+                format!("the server was restarted, and cannot take it up again: {}", with_causes(&error));
+            over(&shared, &job_id, JobStatus::Abnormal, &reason).await;
         }
     }
 }
@@ -123,21 +149,23 @@ async fn abort_of(aborted: &mut watch::Receiver<Option<String>>) -> String {
 }
 
 /// A job on its way. An abort drops [`Life::live`] wherever it is, so whatever has to be undone stands here.
-struct Life {
-    shared: Arc<Shared>,
-    intake: Arc<Intake>,
+pub(crate) struct Life {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) intake: Arc<Intake>,
     signals: mpsc::Receiver<Signal>,
-    orders: Orders,
-    watch: Watch,
+    pub(crate) orders: Orders,
+    pub(crate) watch: Watch,
     /// The right to be one of the jobs that run.
     slot: Option<OwnedSemaphorePermit>,
     /// What sites have set aside for the job and have not begun to use.
     reservations: BTreeMap<String, Reservation>,
     /// Sites that take part, with the cells that they registered from.
-    sites: BTreeMap<String, Fqcn>,
-    /// Those of them that were told to start.
-    started: BTreeSet<String>,
-    handle: Option<JobHandle>,
+    pub(crate) sites: BTreeMap<String, Fqcn>,
+    /// Those of them that were told to start, and those that are told to while the job runs.
+    pub(crate) started: BTreeSet<String>,
+    pub(crate) half: Option<Half>,
+    /// Sites that are given the job while it runs.
+    pub(crate) giving: Giving,
 }
 
 struct Reservation {
@@ -146,22 +174,52 @@ struct Reservation {
 }
 
 impl Life {
-    async fn live(&mut self) -> Result<Ending, Ending> {
-        let job_id = self.intake.job_id.clone();
-        self.schedule().await?;
-        self.deploy().await?;
-        let dispatched = self.shared.enter(&job_id, JobStatus::Dispatched, "deployed to its sites").await;
-        dispatched.map_err(not_written)?;
-        let handle = self.start().await?;
-        self.shared.enter(&job_id, JobStatus::Running, "started").await.map_err(not_written)?;
+    async fn live(&mut self, begun: Option<JobRecord>) -> Result<Ending, Ending> {
+        let is_resumed = begun.is_some();
+        match begun {
+            None => self.begin().await?,
+            Some(record) => self.resume(&record).await?,
+        }
+        self.giving.follow(&self.shared, is_resumed);
         loop {
-            if let Some(ending) = self.step(&handle).await {
+            if let Some(ending) = self.step().await {
                 return Ok(ending);
             }
             if self.watch.course == Course::RunEnded && self.watch.everybody_is_heard_or_lost() {
                 return Ok(self.completed());
             }
         }
+    }
+
+    async fn begin(&mut self) -> Result<(), Ending> {
+        let job_id = self.intake.job_id.clone();
+        self.schedule().await?;
+        self.deploy().await?;
+        let dispatched = self.shared.enter(&job_id, JobStatus::Dispatched, "deployed to its sites").await;
+        dispatched.map_err(not_written)?;
+        self.start().await?;
+        self.shared.enter(&job_id, JobStatus::Running, "started").await.map_err(not_written)
+    }
+
+    /// Goes on with a job that had begun when an earlier run of the server ended. Its sites that hold it work on; those
+    /// that do not are given it again.
+    async fn resume(&mut self, record: &JobRecord) -> Result<(), Ending> {
+        let job_id = self.intake.job_id.clone();
+        let entered = self.shared.enter(&job_id, record.status(), RESUMED).await;
+        entered.map_err(not_written)?;
+        // It runs, however many others do.
+        self.slot = Arc::clone(&self.shared.slots).try_acquire_owned().ok();
+        self.sites = record.sites.iter().map(|site| (site.clone(), self.cell_of(site))).collect();
+        self.started = self.sites.keys().cloned().collect();
+        self.watch.expect(&self.started);
+        if let Some(ending) = self.watch.resume(record) {
+            return Err(ending);
+        }
+        self.start_half(Some(Instant::now() + LEFT_OVER)).await?;
+        if record.status() == JobStatus::Dispatched {
+            self.shared.enter(&job_id, JobStatus::Running, "started").await.map_err(not_written)?;
+        }
+        Ok(())
     }
 
     /// Waits for enough sites and asks them for what the job needs.
@@ -321,7 +379,12 @@ impl Life {
     }
 
     /// Writes down that a participant's checkers refuse the job.
-    async fn write_refused(&self, site: &str, reason: &str, refusals: Vec<Refusal>) -> Result<(), Ending> {
+    pub(crate) async fn write_refused(
+        &self,
+        site: &str,
+        reason: &str,
+        refusals: Vec<Refusal>,
+    ) -> Result<(), Ending> {
         let job = self.intake.job_id.clone();
         let refusals = refusals_of(site, refusals);
         for Refusal { component, file, path, code, reason, .. } in &refusals {
@@ -334,27 +397,8 @@ impl Life {
     }
 
     /// Starts the server's half, and when that is ready the sites'.
-    async fn start(&mut self) -> Result<JobHandle, Ending> {
-        let failed = |reason: String| (JobStatus::FailedToRun, reason);
-        let (job_id, run_dir) = (self.intake.job_id.clone(), self.intake.run_dir.clone());
-        let clients: Vec<_> = self.sites.iter().map(|(site, cell)| client(site, cell)).collect();
-        let mut document = self.intake.document.clone();
-        document["job_clients"] = json!(clients);
-        write_meta(&run_dir, &document)
-            .map_err(|error| failed(format!("cannot write the job's meta: {error}")))?;
-
-        self.shared.notice(&Event::BeforeJobLaunch { job_id: &job_id });
-        let cell = format!("server.{job_id}");
-        let plan = self.approve_start(&document).await?;
-        let start = JobStart::new(job_id, cell, run_dir, self.shared.internal.clone()).approved(plan);
-        let handle = self.shared.launcher.start(start).map_err(|error| failed(error.to_string()))?;
-        self.handle = Some(handle.clone());
-        while self.watch.course == Course::Starting {
-            if let Some(ending) = self.step(&handle).await {
-                return Err(ending);
-            }
-        }
-
+    async fn start(&mut self) -> Result<(), Ending> {
+        let document = self.start_half(None).await?;
         let meta = to_map(&document);
         self.started = self.sites.keys().cloned().collect();
         let started = self.sites.iter().map(async |(site, cell)| {
@@ -372,10 +416,49 @@ impl Life {
         self.leave_out("start", started).await?;
         for (site, reason) in lost {
             // The server's half still counts on it.
-            self.watch.tell_lost(&handle, &site, &reason).await.map_or(Ok(()), Err)?;
+            let Some(half) = &self.half else { continue };
+            self.watch.tell_lost(&half.handle, &site, &reason).await.map_or(Ok(()), Err)?;
         }
         self.shared.notice(&Event::JobStarted { job_id: &self.intake.job_id });
-        Ok(handle)
+        Ok(())
+    }
+
+    /// Starts the server's half and waits until it is ready; the job's meta with its sites. A half that an earlier run
+    /// of the server has left over may still be ending until `left_over`.
+    async fn start_half(&mut self, left_over: Option<Instant>) -> Result<serde_json::Value, Ending> {
+        let failed = |reason: String| (JobStatus::FailedToRun, reason);
+        let (job_id, run_dir) = (self.intake.job_id.clone(), self.intake.run_dir.clone());
+        let document = self.document_for(&self.sites);
+        write_meta(&run_dir, &document)
+            .map_err(|error| failed(format!("cannot write the job's meta: {error}")))?;
+
+        self.shared.notice(&Event::BeforeJobLaunch { job_id: &job_id });
+        let cell = format!("server.{job_id}");
+        let plan = self.approve_start(&document).await?;
+        let start = JobStart::new(job_id, cell, run_dir, self.shared.internal.clone()).approved(plan);
+        let half = Half::start(&*self.shared.launcher, start, left_over);
+        self.half = Some(half.map_err(|error| failed(error.to_string()))?);
+        while self.watch.course == Course::Starting {
+            if let Some(ending) = self.step().await {
+                return Err(ending);
+            }
+        }
+        Ok(document)
+    }
+
+    /// The job's meta with these sites in it.
+    pub(crate) fn document_for(&self, sites: &BTreeMap<String, Fqcn>) -> serde_json::Value {
+        let mut document = self.intake.document.clone();
+        document["job_clients"] = sites.iter().map(|(site, cell)| client(site, cell)).collect();
+        document
+    }
+
+    /// Where a site of a job that is resumed registered from.
+    fn cell_of(&self, site: &str) -> Fqcn {
+        let holder = self.shared.ledger.site(site);
+        let plain = || Fqcn::parse(site).ok();
+        // A name that is no cell's cannot have registered.
+        holder.map(|holder| holder.origin.clone()).or_else(plain).unwrap_or_else(Fqcn::server)
     }
 
     /// Compares the server's half with what its checkers approved; the digest of the plan that may be built. It is
@@ -435,8 +518,10 @@ impl Life {
     }
 
     /// Hears one thing of the sites or the server's half; the ending if that is the end.
-    async fn step(&mut self, handle: &JobHandle) -> Option<Ending> {
-        let deadline = self.watch.deadline;
+    async fn step(&mut self) -> Option<Ending> {
+        let Some(half) = &self.half else { return std::future::pending().await };
+        let handle = half.handle.clone();
+        let deadline = self.watch.next_deadline();
         let overdue = async {
             match deadline {
                 Some(at) => tokio::time::sleep_until(at).await,
@@ -445,9 +530,34 @@ impl Life {
         };
         tokio::select! {
             biased; // what the server's half said counts before that it ended
-            Some(signal) = self.signals.recv() => self.watch.hear(handle, signal).await,
-            ended = handle.wait() => Some(ending_of(&ended)),
-            () = overdue => Some((JobStatus::Abnormal, format!("no outcome from {}", self.watch.silent()))),
+            Some(signal) = self.signals.recv() => {
+                let ending = self.watch.hear(&handle, signal).await;
+                self.give();
+                ending
+            }
+            Some(Ok(given)) = self.giving.under_way.join_next() => self.note_given(&handle, given).await,
+            ended = handle.wait() => self.half_ended(ended).await,
+            () = change(&mut self.giving.presence) => {
+                self.giving.look = true;
+                self.give();
+                None
+            }
+            () = overdue => self.watch.give_up(&handle).await,
+        }
+    }
+
+    /// A half whose process died is started again; every other end of it is that of the job.
+    async fn half_ended(&mut self, ended: JobOutcome) -> Option<Ending> {
+        let Some(half) = &mut self.half else { return Some(ending_of(&ended)) };
+        match half.start_again(&*self.shared.launcher, ended).await {
+            Ok(reason) => {
+                self.watch.restart();
+                let job = self.intake.job_id.clone();
+                tracing::warn!(job, reason, "process of the server's half died; starting it again");
+                self.shared.tell(ServerEvent::JobRestarted { job, reason });
+                None
+            }
+            Err(ended) => Some(ending_of(&ended)),
         }
     }
 
@@ -466,10 +576,11 @@ impl Life {
 
     /// Stops whatever was started and gives back whatever was reserved, within bounds.
     async fn close(&mut self, status: JobStatus) {
-        let handle = self.handle.take();
+        self.giving.stop();
+        let half = self.half.take();
         let server = async {
-            if let Some(handle) = handle {
-                handle.abort(STOP_GRACE).await;
+            if let Some(half) = half {
+                half.handle.abort(STOP_GRACE).await;
             }
         };
         if status == JobStatus::Completed {
@@ -545,7 +656,7 @@ fn client(site: &str, cell: &Fqcn) -> serde_json::Value {
     }
 }
 
-fn not_written(error: AppendError) -> Ending {
+pub(crate) fn not_written(error: AppendError) -> Ending {
     (JobStatus::FailedToRun, format!("journal of jobs does not take what happens: {error}"))
 }
 

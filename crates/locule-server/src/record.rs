@@ -127,7 +127,7 @@ pub struct JobRecord {
     /// Who handed it in.
     #[serde(default)]
     pub submitter: Submitter,
-    /// Whether it waits for its sites across a restart of the server, as jobs do that administrators send.
+    /// Whether it waits for its sites even if the server is shut down, as jobs do that administrators send.
     #[serde(default)]
     pub waits: bool,
     /// The submission that made it, if its submitter gave it a token.
@@ -141,6 +141,10 @@ pub struct JobRecord {
     pub outcomes: BTreeMap<String, SiteOutcome>,
     /// Rounds that were aggregated.
     pub rounds_done: u64,
+    /// How it is to end, from the moment that this is decided until its sites have stopped: a restart of the server
+    /// in between does not change it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ending: Option<Box<StatusChange>>,
 }
 
 impl JobRecord {
@@ -150,9 +154,14 @@ impl JobRecord {
         self.history.last().map_or(JobStatus::Submitted, |change| change.status)
     }
 
-    /// Whether it has not begun and may do so after a restart of the server.
+    /// Whether it has not begun and may do so after a server that shut down is started again.
     pub(crate) fn still_waits(&self) -> bool {
         self.waits && self.status() == JobStatus::Submitted
+    }
+
+    /// Whether sites may hold it, and a server that takes it up goes on with them.
+    pub(crate) fn has_begun(&self) -> bool {
+        matches!(self.status(), JobStatus::Dispatched | JobStatus::Running)
     }
 
     /// When it was handed in, in seconds since the Unix epoch.

@@ -86,6 +86,8 @@ pub(crate) struct Shared {
     /// Sites whose heartbeat was heard since they registered: only then do they have their token.
     ready: Mutex<BTreeSet<String>>,
     jobs: Mutex<BTreeMap<String, Line>>,
+    /// Jobs of an earlier run of the server, until one is submitted again that is the same.
+    inherited: Mutex<BTreeSet<String>>,
     events: broadcast::Sender<ServerEvent>,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -111,16 +113,16 @@ impl fmt::Debug for Shared {
 impl Server {
     /// Starts to admit sites on the cell of `parts`. Must be called in a tokio runtime.
     ///
-    /// Jobs that an earlier run of the server left open end as [`JobStatus::Abnormal`]; those that had not
-    /// begun and wait for their sites go on waiting.
+    /// Jobs that an earlier run of the server left open go on: those that had not begun, from their beginning; the
+    /// others where they are, with the sites that hold them.
     ///
     /// # Errors
-    /// [`BookError`] if the journal of jobs cannot be read, or does not take how such a job ended.
+    /// [`BookError`] if the journal of jobs cannot be read.
     pub fn start(settings: ServerSettings, parts: ServerParts) -> Result<Self, BookError> {
         let ServerParts { cell, signer, verifier, ledger, jobs, host, launcher, internal, kit, attendants } =
             parts;
         let book = Book::open(jobs)?;
-        let waiting = book.close_open_jobs(seconds(SystemTime::now()))?;
+        let open = book.open_jobs();
         let admission = Admission::new(signer.identity().clone(), AdmissionLimits::default());
         let shared = Arc::new(Shared {
             slots: Arc::new(Semaphore::new(settings.max_jobs)),
@@ -142,14 +144,19 @@ impl Server {
             book,
             ready: Mutex::default(),
             jobs: Mutex::default(),
+            inherited: Mutex::new(open.iter().map(|record| record.job_id.clone()).collect()),
             events: broadcast::channel(EVENTS).0,
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
             started: SystemTime::now(),
         });
         shared.notice(&Event::SystemStart);
-        for record in waiting {
+        for record in open {
             let (receiver, aborted) = shared.line(&record.job_id);
+            // Before the first heartbeat of a site: what it holds of the job is its own.
+            for site in record.sites.iter().filter(|_| record.has_begun() && record.ending.is_none()) {
+                shared.count_on(&record.job_id, site, true);
+            }
             shared.tasks.spawn(life::begin(Arc::clone(&shared), record, receiver, aborted));
         }
         admit::open(&shared);
@@ -159,17 +166,23 @@ impl Server {
 
     /// Takes a job folder in and runs it once its sites are there; the job's id.
     ///
+    /// A job of that very content that an earlier run of the server was given as a folder and left open is not made a
+    /// second time: it goes on, and its id is the answer.
+    ///
     /// A call that was begun is carried out, even if its future is dropped.
     ///
     /// # Errors
     /// [`SubmitError`]; nothing was stored.
     pub async fn submit(&self, folder: &Path) -> Result<String, SubmitError> {
         let folder = folder.to_owned();
+        if let Some(job_id) = self.shared.inherited(&folder).await? {
+            return Ok(job_id);
+        }
         let take = move |shared: Arc<Shared>, job_id: String| async move {
             let (server, id) = (Arc::clone(&shared), job_id.clone());
             let intake = blocking(move || Intake::take(&server, &id, &folder)).await?;
             let (receiver, aborted) = shared.line(&job_id);
-            Ok(Box::pin(life::run(shared, intake, receiver, aborted)) as BoxFuture<'static, ()>)
+            Ok(Box::pin(life::run(shared, intake, None, receiver, aborted)) as BoxFuture<'static, ()>)
         };
         self.take_in(take).await
     }
@@ -229,6 +242,10 @@ impl Server {
 
     /// Aborts a job; whether there is such a job that still runs.
     pub async fn abort(&self, job_id: &str, reason: &str) -> bool {
+        if reason != STOPPING && self.shared.has_started(job_id) {
+            // Before anybody hears that the job is aborted; a restart of the server makes no other job of it.
+            self.shared.decide(job_id, JobStatus::Aborted, reason).await;
+        }
         let jobs = lock(&self.shared.jobs);
         let line = jobs.get(job_id);
         // The first reason stays.
@@ -335,14 +352,59 @@ impl Shared {
         Ok(())
     }
 
-    /// Tells the jobs of a site which of them it holds; those of `held` that it should not.
-    pub(crate) fn holds(&self, site: &str, mut held: Vec<String>) -> Vec<String> {
+    /// From now on a site's signals concern a job, or do not any more.
+    pub(crate) fn count_on(&self, job_id: &str, site: &str, on: bool) {
+        if let Some(line) = lock(&self.jobs).get_mut(job_id) {
+            match on {
+                true => line.sites.insert(site.to_owned()),
+                false => line.sites.remove(site),
+            };
+        }
+    }
+
+    /// Whether a job that is not over has been sent to sites.
+    fn has_started(&self, job_id: &str) -> bool {
+        self.is_open(job_id) && self.book.record(job_id).is_some_and(|record| record.has_begun())
+    }
+
+    /// Writes down how a job is to end. What the disk does not take, the end of the job says once more.
+    pub(crate) async fn decide(self: &Arc<Self>, job: &str, status: JobStatus, reason: &str) {
+        let (job, reason) = (job.to_owned(), reason.to_owned());
+        if self.book.record(&job).is_some_and(|record| record.ending.is_some()) {
+            return;
+        }
+        let entry = Entry::Ending { job, status, time: seconds(SystemTime::now()), reason };
+        if let Err(error) = self.write(entry).await {
+            tracing::error!(%error, "journal of jobs does not take how a job is to end");
+        }
+    }
+
+    /// The job of an earlier run of the server that this folder is, if it is one.
+    async fn inherited(self: &Arc<Self>, folder: &Path) -> Result<Option<String>, SubmitError> {
+        let (shared, folder) = (Arc::clone(self), folder.to_owned());
+        if lock(&shared.inherited).is_empty() {
+            return Ok(None);
+        }
+        blocking(move || {
+            let open: Vec<String> = lock(&shared.inherited).iter().cloned().collect();
+            let mut same = open.into_iter().filter(|job_id| {
+                let record = shared.book.record(job_id);
+                record.is_some_and(|record| !record.waits && Intake::is_of(&shared, job_id, &folder))
+            });
+            Ok(same.next().filter(|job_id| lock(&shared.inherited).remove(job_id)))
+        })
+        .await
+    }
+
+    /// Tells the jobs of a site which of them it holds, and whether it says so for the first time; those of `held`
+    /// that it should not.
+    pub(crate) fn holds(&self, site: &str, mut held: Vec<String>, is_new: bool) -> Vec<String> {
         for (job, line) in lock(&self.jobs).iter().filter(|(_, line)| line.sites.contains(site)) {
             let holds = held.contains(job);
             held.retain(|other| other != job);
             // The next heartbeat says it again.
             let (site, at) = (site.to_owned(), tokio::time::Instant::now());
-            line.signals.try_send(Signal::SiteHolds { site, holds, at }).ok();
+            line.signals.try_send(Signal::SiteHolds { site, holds, at, is_new }).ok();
         }
         held
     }
@@ -420,11 +482,13 @@ impl Shared {
     /// A site has registered. The answer with its token is still to go out, so no job counts on it yet.
     pub(crate) fn registered(&self, site: &str) {
         lock(&self.ready).remove(site);
+        self.presence.send_modify(|changes| *changes += 1);
         self.tell(ServerEvent::SiteJoined { site: site.to_owned() });
     }
 
-    /// A site's heartbeat, perhaps the first after it was dropped.
-    pub(crate) fn heard(&self, site: &str, back: bool) {
+    /// A site's heartbeat, perhaps the first after it was dropped; whether it is the first of its daemon, or the first
+    /// that this server hears.
+    pub(crate) fn heard(&self, site: &str, back: bool) -> bool {
         if back {
             tracing::info!(site, "site is back");
             self.tell(ServerEvent::SiteJoined { site: site.to_owned() });
@@ -433,6 +497,7 @@ impl Shared {
         if newly || back {
             self.presence.send_modify(|changes| *changes += 1);
         }
+        newly
     }
 
     /// A site is gone: its jobs hear of it.

@@ -244,15 +244,20 @@ fn npy(bytes: usize) -> Vec<u8> {
 }
 
 #[test]
-fn a_job_whose_process_at_the_server_is_killed_ends_with_the_reason() {
+fn a_job_whose_processes_at_the_server_keep_dying_ends_with_the_reason() {
     let federation = Federation::of_a_long_job();
     let mut server = federation.start_server();
     let (mut first, _second) = (federation.start_site("site-1"), federation.start_site("site-2"));
     server.wait_for("round 1/1000 began");
+    for _ in 0..3 {
+        signal(job_of(&server), "KILL");
+        server.wait_for("started again");
+    }
     signal(job_of(&server), "KILL");
     let (code, _, said) = server.finish();
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("server: its process was killed by signal 9 (out of memory?)"), "{said}");
+    assert!(said.contains("that was the 4th time in ten minutes"), "{said}");
     first.wait_for("ended with code 9"); // it was told to stop
 }
 

@@ -274,6 +274,11 @@ impl Board {
         self.tasks().find_again(site)
     }
 
+    /// A site takes part from the next task on.
+    pub(super) fn add_site(&self, site: &str) {
+        self.tasks().add_site(site);
+    }
+
     /// The run is over: every site that asks is told so.
     pub(super) fn end(&self) {
         self.tasks().end();

@@ -1,7 +1,7 @@
 //! Where sites pull tasks and hand results in: the handlers of a job's cell.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use locule_cell::{Cell, HandlerError, Incoming, LinkSecurity, Reply};
@@ -29,13 +29,41 @@ const WAIT: Duration = Duration::ZERO;
 /// a stock site it says nothing.
 const BECAME: &str = "locule.submission";
 
+/// Topic of the parent's word that a site takes part from now on.
+pub(crate) const SITE_JOINS: &str = "locule.site_joins";
+
+/// Sites that take part, by the name of their job's cell.
+#[derive(Clone, Debug)]
+pub(super) struct Participants(Arc<RwLock<BTreeMap<Fqcn, String>>>);
+
+impl Participants {
+    pub(super) fn new(sites: BTreeMap<Fqcn, String>) -> Self {
+        Self(Arc::new(RwLock::new(sites)))
+    }
+
+    fn at(&self, cell: &Fqcn) -> Option<String> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).get(cell).cloned()
+    }
+
+    /// Their cells.
+    pub(super) fn cells(&self) -> Vec<Fqcn> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
+    }
+
+    /// A site takes part, in this cell and no other.
+    fn add(&self, cell: Fqcn, site: &str) {
+        let mut sites = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        sites.retain(|_, other| other != site);
+        sites.insert(cell, site.to_owned());
+    }
+}
+
 /// The desk of one job.
 #[derive(Debug)]
 pub(super) struct Desk {
     pub(super) cell: Cell,
     pub(super) job_id: String,
-    /// Sites that take part, by the name of their job's cell.
-    pub(super) participants: BTreeMap<Fqcn, String>,
+    pub(super) participants: Participants,
     pub(super) board: Arc<Board>,
     pub(super) run: RunContext,
     pub(super) herald: Herald,
@@ -59,6 +87,11 @@ pub(super) fn open(cell: &Cell, desk: Arc<Desk>) {
         let desk = Arc::clone(&at);
         async move { desk.lose(&incoming).await }
     });
+    let at = Arc::clone(&desk);
+    cell.handle(channel::SERVER_COMMAND, SITE_JOINS, move |incoming| {
+        let desk = Arc::clone(&at);
+        async move { desk.admit(&incoming) }
+    });
     cell.handle(AuxRequest::CHANNEL, "*", move |incoming| {
         let desk = Arc::clone(&desk);
         async move { desk.aux(&incoming).await }
@@ -67,7 +100,7 @@ pub(super) fn open(cell: &Cell, desk: Arc<Desk>) {
 
 impl Desk {
     async fn get_task(&self, incoming: Incoming) -> Result<Reply, HandlerError> {
-        let site = self.participant(&incoming)?;
+        let site = &self.participant(&incoming)?;
         self.find_again(site).await;
         let get = GetTask::from_parts(&incoming.headers, &incoming.payload()).map_err(not_understood)?;
         let peer = self.run.open().peer_context();
@@ -104,7 +137,7 @@ impl Desk {
 
     /// Answers once the result is in, with all arrays that it refers to: the site may let go of them then.
     async fn submit_update(&self, incoming: Incoming) -> Result<Reply, HandlerError> {
-        let site = self.participant(&incoming)?;
+        let site = &self.participant(&incoming)?;
         self.find_again(site).await;
         let mut update =
             SubmitUpdate::from_parts(&incoming.headers, &incoming.payload()).map_err(not_understood)?;
@@ -169,7 +202,7 @@ impl Desk {
     }
 
     async fn aux(&self, incoming: &Incoming) -> Result<Reply, HandlerError> {
-        let site = self.participant(incoming)?;
+        let site = &self.participant(incoming)?;
         let peer = self.run.open().peer_context();
         let aux = match AuxRequest::from_parts(&incoming.headers, &incoming.payload()) {
             Ok(aux) => aux,
@@ -194,26 +227,35 @@ impl Desk {
 
     /// The parent says that a site takes no part any more.
     async fn lose(&self, incoming: &Incoming) -> Result<Reply, HandlerError> {
-        if incoming.origin != Fqcn::server() || incoming.link.security != LinkSecurity::Internal {
-            return Err(HandlerError::new(
-                ReturnCode::AuthenticationError,
-                "only the parent says who is lost",
-            ));
-        }
+        from_parent(incoming)?;
         let site = incoming.headers.str("fl_client").unwrap_or_default();
         self.board.lose(site, incoming.headers.str("reason").unwrap_or("lost"));
         self.herald.tell(&Event::ClientDisconnected { site }).await;
         Ok(Reply::ok(Payload::none()))
     }
 
+    /// The parent says that a site takes part from the next task on, or that it has moved to another cell.
+    fn admit(&self, incoming: &Incoming) -> Result<Reply, HandlerError> {
+        from_parent(incoming)?;
+        let headers = &incoming.headers;
+        let (Some(site), Some(fqcn)) = (headers.str("fl_client"), headers.str("fqcn")) else {
+            return Err(HandlerError::invalid_request("it is not said who joins"));
+        };
+        let cell = Fqcn::parse(fqcn).and_then(|fqcn| fqcn.child(&self.job_id));
+        let cell = cell.map_err(|error| HandlerError::invalid_request(error.to_string()))?;
+        self.participants.add(cell, site);
+        self.board.add_site(site);
+        Ok(Reply::ok(Payload::none()))
+    }
+
     /// The site whose job cell this comes from.
-    fn participant(&self, incoming: &Incoming) -> Result<&str, HandlerError> {
+    fn participant(&self, incoming: &Incoming) -> Result<String, HandlerError> {
         let refuse = |reason: &str| HandlerError::new(ReturnCode::AuthenticationError, reason);
         if incoming.headers.str(key::SSID).is_some_and(|session| !Dialect::knows_session(session)) {
             return Err(refuse("request from unknown client ssid"));
         }
-        let site = self.participants.get(&incoming.origin);
-        site.map(String::as_str).ok_or_else(|| refuse("request from a site that takes no part in this job"))
+        let site = self.participants.at(&incoming.origin);
+        site.ok_or_else(|| refuse("request from a site that takes no part in this job"))
     }
 
     /// A site shows a sign of life, perhaps the first after it was lost.
@@ -222,4 +264,11 @@ impl Desk {
             self.herald.tell(&Event::ClientReconnected { site }).await;
         }
     }
+}
+
+fn from_parent(incoming: &Incoming) -> Result<(), HandlerError> {
+    if incoming.origin == Fqcn::server() && incoming.link.security == LinkSecurity::Internal {
+        return Ok(());
+    }
+    Err(HandlerError::new(ReturnCode::AuthenticationError, "only the parent says who takes part"))
 }

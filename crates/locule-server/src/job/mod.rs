@@ -10,5 +10,6 @@ mod run;
 mod standing;
 
 pub use brief::ServerBrief;
+pub(crate) use desk::SITE_JOINS;
 pub(crate) use report::JobReport;
 pub use run::{JobHost, run_job};

@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::board::{Board, BoardOf};
-use super::desk::{self, Desk};
+use super::desk::{Desk, Participants, self};
 use super::log::{FOLDER, RunLog};
 use super::report::{JobReport, RunEnd};
 use crate::record::SERVER;
@@ -188,7 +188,7 @@ struct Job {
     herald: Herald,
     workflows: tokio::sync::Mutex<Vec<(String, Box<dyn Workflow>)>>,
     workflow: watch::Sender<String>,
-    participants: BTreeMap<Fqcn, String>,
+    participants: Participants,
     /// Aborted with the job, lest it keep the cell of a job that was killed.
     reporting: AbortOnDropHandle<()>,
 }
@@ -222,6 +222,7 @@ impl Job {
         };
 
         let sites = site_order(&participants);
+        let participants = Participants::new(participants);
         let (progress, reports) = mpsc::channel(REPORTS);
         let run = RunContext::new(host.project.clone(), start.job_id.clone());
         let (run_dir, filters) = (start.run_dir.clone(), std::mem::take(&mut assembled.filters));
@@ -319,7 +320,7 @@ impl Job {
         }
         board.end();
         let end_run = AuxRequest::new(aux_topic::END_RUN, to_props(&run.open().peer_context()));
-        for site in participants.keys() {
+        for site in &participants.cells() {
             if let Ok(parts) = end_run.to_parts() {
                 let request = Request::new(AuxRequest::CHANNEL, aux_topic::END_RUN, parts.payload);
                 cell.notify(site, request.optional()).await.ok();

@@ -359,6 +359,13 @@ impl Tasks {
         }
     }
 
+    /// A site takes part in later tasks, in its place in site order.
+    pub(super) fn add_site(&mut self, site: &str) {
+        if let Err(at) = self.sites.binary_search_by(|other| other.as_str().cmp(site)) {
+            self.sites.insert(at, site.to_owned());
+        }
+    }
+
     /// A lost site is back: it takes part in later tasks.
     pub(super) fn find_again(&mut self, site: &str) -> bool {
         self.lost.remove(site).is_some()

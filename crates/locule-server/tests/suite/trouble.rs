@@ -327,7 +327,7 @@ async fn a_site_whose_heartbeats_stop_is_lost_to_its_jobs() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_site_that_no_longer_holds_the_job_is_lost_to_it() {
+async fn a_site_that_loses_the_job_again_and_again_is_lost_to_it() {
     let mut scene = Scene::start().await;
     let mut site = Site::join(&scene, "site-1").await;
     let job = scene.submit(json!({}), json!({})).await;
@@ -335,11 +335,94 @@ async fn a_site_that_no_longer_holds_the_job_is_lost_to_it() {
     site.started().await;
     tokio::time::sleep(SECOND).await;
     assert!(site.beat(&[&job]).await.is_empty());
+    for _ in 0..3 {
+        site.beat(&[]).await;
+        site.beat(&[]).await;
+        assert_eq!(site.started().await, job, "it is given the job again");
+        tokio::time::sleep(SECOND).await;
+    }
     site.beat(&[]).await;
     site.beat(&[]).await;
     let record = scene.finished(&job).await;
     assert_eq!(record.status(), JobStatus::ExecutionException);
     assert!(reason(&record).contains("site-1: the site does not hold the job"), "{}", reason(&record));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_site_that_does_not_take_the_job_back_is_lost_to_it_and_one_that_refuses_it_ends_it() {
+    let refuses = || Answer::Refuses(Refusal { code: "house-rule".into(), ..Refusal::default() });
+    for refused in [false, true] {
+        let mut scene = Scene::start().await;
+        let site = Site::join(&scene, "site-1").await;
+        let job = scene.submit(json!({}), json!({})).await;
+        scene.running(&job).await;
+        let answer = if refused { refuses() } else { Answer::No("no beds") };
+        site.answers(
+            move |order| if matches!(order, Order::Deploy(_)) { answer.clone() } else { Answer::Yes },
+        );
+        for _ in 0..8 {
+            tokio::time::sleep(SECOND).await;
+            site.beat(&[]).await;
+        }
+        let record = scene.finished(&job).await;
+        let expected = match refused {
+            true => (JobStatus::Aborted, "site-1: refused: as it says"),
+            false => (JobStatus::ExecutionException, "the site does not hold the job"),
+        };
+        assert_eq!(record.status(), expected.0, "{}", reason(&record));
+        assert!(reason(&record).contains(expected.1), "{}", reason(&record));
+        assert_eq!(record.refusals().count(), usize::from(refused));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_site_that_comes_while_a_job_for_all_runs_joins_it() {
+    let mut scene = Scene::start().await;
+    let mut one = Site::join(&scene, "site-1").await;
+    let job = scene.submit(json!({}), json!({ "rounds": 2 })).await;
+    let id = one.started().await;
+    scene.running(&job).await;
+    let first = one.job(&scene, &id).await;
+    let task = first.pull().await.unwrap();
+
+    let unwilling = Site::register(&scene, "site-3").await;
+    unwilling.answers(|_| Answer::No("no beds"));
+    unwilling.beat(&[]).await;
+    let mut two = Site::join(&scene, "site-2").await;
+    assert_eq!(two.started().await, job);
+    let second = two.job(&scene, &job).await;
+    while !scene.server.record(&job).unwrap().sites.contains(&two.name) {
+        tokio::time::sleep(SECOND).await;
+    }
+    assert!(two.beat(&[&job]).await.is_empty());
+    first.submit(&task, result(1)).await;
+    for (half, number) in [(&second, 20), (&first, 1)] {
+        let task = half.pull().await.unwrap();
+        half.submit(&task, result(number)).await;
+    }
+    assert!(first.pull().await.is_none() && second.pull().await.is_none());
+    for site in [&one, &two] {
+        site.report_code(&job, outcome::DONE, "").await;
+    }
+    let record = scene.finished(&job).await;
+    assert_eq!(record.status(), JobStatus::Completed, "{}", reason(&record));
+    assert_eq!(record.sites, ["site-1", "site-2"]);
+    let sums = ["sum-0.txt", "sum-1.txt"]
+        .map(|sum| std::fs::read_to_string(scene.kit.root().join(&job).join(sum)).unwrap());
+    assert_eq!(sums, ["1", "21"], "from the next task on");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_site_that_a_job_does_not_name_does_not_join_it() {
+    let mut scene = Scene::start().await;
+    let mut one = Site::join(&scene, "site-1").await;
+    let meta = json!({ "deploy_map": { "app": ["server", "site-1"] } });
+    let job = scene.submit(meta, json!({})).await;
+    scene.running(&job).await;
+    let mut two = Site::join(&scene, "site-2").await;
+    one.work(&scene, 1).await;
+    assert_eq!(scene.finished(&job).await.sites, ["site-1"]);
+    assert!(two.orders().is_empty());
 }
 
 #[tokio::test(start_paused = true)]

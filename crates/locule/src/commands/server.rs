@@ -106,6 +106,7 @@ fn text(event: &ServerEvent) -> String {
         ServerEvent::JobStatus { job, status, reason } => {
             format!("job {job} is {}: {reason}", status.as_str())
         }
+        ServerEvent::JobRestarted { job, reason } => format!("job {job} started again: {reason}"),
         ServerEvent::JobWaits { job, reason } => format!("job {job} waits: {reason}"),
         ServerEvent::RoundStarted { round, rounds, .. } => format!("round {}/{rounds} began", round + 1),
         ServerEvent::RoundFinished { round, rounds, sites, .. } => {

@@ -78,6 +78,7 @@ impl<'a> Course<'a> {
             }
             ServerEvent::Listening { .. }
             | ServerEvent::JobStatus { .. }
+            | ServerEvent::JobRestarted { .. }
             | ServerEvent::ResultSaved { .. }
             | ServerEvent::JobFinished { .. }
             | _ => {}
