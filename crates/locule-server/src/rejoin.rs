@@ -88,9 +88,10 @@ impl Life {
             sites.insert(site.clone(), cell.clone());
             let (orders, intake) = (self.orders.clone(), Arc::clone(&self.intake));
             let (document, cell) = (self.document_for(&sites), cell.clone());
+            let may_have_it = self.sites.contains_key(&site);
             self.giving.sites.insert(site.clone());
             self.giving.under_way.spawn(async move {
-                let result = give(&orders, &intake, &site, &cell, &document).await;
+                let result = give(&orders, &intake, &site, &cell, &document, may_have_it).await;
                 Given { site, cell, result }
             });
         }
@@ -146,24 +147,36 @@ impl Life {
     }
 }
 
-/// Asks the site for room, and deploys and starts the job there, as when it began.
+/// Asks the site for room and starts the job there; a site that does not have it still has it deployed before, as when
+/// it began.
 async fn give(
     orders: &Orders,
     intake: &Intake,
     site: &str,
     cell: &Fqcn,
     document: &Value,
+    may_have_it: bool,
 ) -> Result<(), OrderError> {
     let question =
         Question::CheckClientResources { job: Box::new(intake.facts()), sites: vec![site.to_owned()] };
     let asked = orders.shared.attendants.gates.ask(question).await;
     asked.map_err(|no| OrderError::Refused(format!("server: {no}")))?;
     let (job, meta, spec) = (&intake.job_id, to_map(&intake.document), intake.resources(site));
+    let start_meta = to_map(document);
+    let start = async |token: &str| orders.start(cell, job, &start_meta, &spec, token.to_owned()).await;
+    if may_have_it {
+        // What it has saved of its work lies in the folder that a deployment replaces.
+        let token = orders.check_resource(cell, job, &meta, &spec).await?;
+        match start(&token).await {
+            Err(OrderError::Refused(reason)) => tracing::debug!(job, site, reason, "it is deployed anew"),
+            started => return started,
+        }
+    }
     let token = orders.check_resource(cell, job, &meta, &spec).await?;
     let app = intake.app_of(site).unwrap_or_default();
     let zip = intake.apps.get(app).cloned().unwrap_or_default();
     let given = match orders.deploy(cell, job, app, &meta, zip).await {
-        Ok(()) => orders.start(cell, job, &to_map(document), &spec, token.clone()).await,
+        Ok(()) => start(&token).await,
         Err(error) => Err(error),
     };
     if given.is_err() {
