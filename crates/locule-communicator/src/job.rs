@@ -1,6 +1,6 @@
 //! A job's half of the conversation: pull a task, submit its result.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use locule_cell::{Cell, Request, RequestError};
@@ -28,6 +28,9 @@ const SYNC_INTERVAL: Duration = Duration::from_millis(500);
 /// How long the answer to that may take.
 const SYNC_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// From one look to the next whether the job at the server is still the one that was asked.
+const INSTANCE_INTERVAL: Duration = Duration::from_secs(5);
+
 /// How long the answer to another question of the job's housekeeping may take.
 const HOUSEKEEPING: Duration = Duration::from_secs(5);
 
@@ -40,6 +43,8 @@ pub struct JobCommunicator {
     job_id: String,
     peer: PeerContext,
     processors: Arc<StateProcessors>,
+    /// Which start of the job at the server answered last, if it says so.
+    instance: Arc<Mutex<Option<String>>>,
     cancel: CancellationToken,
 }
 
@@ -81,6 +86,7 @@ impl JobCommunicator {
             job_id: job_id.to_owned(),
             peer,
             processors: Arc::default(),
+            instance: Arc::default(),
             cancel,
         })
     }
@@ -145,6 +151,7 @@ impl JobCommunicator {
         let request = request(GetTask::CHANNEL, GetTask::TOPIC, get.to_parts()?, timeout).optional();
         let reply = tokio::select! {
             reply = self.conversation.send(request) => reply,
+            () = self.until_replaced() => return Err(PullError::Replaced),
             () = self.cancel.cancelled() => return Err(PullError::Cancelled),
         };
         let reply = match reply {
@@ -244,6 +251,7 @@ impl JobCommunicator {
         request.optional = submission.aborted;
         tokio::select! {
             reply = self.conversation.send(request) => reply?,
+            () = self.until_replaced() => return Err(SubmitError::Replaced),
             () = self.cancel.cancelled() => return Err(SubmitError::Cancelled),
         };
         tracing::debug!(task, bytes, elapsed_ms = millis(started.elapsed()), "result submitted");
@@ -294,13 +302,36 @@ impl JobCommunicator {
         Ok(self.conversation.cell.notify(&self.conversation.with, event).await?)
     }
 
+    /// Ends when the job at the server is another process than the one that answered last: what that one was asked is
+    /// lost, and need not be waited for. Never with a server that does not say which it is.
+    async fn until_replaced(&self) {
+        let Some(before) = self.instance().clone() else { return std::future::pending().await };
+        loop {
+            tokio::time::sleep(INSTANCE_INTERVAL).await;
+            // Whoever does not answer says nothing.
+            let _ = self.aux(&self.about(aux_topic::JOB_HEARTBEAT), HOUSEKEEPING).await;
+            if self.instance().as_ref() != Some(&before) {
+                tracing::info!("the job at the server was started again");
+                return;
+            }
+        }
+    }
+
+    fn instance(&self) -> MutexGuard<'_, Option<String>> {
+        self.instance.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn about(&self, topic: &str) -> AuxRequest {
         AuxRequest::new(topic, to_props(&self.peer))
     }
 
     async fn aux(&self, aux: &AuxRequest, timeout: Duration) -> Result<AuxReply, SayError> {
         let reply = self.conversation.send(aux_request(aux, timeout)?.optional()).await?;
-        Ok(AuxReply::from_parts(&reply.headers, &reply.payload)?)
+        let reply = AuxReply::from_parts(&reply.headers, &reply.payload)?;
+        if let Some(instance) = reply.peer.str(prop::INSTANCE) {
+            *self.instance() = Some(instance.to_owned());
+        }
+        Ok(reply)
     }
 }
 
@@ -336,6 +367,9 @@ pub enum PullError {
     /// The task's arrays could not be fetched.
     #[error("arrays of the task cannot be fetched")]
     Fetch(#[from] FetchError),
+    /// The job at the server was started again, and knows nothing of the question.
+    #[error("the job at the server was started again")]
+    Replaced,
     /// The question cannot be put on the wire.
     #[error("pull cannot be encoded")]
     Encode(#[from] EncodeError),
@@ -354,6 +388,9 @@ pub enum SubmitError {
     /// The server could not be reached, or refused.
     #[error("server did not take the result: {}", redacted(.0))]
     Request(RequestError),
+    /// The job at the server was started again, and may not have the result.
+    #[error("the job at the server was started again")]
+    Replaced,
     /// The result cannot be put on the wire.
     #[error("result cannot be encoded")]
     Encode(#[from] EncodeError),

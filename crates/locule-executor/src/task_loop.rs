@@ -147,6 +147,7 @@ impl TaskLoop {
                 Err(PullError::Cancelled | PullError::Request(RequestError::Closed)) => {
                     return Err(RunError::Aborted);
                 }
+                Err(PullError::Replaced) => Duration::ZERO,
                 Err(error) => {
                     self.note_failure(&error, "pull failed; trying again");
                     self.pace.retry
@@ -228,6 +229,7 @@ impl TaskLoop {
                     Err(SubmitError::Cancelled | SubmitError::Request(RequestError::Closed)) => {
                         return Err(RunError::Aborted);
                     }
+                    Err(SubmitError::Replaced) => continue,
                     Err(error @ SubmitError::Request(RequestError::TooBig)) if !excused => {
                         submission = self.prepare_excuse(task, &error).await?;
                         excused = true;

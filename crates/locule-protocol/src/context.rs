@@ -17,6 +17,9 @@ pub mod prop {
     pub const CLIENT_NAME: &str = "__client_name__";
     /// Identifier of the job, within a job.
     pub const CURRENT_JOB_ID: &str = "__current_job_id__";
+    /// Ours: which start of the job's half at the server this is. Whoever is asked by another than before has lost what
+    /// the one before was asked. nvflare's sites keep it and do nothing with it.
+    pub const INSTANCE: &str = "locule_instance";
 }
 
 /// What a site without parent sites says of itself: `job_id` within a job, else `None`.

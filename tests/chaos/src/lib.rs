@@ -18,7 +18,7 @@ use sha2::{Digest as _, Sha256};
 use federation::{Federation, LOOK, Target};
 
 /// The longest time from one kill to the next.
-const LULL: Duration = Duration::from_millis(1500);
+const LULL: Duration = Duration::from_secs(3);
 
 /// How long a job may make no progress, once it is left in peace.
 const PATIENCE: Duration = Duration::from_secs(120);

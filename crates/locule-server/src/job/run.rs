@@ -12,21 +12,23 @@ use locule_assembly::{
 use locule_auth::ServerStamp;
 use locule_cell::{Cell, CellConfig, Request, RequestError};
 use locule_component::{
-    Assembled, Event, Phase, Progress, Registry, RunContext, Side, TaskBoard as _, Workflow, WorkflowError,
-    with_causes,
+    Assembled, Event, Flags, Phase, Progress, Registry, RunContext, Side, TaskBoard as _, Workflow,
+    WorkflowError, with_causes,
 };
 use locule_event::Herald;
+use locule_fobs::Value;
 use locule_kit::Workspace;
 use locule_launcher::{FailureKind, JobFailure, JobStart};
 use locule_message::{Fqcn, Payload};
-use locule_protocol::{AuxRequest, Refusal, aux_topic, to_props};
+use locule_protocol::{AuxRequest, Refusal, aux_topic, prop, to_props};
 use locule_transport::{Endpoint, Transports};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
+use uuid::Uuid;
 
 use super::board::{Board, BoardOf};
-use super::desk::{Desk, Participants, self};
+use super::desk::{self, Desk, Participants};
 use super::log::{FOLDER, RunLog};
 use super::report::{JobReport, RunEnd};
 use crate::record::SERVER;
@@ -225,6 +227,8 @@ impl Job {
         let participants = Participants::new(participants);
         let (progress, reports) = mpsc::channel(REPORTS);
         let run = RunContext::new(host.project.clone(), start.job_id.clone());
+        let instance = Value::from(Uuid::from_u128(rand::random()).to_string());
+        run.open().set(prop::INSTANCE, instance, Flags::PUBLIC_STICKY).ok(); // nobody has set it before
         let (run_dir, filters) = (start.run_dir.clone(), std::mem::take(&mut assembled.filters));
         let herald = Herald::new(assembled.observers, run.clone());
         let (log, restored) = RunLog::take_over(run_dir.join(FOLDER))
