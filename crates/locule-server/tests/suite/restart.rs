@@ -74,7 +74,7 @@ async fn a_site_that_comes_back_without_the_job_is_given_it_again() {
         if server_too {
             scene = restarted(&scene).await;
         }
-        let mut one = Site::join(&scene, "site-1").await;
+        let mut one = Site::register(&scene, "site-1").await;
         let has_lost_all = std::sync::atomic::AtomicBool::new(true);
         one.answers(move |order| match order {
             Order::Start(_) if has_lost_all.swap(false, std::sync::atomic::Ordering::Relaxed) => {
@@ -82,6 +82,7 @@ async fn a_site_that_comes_back_without_the_job_is_given_it_again() {
             }
             _ => Answer::Yes,
         });
+        one.beat(&[]).await;
         assert_eq!(one.started().await, job);
         one.work(&scene, 1).await;
         let record = scene.finished(&job).await;

@@ -350,16 +350,23 @@ async fn a_site_that_loses_the_job_again_and_again_is_lost_to_it() {
 
 #[tokio::test(start_paused = true)]
 async fn a_site_that_does_not_take_the_job_back_is_lost_to_it_and_one_that_refuses_it_ends_it() {
-    let refuses = || Answer::Refuses(Refusal { code: "house-rule".into(), ..Refusal::default() });
+    let refuses = || {
+        let [site, component, path] = ["site-1", "test.Trainer", "executors.#1.executor"].map(str::to_owned);
+        Answer::Refuses(Refusal { site, component, path, code: "house-rule".into(), ..Refusal::default() })
+    };
     for refused in [false, true] {
         let mut scene = Scene::start().await;
         let site = Site::join(&scene, "site-1").await;
         let job = scene.submit(json!({}), json!({})).await;
         scene.running(&job).await;
         let answer = if refused { refuses() } else { Answer::No("no beds") };
-        site.answers(
-            move |order| if matches!(order, Order::Deploy(_)) { answer.clone() } else { Answer::Yes },
-        );
+        site.answers(move |order| match order {
+            Order::Start(_) => Answer::No("it is not deployed here"),
+            Order::Deploy(_) => answer.clone(),
+            Order::CheckResource(_) | Order::CancelResource(_) | Order::Abort(_) | Order::Check => {
+                Answer::Yes
+            }
+        });
         for _ in 0..8 {
             tokio::time::sleep(SECOND).await;
             site.beat(&[]).await;
