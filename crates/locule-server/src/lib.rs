@@ -33,6 +33,7 @@ mod permit;
 mod record;
 mod rehearsal;
 mod rejoin;
+mod schedule;
 mod server;
 mod settings;
 mod watch;

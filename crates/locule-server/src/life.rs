@@ -4,10 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt;
 use futures_util::future::{join, join_all};
-use futures_util::stream::FuturesUnordered;
-use locule_component::{Event, Question, with_causes};
+use locule_component::{Event, with_causes};
 use locule_journal::AppendError;
 use locule_launcher::{FailureKind, JobOutcome, JobStart};
 use locule_message::Fqcn;
@@ -26,6 +24,7 @@ use crate::orders::{OrderError, Orders, to_map};
 use crate::permit::permit;
 use crate::record::{JobRecord, JobStatus, SERVER, SiteOutcome};
 use crate::rejoin::{Giving, change};
+use crate::schedule::{Reservation, Scheduling};
 use crate::server::{STOPPING, Shared};
 use crate::watch::{Course, Watch};
 
@@ -168,11 +167,6 @@ pub(crate) struct Life {
     pub(crate) giving: Giving,
 }
 
-struct Reservation {
-    cell: Fqcn,
-    token: String,
-}
-
 impl Life {
     async fn live(&mut self, begun: Option<JobRecord>) -> Result<Ending, Ending> {
         let is_resumed = begun.is_some();
@@ -222,117 +216,11 @@ impl Life {
         Ok(())
     }
 
-    /// Waits for enough sites and asks them for what the job needs.
+    /// Waits for its turn, its sites and their resources.
     async fn schedule(&mut self) -> Result<(), Ending> {
-        let mut why = String::new();
-        for attempt in 0..self.shared.settings.schedule_tries {
-            if attempt > 0 {
-                self.slot = None;
-                tokio::time::sleep(self.shared.settings.schedule_pause).await;
-            }
-            let candidates = self.wait_for_turn().await?;
-            self.shared.notice(&Event::BeforeCheckClientResources { job_id: &self.intake.job_id });
-            let job = Box::new(self.intake.facts());
-            let question =
-                Question::CheckClientResources { job, sites: candidates.keys().cloned().collect() };
-            let unwilling = match self.shared.attendants.gates.ask(question).await {
-                Ok(()) => self.ask(&candidates).await,
-                Err(no) => vec![format!("server: {no}")],
-            };
-            self.shared.notice(&Event::AfterCheckClientResources { job_id: &self.intake.job_id });
-            if self.intake.is_enough(self.reservations.keys()) {
-                let willing = candidates.into_iter().filter(|(site, _)| self.reservations.contains_key(site));
-                self.sites = willing.collect();
-                return self.choose().await;
-            }
-            self.give_back().await;
-            why = unwilling.join("; ");
-            self.waits(&format!("too few sites are ready: {why}"));
-        }
-        Err((JobStatus::CannotSchedule, format!("too few sites are ready: {why}")))
-    }
-
-    /// Waits until enough of its sites are there and the job is among those that may run. A job that waits for
-    /// a site keeps no other job from running.
-    async fn wait_for_turn(&mut self) -> Result<BTreeMap<String, Fqcn>, Ending> {
-        loop {
-            self.wait_for_sites().await;
-            let slots = Arc::clone(&self.shared.slots);
-            if slots.available_permits() == 0 {
-                self.waits("as many jobs as the server runs at one time are running");
-            }
-            let slot = slots.acquire_owned().await;
-            self.slot = Some(slot.map_err(|_| (JobStatus::Aborted, "server shuts down".to_owned()))?);
-            let candidates = self.candidates();
-            if self.intake.is_enough(candidates.keys()) {
-                return Ok(candidates);
-            }
-            self.slot = None;
-        }
-    }
-
-    async fn wait_for_sites(&self) {
-        let mut presence = self.shared.presence.subscribe();
-        let mut said = String::new();
-        loop {
-            presence.borrow_and_update();
-            let there = self.candidates();
-            if self.intake.is_enough(there.keys()) {
-                return;
-            }
-            let waits = match self.intake.listed() {
-                Some(mut listed) => {
-                    listed.retain(|site| !there.contains_key(site));
-                    format!("waiting for {}", listed.join(", "))
-                }
-                None => {
-                    format!("waiting for {} more site(s)", self.intake.needed().saturating_sub(there.len()))
-                }
-            };
-            if waits != said {
-                self.waits(&waits);
-                said = waits;
-            }
-            // The other end lives as long as the server, of which this is a part.
-            presence.changed().await.ok();
-        }
-    }
-
-    /// Tells why the job does not begin.
-    fn waits(&self, reason: &str) {
-        let job = self.intake.job_id.clone();
-        tracing::info!(job, reason, "job waits");
-        self.shared.tell(ServerEvent::JobWaits { job, reason: reason.to_owned() });
-    }
-
-    /// Sites of the job that are there.
-    fn candidates(&self) -> BTreeMap<String, Fqcn> {
-        let mut sites = self.shared.sites();
-        sites.retain(|site, _| self.intake.app_of(site).is_some());
-        sites
-    }
-
-    /// Asks every candidate for the job's resources, and keeps the reservations; why the others have none.
-    async fn ask(&mut self, candidates: &BTreeMap<String, Fqcn>) -> Vec<String> {
-        let (orders, intake) = (&self.orders, &self.intake);
-        let meta = &to_map(&intake.document);
-        let asked = candidates.iter().map(|(site, cell)| async move {
-            let spec = intake.resources(site);
-            (site, cell, orders.check_resource(cell, &intake.job_id, meta, &spec).await)
-        });
-        let mut asked: FuturesUnordered<_> = asked.collect();
-        let mut unwilling = Vec::new();
-        while let Some((site, cell, answer)) = asked.next().await {
-            match answer {
-                Ok(token) => {
-                    let reservation = Reservation { cell: cell.clone(), token };
-                    self.reservations.insert(site.clone(), reservation);
-                }
-                Err(error) => unwilling.push(format!("{site}: {error}")),
-            }
-        }
-        unwilling.sort();
-        unwilling
+        let Self { shared, intake, orders, slot, reservations, .. } = self;
+        self.sites = Scheduling { shared, intake, orders, slot, reservations }.run().await?;
+        self.choose().await
     }
 
     /// Gives every site its app, once the server's own policies and checkers have taken its half; else no site hears
