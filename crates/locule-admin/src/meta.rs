@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use locule_protocol::Refusal;
-use locule_server::{JobFiles, JobRecord, JobStatus, SiteOutcome, Submitter};
+use locule_server::{JobFiles, JobRecord, SiteOutcome, Submitter, Waiting};
 use serde_json::{Map, Value, json};
 
 use crate::dates;
@@ -58,7 +58,7 @@ fn outcome((site, outcome): (&String, &SiteOutcome)) -> Value {
 
 /// A job's meta: what was stored, and how it is.
 ///
-/// Beyond nvflare's keys: `status_history`, `sites`, `outcomes`, `refusals`, `waits` and `progress`.
+/// Beyond nvflare's keys: `status_history`, `sites`, `outcomes`, `refusals`, `waits`, `waits_since` and `progress`.
 pub(crate) fn meta_of(record: &JobRecord, news: &JobNews, stored: Value) -> Value {
     let mut meta = match stored {
         Value::Object(meta) => meta,
@@ -86,8 +86,9 @@ pub(crate) fn meta_of(record: &JobRecord, news: &JobNews, stored: Value) -> Valu
         ("progress", news.progress(record.rounds_done)),
     ]);
     meta.extend(of_now.into_iter().map(|(key, value)| (key.to_owned(), value)));
-    if let Some(waits) = news.waits.as_ref().filter(|_| record.status() == JobStatus::Submitted) {
-        meta.insert("waits".into(), json!(waits));
+    if let Some(Waiting { since, reason }) = &record.waiting {
+        meta.insert("waits".into(), json!(reason));
+        meta.insert("waits_since".into(), json!(since));
     }
     let refusals: Vec<&Refusal> = record.refusals().collect();
     if !refusals.is_empty() {

@@ -1,4 +1,4 @@
-//! What is known of jobs beyond their records: why they wait, and how far they are.
+//! What is known of jobs beyond their records: how far they are.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -24,8 +24,6 @@ pub(crate) struct News {
 /// What is known of a job. It is gone with the process; what must stay is in the job's record.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct JobNews {
-    /// Why it does not begin.
-    pub(crate) waits: Option<String>,
     round: Option<u64>,
     rounds: Option<u64>,
     /// Each site's own metrics of the last round that was aggregated.
@@ -38,10 +36,9 @@ impl News {
     /// Takes an event in; `moved` is what the server's links have moved so far, in bytes.
     pub(crate) fn hear(&mut self, event: &ServerEvent, moved: u64) {
         match event {
-            ServerEvent::JobWaits { job, reason } => self.at(job).waits = Some(reason.clone()),
             ServerEvent::RoundStarted { job, round, rounds } => {
                 let news = self.at(job);
-                (news.round, news.rounds, news.waits) = (Some(*round), Some(*rounds), None);
+                (news.round, news.rounds) = (Some(*round), Some(*rounds));
                 news.moved.get_or_insert((moved, moved));
             }
             ServerEvent::RoundFinished { job, rounds, sites, bytes_moved, .. } => {
@@ -59,6 +56,7 @@ impl News {
             | ServerEvent::SiteLeft { .. }
             | ServerEvent::JobStatus { .. }
             | ServerEvent::JobRestarted { .. }
+            | ServerEvent::JobWaits { .. }
             | ServerEvent::ResultSaved { .. }
             | ServerEvent::JobFinished { .. }
             | _ => {}
@@ -110,8 +108,6 @@ mod tests {
     #[test]
     fn a_job_is_known_from_what_the_server_tells() {
         let mut news = News::default();
-        news.hear(&ServerEvent::JobWaits { job: "a".into(), reason: "waiting for site-1".into() }, 0);
-        assert_eq!(news.of("a").waits.as_deref(), Some("waiting for site-1"));
         news.hear(&started("a"), 100);
         let done = ServerEvent::RoundFinished {
             job: "a".into(),
@@ -125,7 +121,6 @@ mod tests {
         let progress = news.of("a").progress(1);
         assert_eq!((&progress["bytes_moved"], &progress["rounds"]), (&json!(250), &json!(2)));
         assert_eq!(progress["metrics"], json!([{ "site": "site-1", "metrics": [["loss", 0.5]] }]));
-        assert_eq!(news.of("a").waits, None, "it runs");
         assert_eq!(news.of("b"), JobNews::default());
     }
 

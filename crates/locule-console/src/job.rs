@@ -33,6 +33,10 @@ pub struct Job {
     pub duration: String,
     /// Why it waits.
     pub waits: String,
+    /// Since when it waits for that, in seconds since the Unix epoch.
+    pub waits_since: Option<f64>,
+    /// Jobs of a higher priority begin first.
+    pub priority: i64,
     /// Every state that it was in, oldest first.
     pub history: Vec<Change>,
     /// The sites that take part.
@@ -135,7 +139,7 @@ impl Job {
     ///
     /// # Source
     /// nvflare 2.9.0, `nvflare.apis.job_def` (`JobMetaKey`); `status_history`, `sites`, `outcomes`, `refusals`,
-    /// `waits` and `progress` are ours.
+    /// `waits`, `waits_since`, `priority` and `progress` are ours.
     #[must_use]
     pub fn from_meta(meta: &Map<String, Value>) -> Self {
         let text = |key: &str| meta.get(key).and_then(Value::as_str).map(shown).unwrap_or_default();
@@ -189,6 +193,8 @@ impl Job {
                 .unwrap_or_default()
                 .to_owned(),
             waits,
+            waits_since: meta.get("waits_since").and_then(Value::as_f64),
+            priority: meta.get("priority").and_then(Value::as_i64).unwrap_or_default(),
             sites: lines("sites"),
             outcomes,
             refusals,

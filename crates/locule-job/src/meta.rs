@@ -1,6 +1,7 @@
 //! What a job says about itself in its `meta.json`.
 
 use std::collections::HashMap;
+use std::ops::RangeInclusive;
 
 use locule_config::{Diagnostic, Diagnostics, Document, Node, NodeKind};
 use serde_json::{Map, Value};
@@ -13,8 +14,17 @@ const ALL_SITES: &str = "@ALL";
 /// The name of the server in a deploy map.
 const SERVER: &str = "server";
 
+/// Where a resource spec says what holds for every site.
+const DEFAULT_RESOURCES: &str = "@default";
+
+/// The ways to launch a job, by which a resource spec may be divided.
+const LAUNCHERS: [&str; 4] = ["docker", "k8s", "process", "slurm"];
+
 /// Most clients a job may ask for.
 const MAX_CLIENTS: i64 = 1_000_000;
+
+/// What a job's priority may be.
+const PRIORITIES: RangeInclusive<i64> = -100..=100;
 
 /// A job's meta that makes sense in itself.
 ///
@@ -31,6 +41,9 @@ pub struct JobMeta {
     pub min_clients: Option<usize>,
     /// Without these clients the job does not run.
     pub mandatory_clients: Vec<String>,
+    /// Jobs of a higher priority begin first: from -100 to 100, 0 unless the meta says otherwise. Ours; nvflare knows
+    /// none.
+    pub priority: i64,
     /// By site: what the job wants to be reserved there.
     pub resource_spec: Map<String, Value>,
     /// By site, or `default`: how the job wants to be launched.
@@ -87,6 +100,7 @@ impl JobMeta {
             name: name(root, job, &mut mistakes),
             min_clients: min_clients(root, job, clients.as_deref(), &mut mistakes),
             mandatory_clients: mandatory_clients(root, job, clients.as_deref(), &mut mistakes),
+            priority: priority(root, job, &mut mistakes),
             resource_spec: resource_spec(root, job, &mut mistakes),
             launcher_spec: launcher_spec(root, job, &mut mistakes),
             deploy_map,
@@ -104,6 +118,32 @@ impl JobMeta {
     pub fn clients(&self) -> Option<Vec<&str>> {
         let clients = listed_clients(&self.deploy_map)?;
         Some(clients.into_iter().map(|name| name.as_str()).collect())
+    }
+
+    /// What the job wants to be reserved at `site`: what it says for `@default` and then for that site, without what
+    /// only launchers look at.
+    ///
+    /// # Source
+    /// nvflare 2.9.0, `nvflare.utils.job_launcher_utils` (`get_resource_manager_spec`).
+    pub fn resources_of(&self, site: &str) -> Map<String, Value> {
+        let object = |name: &str| self.resource_spec.get(name).and_then(Value::as_object);
+        let default = object(DEFAULT_RESOURCES);
+        let own = object(site).cloned().unwrap_or_default();
+        let by_mode = LAUNCHERS.iter().any(|mode| own.contains_key(*mode));
+        let own = if by_mode {
+            own.get("process").and_then(Value::as_object).cloned().unwrap_or_default()
+        } else {
+            own
+        };
+        let mut wanted = default.cloned().unwrap_or_default();
+        wanted.extend(own);
+        if default.is_some() || !by_mode {
+            wanted.retain(|name, _| name != "num_of_cpus" && name != "memory");
+        }
+        if wanted.get("num_of_gpus").and_then(Value::as_f64) == Some(0.0) {
+            wanted.retain(|name, _| name != "num_of_gpus" && name != "mem_per_gpu_in_GiB");
+        }
+        wanted
     }
 
     /// Whether the job would have `site` run an image, Python or command of the job's choice, which is
@@ -312,6 +352,17 @@ fn mandatory_clients(
     names
 }
 
+fn priority(root: &Node, job: &str, mistakes: &mut Diagnostics) -> i64 {
+    let Some(node) = root.get("priority").filter(|node| !node.is_null()) else { return 0 };
+    if let Some(priority) = node.as_i64().filter(|priority| PRIORITIES.contains(priority)) {
+        return priority;
+    }
+    let (least, most) = (PRIORITIES.start(), PRIORITIES.end());
+    let message = format!("priority must be a whole number from {least} to {most} for job {job}");
+    mistakes.push(Diagnostic::at(node, code::FIELD, message));
+    0
+}
+
 fn resource_spec(root: &Node, job: &str, mistakes: &mut Diagnostics) -> Map<String, Value> {
     let Some(node) = root.get("resource_spec").filter(|node| !node.is_null()) else { return Map::new() };
     if node.kind() != NodeKind::Object {
@@ -326,7 +377,6 @@ fn resource_spec(root: &Node, job: &str, mistakes: &mut Diagnostics) -> Map<Stri
 }
 
 fn launcher_spec(root: &Node, job: &str, mistakes: &mut Diagnostics) -> Map<String, Value> {
-    const MODES: [&str; 4] = ["docker", "k8s", "process", "slurm"];
     let Some(node) = root.get("launcher_spec").filter(|node| !node.is_null()) else { return Map::new() };
     let mut wrong = |node: &Node, message: String| {
         mistakes.push(Diagnostic::at(node, code::RESOURCES, message));
@@ -339,8 +389,8 @@ fn launcher_spec(root: &Node, job: &str, mistakes: &mut Diagnostics) -> Map<Stri
             wrong(of_site, format!("launcher_spec['{site}'] for job {job} must be a dict"));
         }
         for (mode, spec) in of_site.entries() {
-            if !MODES.contains(&mode) {
-                let valid = quoted(&MODES.map(str::to_owned));
+            if !LAUNCHERS.contains(&mode) {
+                let valid = quoted(&LAUNCHERS.map(str::to_owned));
                 let message = format!(
                     "launcher_spec['{site}'] for job {job} contains unknown launcher mode '{mode}'; \
                      valid modes: [{valid}]"

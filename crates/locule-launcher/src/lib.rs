@@ -41,6 +41,7 @@ pub use process::{JobCommand, ProcessLauncher};
 pub use task::TaskLauncher;
 pub use wire::Brief;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -72,6 +73,9 @@ pub struct JobStart {
     /// Digest of the plan that the parent has approved for this start, and recorded; a job with another plan is not
     /// run. Without one the job asks the checkers itself.
     pub approved_plan: Option<String>,
+    /// Variables that the job's process sees beside those of every job: the GPUs that it was given, say. A job that is
+    /// a task sees its daemon's.
+    pub environment: BTreeMap<String, String>,
 }
 
 impl JobStart {
@@ -83,13 +87,19 @@ impl JobStart {
         parent: impl Into<String>,
     ) -> JobStart {
         let (job_id, cell, run_dir, parent) = (job_id.into(), cell.into(), run_dir.into(), parent.into());
-        JobStart { job_id, cell, run_dir, parent, approved_plan: None }
+        JobStart { job_id, cell, run_dir, parent, approved_plan: None, environment: BTreeMap::new() }
     }
 
     /// The same of a plan that the parent has approved.
     #[must_use]
     pub fn approved(self, plan: impl Into<String>) -> JobStart {
         JobStart { approved_plan: Some(plan.into()), ..self }
+    }
+
+    /// The same with variables of its own.
+    #[must_use]
+    pub fn environment(self, environment: BTreeMap<String, String>) -> JobStart {
+        JobStart { environment, ..self }
     }
 }
 

@@ -1,5 +1,6 @@
 //! A job as a process of its own.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::io;
@@ -34,7 +35,7 @@ pub struct JobCommand {
 
 /// Runs each job as a process of its own, so that a crash, a leak or an OOM kill of one touches no other.
 ///
-/// The process gets an environment of what [`ProcessLauncher::environment`] names and nothing else, a group of its
+/// The process gets an environment of what [`ProcessLauncher::environment`] and its [`JobStart`] name and nothing else, a group of its
 /// own, its start and [`Brief`] through a pipe, and the [`Limits`]. What it prints goes to `log.txt` in its run folder,
 /// at most 16 MiB of it. To stop, it is first asked; when half the grace is over its group gets SIGTERM, and SIGKILL
 /// at the end. When a process has ended, whatever is left of its group is killed. When the launcher's process ends,
@@ -79,9 +80,9 @@ impl ProcessLauncher {
         ProcessLauncher { environment: Arc::new(environment), ..self }
     }
 
-    fn spawn(&self) -> io::Result<Child> {
+    fn spawn(&self, own: &BTreeMap<String, String>) -> io::Result<Child> {
         let mut command = Command::new(&self.command.program);
-        command.args(&self.command.args).env_clear().envs((self.environment)());
+        command.args(&self.command.args).env_clear().envs((self.environment)()).envs(own);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.process_group(0).kill_on_drop(true).spawn()
     }
@@ -98,7 +99,7 @@ impl Launcher for ProcessLauncher {
         let told = brief.borrow_and_update().clone();
         let begin = Order::Begin { start: job.clone(), limits: self.limits, brief: told };
         let begin = wire::line(&begin).ok_or_else(|| failed("its start cannot be told".into()))?;
-        let mut child = self.spawn().map_err(|error| failed(error.into()))?;
+        let mut child = self.spawn(&job.environment).map_err(|error| failed(error.into()))?;
         let streams = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let (Some(stdin), Some(stdout), Some(stderr)) = streams else {
             return Err(failed("no pipes".into()));

@@ -43,7 +43,8 @@ impl Scene {
 
     fn start(&self, script: &str) -> JobHandle {
         let start = JobStart::new(script, format!("site-1.{script}"), self.dir.path(), "uds://parent/x");
-        self.launcher.start(start).unwrap()
+        let own = [("GPU".to_owned(), "1".to_owned())].into();
+        self.launcher.start(start.environment(own)).unwrap()
     }
 
     async fn outcome(&self, script: &str) -> JobOutcome {
@@ -161,7 +162,7 @@ async fn what_is_told_in_confidence_stands_nowhere_and_may_change() {
     let shown = rest(arrival(door).await.1).await;
     assert_eq!(job.wait().await, JobOutcome::Completed);
     assert!(!shown.contains("secret"), "{shown}");
-    assert!(shown.contains("environ PATH=/usr/bin:/bin \n"), "{shown}");
+    assert!(shown.contains("environ GPU=1 PATH=/usr/bin:/bin \n"), "{shown}");
     assert!(shown.contains("scripted_job an-argument \n"), "{shown}");
     assert!(shown.contains("fd 0 /dev/null") && shown.contains("stdin \"\""), "{shown}");
     let of = |fd: &str| shown.lines().find_map(|line| line.strip_prefix(fd)).map(str::to_owned);

@@ -31,7 +31,8 @@ const REQUIRE_AUTHZ: &str = "require_authz";
 const EVENT_ID: &str = "_eventId";
 const USER: [&str; 3] = ["_userName", "_userOrg", "_userRole"];
 const SUBMITTER: [&str; 3] = ["_submitterName", "_submitterOrg", "_submitterRole"];
-/// Ours; a stock server passes over it.
+/// Ours; a stock server passes over them.
+const SHORTAGE: &str = "locule.shortage";
 const REFUSALS: &str = "locule.refusals";
 const RETURN_CODE: &str = "_rtnCode";
 const OK: &str = "_ok";
@@ -421,12 +422,49 @@ pub enum AdminBody {
         enough: bool,
         /// The reservation, or why there is no room.
         token: String,
+        /// If there is none: whether there may be some later. An extension, which a stock server passes over and a
+        /// stock site leaves out.
+        shortage: Option<Shortage>,
     },
     /// Nothing but the return code of a shareable.
     Code(String),
 }
 
+/// What it means that a site has no room for a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shortage {
+    /// Other jobs have what it needs; there is enough when they have ended.
+    Taken,
+    /// The site has less than it needs, whoever else runs there.
+    Never,
+}
+
+impl Shortage {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Taken => "taken",
+            Self::Never => "never",
+        }
+    }
+
+    fn of(word: &str) -> Option<Self> {
+        [Self::Taken, Self::Never].into_iter().find(|shortage| shortage.word() == word)
+    }
+}
+
 impl AdminBody {
+    /// There is room, under this reservation.
+    #[must_use]
+    pub fn room(reservation: impl Into<String>) -> Self {
+        Self::Resource { enough: true, token: reservation.into(), shortage: None }
+    }
+
+    /// There is no room, for this reason.
+    #[must_use]
+    pub fn no_room(reason: impl Into<String>, shortage: Option<Shortage>) -> Self {
+        Self::Resource { enough: false, token: reason.into(), shortage }
+    }
+
     /// A document as text.
     #[must_use]
     pub fn json(document: &serde_json::Value) -> Self {
@@ -442,10 +480,13 @@ impl AdminReply {
     pub fn to_parts(&self) -> Result<Parts, EncodeError> {
         let body = match &self.body {
             AdminBody::Text(text) => Value::from(text),
-            AdminBody::Resource { enough, token } => {
+            AdminBody::Resource { enough, token, shortage } => {
                 let mut body = Shareable::new();
                 body.set_header(ENOUGH, *enough);
                 body.set_header(RESERVATION, token);
+                if let Some(shortage) = shortage {
+                    body.set_header(SHORTAGE, shortage.word());
+                }
                 body.into()
             }
             AdminBody::Code(code) => Shareable::with_return_code(code).into(),
@@ -473,7 +514,8 @@ impl AdminReply {
             match body.headers.bool(ENOUGH) {
                 Some(enough) => {
                     let token = body.headers.str(RESERVATION).unwrap_or_default().to_owned();
-                    AdminBody::Resource { enough, token }
+                    let shortage = body.headers.str(SHORTAGE).and_then(Shortage::of);
+                    AdminBody::Resource { enough, token, shortage }
                 }
                 None => AdminBody::Code(body.return_code().to_owned()),
             }

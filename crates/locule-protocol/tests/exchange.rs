@@ -8,8 +8,8 @@ use locule_message::{Headers, Payload};
 use locule_protocol::{
     AdminBody, AdminCommand, AdminContext, AdminReply, AdminRequest, Assignment, AuxReply, AuxRequest,
     ChallengeReply, ClientType, DecodeError, GetTask, Heartbeat, HeartbeatReply, OutcomeReport, Parts,
-    Person, Quit, QuitReply, Refusal, RegisterReply, RegisterRequest, SubmitUpdate, TaskReply, aux_topic,
-    outcome, server_context, site_context, to_props,
+    Person, Quit, QuitReply, Refusal, RegisterReply, RegisterRequest, Shortage, SubmitUpdate, TaskReply,
+    aux_topic, outcome, server_context, site_context, to_props,
 };
 use proptest::prelude::*;
 
@@ -78,8 +78,10 @@ fn every_order_is_read_back() {
 fn every_answer_is_read_back() {
     for body in [
         AdminBody::Text("deployed".into()),
-        AdminBody::Resource { enough: true, token: "t".into() },
-        AdminBody::Resource { enough: false, token: "no gpu".into() },
+        AdminBody::room("t"),
+        AdminBody::no_room("no gpu", None),
+        AdminBody::no_room("no gpu", Some(Shortage::Taken)),
+        AdminBody::no_room("no gpu", Some(Shortage::Never)),
         AdminBody::Code("EXECUTION_EXCEPTION".into()),
     ] {
         for ok in [true, false] {

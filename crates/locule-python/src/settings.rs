@@ -128,12 +128,13 @@ impl PythonSettings {
 }
 
 /// What a script may see of the environment, besides what the operator lists.
-const HARMLESS: [&str; 14] = [
+const HARMLESS: [&str; 15] = [
     "LANG",
     "LC_ALL",
     "LC_CTYPE",
     "TZ",
     "CUDA_VISIBLE_DEVICES",
+    "CUDA_DEVICE_ORDER",
     "CUDA_HOME",
     "LD_LIBRARY_PATH",
     "NVIDIA_VISIBLE_DEVICES",

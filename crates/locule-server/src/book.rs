@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use locule_journal::{AppendError, Journal, ReplayError};
 use serde::{Deserialize, Serialize};
 
-use crate::record::{JobRecord, JobStatus, SiteOutcome, StatusChange, Submission, Submitter};
+use crate::record::{JobRecord, JobStatus, SiteOutcome, StatusChange, Submission, Submitter, Waiting};
 
 /// A change of a job, as the journal keeps it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -31,6 +31,12 @@ pub(crate) enum Entry {
     Status {
         job: String,
         status: JobStatus,
+        time: u64,
+        reason: String,
+    },
+    /// What the job waits for; noted and not written, since whoever runs it finds it out again.
+    Waits {
+        job: String,
         time: u64,
         reason: String,
     },
@@ -166,6 +172,7 @@ fn apply(records: &mut BTreeMap<String, JobRecord>, entry: Entry) -> Option<JobR
                 name,
                 submitter,
                 waits,
+                waiting: None,
                 submission: submission.map(Box::new),
                 sites: Vec::new(),
                 history: vec![first],
@@ -187,6 +194,14 @@ fn apply(records: &mut BTreeMap<String, JobRecord>, entry: Entry) -> Option<JobR
                     record.ending = None;
                 }
                 record.history.push(StatusChange { status, time, reason });
+                record.waiting = None;
+            }
+        }
+        Entry::Waits { job, time, reason } => {
+            if let Some(record) =
+                records.get_mut(&job).filter(|record| record.status() == JobStatus::Submitted)
+            {
+                record.waiting = Some(Waiting { since: time, reason });
             }
         }
         Entry::Ending { job, status, time, reason } => {

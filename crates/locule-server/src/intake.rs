@@ -177,7 +177,7 @@ impl Intake {
 
     /// What the job needs of this site.
     pub(crate) fn resources(&self, site: &str) -> Map {
-        self.meta.resource_spec.get(site).map(to_map).unwrap_or_default()
+        to_map(&Value::Object(self.meta.resources_of(site)))
     }
 
     /// Whether these sites are as many as must take part, and all that must.

@@ -11,7 +11,7 @@ use locule_launcher::{FailureKind, JobOutcome, JobStart};
 use locule_message::Fqcn;
 use locule_protocol::{Refusal, outcome};
 use serde_json::json;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::admit::refusals_of;
@@ -24,7 +24,7 @@ use crate::orders::{OrderError, Orders, to_map};
 use crate::permit::permit;
 use crate::record::{JobRecord, JobStatus, SERVER, SiteOutcome};
 use crate::rejoin::{Giving, change};
-use crate::schedule::{Reservation, Scheduling};
+use crate::schedule::{Place, Reservation, Scheduling};
 use crate::server::{STOPPING, Shared};
 use crate::watch::{Course, Watch};
 
@@ -72,7 +72,7 @@ pub(crate) async fn run(
         signals,
         orders,
         watch,
-        slot: None,
+        place: None,
         reservations: BTreeMap::new(),
         sites: BTreeMap::new(),
         started: BTreeSet::new(),
@@ -154,8 +154,8 @@ pub(crate) struct Life {
     signals: mpsc::Receiver<Signal>,
     pub(crate) orders: Orders,
     pub(crate) watch: Watch,
-    /// The right to be one of the jobs that run.
-    slot: Option<OwnedSemaphorePermit>,
+    /// Its place in the queue and among the jobs that run.
+    place: Option<Place>,
     /// What sites have set aside for the job and have not begun to use.
     reservations: BTreeMap<String, Reservation>,
     /// Sites that take part, with the cells that they registered from.
@@ -202,7 +202,8 @@ impl Life {
         let entered = self.shared.enter(&job_id, record.status(), RESUMED).await;
         entered.map_err(not_written)?;
         // It runs, however many others do.
-        self.slot = Arc::clone(&self.shared.slots).try_acquire_owned().ok();
+        let sites = record.sites.iter().cloned().collect();
+        self.place = Some(Place::running(&self.shared, &job_id, sites));
         self.sites = record.sites.iter().map(|site| (site.clone(), self.cell_of(site))).collect();
         self.started = self.sites.keys().cloned().collect();
         self.watch.expect(&self.started);
@@ -218,8 +219,8 @@ impl Life {
 
     /// Waits for its turn, its sites and their resources.
     async fn schedule(&mut self) -> Result<(), Ending> {
-        let Self { shared, intake, orders, slot, reservations, .. } = self;
-        self.sites = Scheduling { shared, intake, orders, slot, reservations }.run().await?;
+        let Self { shared, intake, orders, place, reservations, .. } = self;
+        self.sites = Scheduling { shared, intake, orders, place, reservations }.run().await?;
         self.choose().await
     }
 

@@ -8,7 +8,7 @@ use locule_fobs::{Map, Value};
 use locule_message::Fqcn;
 use locule_protocol::{
     AdminBody, AdminCommand, AdminContext, AdminReply, AdminRequest, DecodeError, EncodeError, Person,
-    Refusal, server_context,
+    Refusal, Shortage, server_context,
 };
 use uuid::Uuid;
 
@@ -34,6 +34,9 @@ pub(crate) enum OrderError {
     Encode(#[from] EncodeError),
     #[error("{0}")]
     Refused(String),
+    /// It lacks what a job needs; for how long, if it says so.
+    #[error("{0}")]
+    Short(String, Option<Shortage>),
     /// Its checkers refuse the app.
     #[error("{reason}")]
     Unsafe { reason: String, refusals: Vec<Refusal> },
@@ -51,8 +54,11 @@ impl Orders {
         let (job_id, meta, spec) = (job_id.to_owned(), meta.clone(), spec.clone());
         let command = AdminCommand::CheckResource { job_id, meta, spec };
         match self.give(site, command, Some("check_resources"), false).await?.body {
-            AdminBody::Resource { enough: true, token } => Ok(token),
-            AdminBody::Resource { enough: false, token } => Err(OrderError::Refused(one_line(&token))),
+            AdminBody::Resource { enough: true, token, .. } => Ok(token),
+            AdminBody::Resource { enough: false, token, shortage } => {
+                let reason = if token.is_empty() { "it has too few resources" } else { &token };
+                Err(OrderError::Short(one_line(reason), shortage))
+            }
             AdminBody::Text(text) => Err(OrderError::Refused(one_line(&text))),
             AdminBody::Code(_) => Err(OrderError::Refused("its answer is not one to this order".into())),
         }

@@ -76,6 +76,15 @@ pub struct StatusChange {
     pub reason: String,
 }
 
+/// What a job waits for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Waiting {
+    /// Since when it waits for that, in seconds since the Unix epoch.
+    pub since: u64,
+    /// Why it does not begin.
+    pub reason: String,
+}
+
 /// How a site's part of a job ended, as the site reported it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SiteOutcome {
@@ -130,6 +139,9 @@ pub struct JobRecord {
     /// Whether it waits for its sites even if the server is shut down, as jobs do that administrators send.
     #[serde(default)]
     pub waits: bool,
+    /// What it waits for, if it has not begun. A server that was started again says it anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<Waiting>,
     /// The submission that made it, if its submitter gave it a token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub submission: Option<Box<Submission>>,

@@ -1,29 +1,32 @@
-//! How a job comes to its turn: it waits for its sites and for the others, and asks its sites for what it needs.
+//! How a job comes to its turn: it waits in the queue, asks its sites for what it needs, and tells why it waits.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use futures_util::StreamExt;
 use futures_util::future::join_all;
 use futures_util::stream::FuturesUnordered;
 use locule_component::{Event, Question};
 use locule_message::Fqcn;
-use tokio::sync::OwnedSemaphorePermit;
+use locule_protocol::Shortage;
+use tokio::time::Instant;
 
+use crate::book::{Entry, seconds};
 use crate::event::ServerEvent;
 use crate::intake::Intake;
 use crate::life::Ending;
-use crate::orders::{Orders, to_map};
+use crate::orders::{OrderError, Orders, to_map};
+use crate::queue::{Demand, Refusal, Turn};
 use crate::record::JobStatus;
-use crate::server::Shared;
+use crate::server::{Shared, now_instant};
 
 /// A job on its way to its turn. What has to be undone when that is broken off belongs to its life.
 pub(crate) struct Scheduling<'a> {
-    pub(crate) shared: &'a Shared,
+    pub(crate) shared: &'a Arc<Shared>,
     pub(crate) intake: &'a Intake,
     pub(crate) orders: &'a Orders,
-    /// The right to be one of the jobs that run.
-    pub(crate) slot: &'a mut Option<OwnedSemaphorePermit>,
+    pub(crate) place: &'a mut Option<Place>,
     /// What sites have set aside for the job and have not begun to use.
     pub(crate) reservations: &'a mut BTreeMap<String, Reservation>,
 }
@@ -34,98 +37,149 @@ pub(crate) struct Reservation {
     pub(crate) token: String,
 }
 
+/// A job's place in the queue, and among the jobs that run. Whoever drops it makes room for others.
+pub(crate) struct Place {
+    shared: Arc<Shared>,
+    job: String,
+}
+
+impl Place {
+    fn enter(shared: &Arc<Shared>, job: &str, demand: Demand) -> Self {
+        shared.queue.send_modify(|queue| queue.enter(job, demand));
+        Self { shared: Arc::clone(shared), job: job.to_owned() }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.shared.queue.send_modify(|queue| queue.leave(&self.job));
+    }
+}
+
 impl Scheduling<'_> {
-    /// Waits for enough sites and asks them for what the job needs; those that take part.
+    /// Waits for its turn and asks its sites for what the job needs, until enough have it; those that take part.
     pub(crate) async fn run(mut self) -> Result<BTreeMap<String, Fqcn>, Ending> {
-        let mut why = String::new();
-        for attempt in 0..self.shared.settings.schedule_tries {
-            if attempt > 0 {
-                *self.slot = None;
-                tokio::time::sleep(self.shared.settings.schedule_pause).await;
-            }
-            let candidates = self.wait_for_turn().await?;
-            self.shared.notice(&Event::BeforeCheckClientResources { job_id: &self.intake.job_id });
-            let job = Box::new(self.intake.facts());
-            let question =
-                Question::CheckClientResources { job, sites: candidates.keys().cloned().collect() };
-            let unwilling = match self.shared.attendants.gates.ask(question).await {
-                Ok(()) => self.ask(&candidates).await,
-                Err(no) => vec![format!("server: {no}")],
-            };
-            self.shared.notice(&Event::AfterCheckClientResources { job_id: &self.intake.job_id });
+        let (job, demand) = (&self.intake.job_id, self.demand());
+        *self.place = Some(Place::enter(self.shared, job, demand.clone()));
+        loop {
+            let candidates = self.turn().await;
+            let (refusal, never) = self.ask(&candidates).await;
             if self.intake.is_enough(self.reservations.keys()) {
-                let willing = candidates.into_iter().filter(|(site, _)| self.reservations.contains_key(site));
-                return Ok(willing.collect());
+                let sites: BTreeSet<String> = self.reservations.keys().cloned().collect();
+                let willing = candidates.into_iter().filter(|(site, _)| sites.contains(site)).collect();
+                self.shared.queue.send_modify(|queue| queue.begins(job, sites));
+                return Ok(willing);
             }
             self.give_back().await;
-            why = unwilling.join("; ");
-            self.waits(&format!("too few sites are ready: {why}"));
-        }
-        Err((JobStatus::CannotSchedule, format!("too few sites are ready: {why}")))
-    }
-
-    /// Waits until enough of its sites are there and the job is among those that may run. A job that waits for
-    /// a site keeps no other job from running.
-    async fn wait_for_turn(&mut self) -> Result<BTreeMap<String, Fqcn>, Ending> {
-        loop {
-            self.wait_for_sites().await;
-            let slots = Arc::clone(&self.shared.slots);
-            if slots.available_permits() == 0 {
-                self.waits("as many jobs as the server runs at one time are running");
+            let reason = refusal.reason.clone();
+            let mut stays = demand.is_possible_without(&never, &refusal.asked);
+            if !stays {
+                return Err((JobStatus::CannotSchedule, reason));
             }
-            let slot = slots.acquire_owned().await;
-            *self.slot = Some(slot.map_err(|_| (JobStatus::Aborted, "server shuts down".to_owned()))?);
-            let candidates = self.candidates();
-            if self.intake.is_enough(candidates.keys()) {
-                return Ok(candidates);
+            self.shared.queue.send_modify(|queue| stays = queue.refused(job, refusal, now_instant()));
+            if !stays {
+                return Err((JobStatus::CannotSchedule, reason));
             }
-            *self.slot = None;
         }
     }
 
-    async fn wait_for_sites(&self) {
-        let mut presence = self.shared.presence.subscribe();
-        let mut said = String::new();
+    /// What the job needs, as the queue is told.
+    fn demand(&self) -> Demand {
+        let Intake { meta, document, .. } = self.intake;
+        Demand {
+            priority: meta.priority,
+            submitted: document["submit_time"].as_u64().unwrap_or_default(),
+            sites: self.intake.listed().map(BTreeSet::from_iter),
+            mandatory: meta.mandatory_clients.iter().cloned().collect(),
+            needed: self.intake.needed(),
+        }
+    }
+
+    /// Waits until it may ask its sites; those that are there.
+    async fn turn(&self) -> BTreeMap<String, Fqcn> {
+        let (mut presence, mut queue) = (self.shared.presence.subscribe(), self.shared.queue.subscribe());
+        let mut said = None;
         loop {
-            presence.borrow_and_update();
-            let there = self.candidates();
-            if self.intake.is_enough(there.keys()) {
-                return;
-            }
-            let waits = match self.intake.listed() {
-                Some(mut listed) => {
-                    listed.retain(|site| !there.contains_key(site));
-                    format!("waiting for {}", listed.join(", "))
+            // What changes from here on is looked at again.
+            presence.mark_unchanged();
+            queue.mark_unchanged();
+            let mut there = self.shared.sites();
+            let present: BTreeSet<String> = there.keys().cloned().collect();
+            let mut turn = None;
+            self.shared.queue.send_if_modified(|queue| {
+                let now = queue.turn(&self.intake.job_id, &present, now_instant());
+                matches!(turn.insert(now), Turn::Ask(_))
+            });
+            let again = match turn {
+                Some(Turn::Ask(sites)) => {
+                    there.retain(|site, _| sites.contains(site));
+                    return there;
                 }
-                None => {
-                    format!("waiting for {} more site(s)", self.intake.needed().saturating_sub(there.len()))
+                Some(Turn::Wait { reason, again }) => {
+                    if reason.is_some() && reason != said {
+                        self.waits(reason.as_deref().unwrap_or_default());
+                        said = reason;
+                    }
+                    again
+                }
+                None => None,
+            };
+            let due = async {
+                match again {
+                    Some(again) => tokio::time::sleep_until(Instant::from_std(again)).await,
+                    None => std::future::pending().await,
                 }
             };
-            if waits != said {
-                self.waits(&waits);
-                said = waits;
+            // The other ends live as long as the server, of which this is a part.
+            tokio::select! {
+                _ = presence.changed() => {}
+                _ = queue.changed() => {}
+                () = due => {}
             }
-            // The other end lives as long as the server, of which this is a part.
-            presence.changed().await.ok();
         }
     }
 
     /// Tells why the job does not begin.
     fn waits(&self, reason: &str) {
-        let job = self.intake.job_id.clone();
+        let (job, reason) = (self.intake.job_id.clone(), reason.to_owned());
         tracing::info!(job, reason, "job waits");
-        self.shared.tell(ServerEvent::JobWaits { job, reason: reason.to_owned() });
+        let time = seconds(SystemTime::now());
+        self.shared.book.note(Entry::Waits { job: job.clone(), time, reason: reason.clone() });
+        self.shared.tell(ServerEvent::JobWaits { job, reason });
     }
 
-    /// Sites of the job that are there.
-    fn candidates(&self) -> BTreeMap<String, Fqcn> {
-        let mut sites = self.shared.sites();
-        sites.retain(|site, _| self.intake.app_of(site).is_some());
-        sites
+    /// Asks its gates, and then every candidate for the job's resources, and keeps the reservations; why the others
+    /// have none, and those that never will.
+    async fn ask(&mut self, candidates: &BTreeMap<String, Fqcn>) -> (Refusal, BTreeSet<String>) {
+        let asked: BTreeSet<String> = candidates.keys().cloned().collect();
+        self.shared.notice(&Event::BeforeCheckClientResources { job_id: &self.intake.job_id });
+        let question = Question::CheckClientResources {
+            job: Box::new(self.intake.facts()),
+            sites: asked.iter().cloned().collect(),
+        };
+        let mut unwilling = match self.shared.attendants.gates.ask(question).await {
+            Ok(()) => self.ask_sites(candidates).await,
+            Err(no) => vec![("server", OrderError::Refused(no.to_string()))],
+        };
+        self.shared.notice(&Event::AfterCheckClientResources { job_id: &self.intake.job_id });
+        unwilling.sort_by_key(|(site, _)| *site);
+        let why: Vec<String> = unwilling.iter().map(|(site, error)| format!("{site}: {error}")).collect();
+        let of = |wanted: fn(&OrderError) -> bool| {
+            let sites = unwilling.iter().filter(|(_, error)| wanted(error));
+            sites.map(|(site, _)| (*site).to_owned()).collect::<BTreeSet<String>>()
+        };
+        let refusal = Refusal {
+            reason: format!("too few sites are ready: {}", why.join("; ")),
+            short: of(|error| matches!(error, OrderError::Short(..))),
+            taken: unwilling
+                .iter()
+                .all(|(_, error)| matches!(error, OrderError::Short(_, Some(Shortage::Taken)))),
+            asked,
+        };
+        (refusal, of(|error| matches!(error, OrderError::Short(_, Some(Shortage::Never)))))
     }
 
-    /// Asks every candidate for the job's resources, and keeps the reservations; why the others have none.
-    async fn ask(&mut self, candidates: &BTreeMap<String, Fqcn>) -> Vec<String> {
+    async fn ask_sites<'s>(&mut self, candidates: &'s BTreeMap<String, Fqcn>) -> Vec<(&'s str, OrderError)> {
         let (orders, intake) = (self.orders, self.intake);
         let meta = &to_map(&intake.document);
         let asked = candidates.iter().map(|(site, cell)| async move {
@@ -140,10 +194,9 @@ impl Scheduling<'_> {
                     let reservation = Reservation { cell: cell.clone(), token };
                     self.reservations.insert(site.clone(), reservation);
                 }
-                Err(error) => unwilling.push(format!("{site}: {error}")),
+                Err(error) => unwilling.push((site.as_str(), error)),
             }
         }
-        unwilling.sort();
         unwilling
     }
 

@@ -28,6 +28,7 @@ use crate::event::ServerEvent;
 use crate::intake::{Intake, Package, SubmitError};
 use crate::job::JobHost;
 use crate::life::{self, Signal};
+use crate::queue::Queue;
 use crate::record::{JobRecord, JobStatus, SERVER};
 use crate::settings::{ServerParts, ServerSettings};
 
@@ -77,7 +78,8 @@ pub(crate) struct Shared {
     context: RunContext,
     pub(crate) admission: Mutex<Admission>,
     pub(crate) signing: Arc<Semaphore>,
-    pub(crate) slots: Arc<Semaphore>,
+    /// Jobs that wait for their turn, and those that have it.
+    pub(crate) queue: watch::Sender<Queue>,
     /// The right to submit a job with a token.
     submissions: Arc<Semaphore>,
     /// Changes when a site joins or leaves.
@@ -125,7 +127,7 @@ impl Server {
         let open = book.open_jobs();
         let admission = Admission::new(signer.identity().clone(), AdmissionLimits::default());
         let shared = Arc::new(Shared {
-            slots: Arc::new(Semaphore::new(settings.max_jobs)),
+            queue: watch::channel(Queue::new(settings.queue())).0,
             submissions: Arc::new(Semaphore::new(1)),
             settings,
             cell,

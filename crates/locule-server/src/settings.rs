@@ -14,6 +14,7 @@ use locule_kit::Workspace;
 use locule_launcher::Launcher;
 
 use crate::job::JobHost;
+use crate::queue::Bounds;
 
 /// Names and waits of a server.
 #[derive(Clone, Debug)]
@@ -33,9 +34,12 @@ pub struct ServerSettings {
     pub order_timeout: Duration,
     /// How long sites may take to stop a job that is aborted (10 s).
     pub abort_grace: Duration,
-    /// Pause before the sites of a job that has too few are asked again (10 s).
+    /// Pause before the sites of a job that has too few are asked again (10 s). It doubles each time.
     pub schedule_pause: Duration,
-    /// How often the sites of a job are asked before it is given up (10).
+    /// The longest such pause (600 s).
+    pub longest_schedule_pause: Duration,
+    /// How often the sites of a job are asked before it is given up (10). It does not count when they only have in use
+    /// what it needs, nor when they are asked because another job has ended or a site has come.
     pub schedule_tries: u32,
     /// Jobs that may run at once (4).
     pub max_jobs: usize,
@@ -54,8 +58,20 @@ impl ServerSettings {
             order_timeout: Duration::from_secs(20),
             abort_grace: Duration::from_secs(10),
             schedule_pause: Duration::from_secs(10),
+            longest_schedule_pause: Duration::from_secs(600),
             schedule_tries: 10,
             max_jobs: 4,
+        }
+    }
+}
+
+impl ServerSettings {
+    pub(crate) fn queue(&self) -> Bounds {
+        Bounds {
+            most: self.max_jobs.max(1),
+            tries: self.schedule_tries,
+            pause: self.schedule_pause,
+            longest_pause: self.longest_schedule_pause,
         }
     }
 }

@@ -1,14 +1,16 @@
-//! The jobs that a site holds, and the room it has promised.
+//! The jobs that a site holds, and the room and resources that it has promised.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use locule_fobs::Map;
 use locule_launcher::JobHandle;
-use locule_protocol::{JobStatus, OutcomeReport, Refusal};
+use locule_protocol::{JobStatus, OutcomeReport, Refusal, Shortage};
 use uuid::Uuid;
 
 use crate::reservation::Reservations;
+use crate::resources::{Grant, Lack, SiteResources};
 
 /// Most jobs that have ended and whose outcome the server has not taken yet.
 const MAX_UNREPORTED: usize = 256;
@@ -18,6 +20,7 @@ const MAX_UNREPORTED: usize = 256;
 #[derive(Debug)]
 pub(crate) struct JobBook {
     room: usize,
+    resources: SiteResources,
     state: Mutex<State>,
 }
 
@@ -32,6 +35,8 @@ struct State {
 #[derive(Debug)]
 struct Held {
     app: String,
+    /// What it has of the site's resources until it has ended.
+    grant: Grant,
     status: JobStatus,
     handle: Option<JobHandle>,
     abort_wanted: bool,
@@ -55,6 +60,8 @@ pub(crate) enum NotTaken {
     Closed,
     #[error("the site runs as many jobs as it may")]
     Full,
+    #[error("{0}")]
+    Lack(Lack),
     #[error("too many outcomes of earlier jobs are still to be reported")]
     Unreported,
     #[error("the job runs here already")]
@@ -65,29 +72,60 @@ pub(crate) enum NotTaken {
     NoReservation,
 }
 
+impl NotTaken {
+    /// Whether there may be room later, if that is known.
+    pub(crate) fn shortage(&self) -> Option<Shortage> {
+        match self {
+            Self::Lack(lack) if lack.never => Some(Shortage::Never),
+            Self::Lack(_) | Self::Full => Some(Shortage::Taken),
+            Self::Closed | Self::Unreported | Self::Running | Self::Deploying | Self::NoReservation => None,
+        }
+    }
+}
+
 impl JobBook {
-    /// An empty book with room for `room` jobs at a time.
-    pub(crate) fn new(room: usize, reservations_hold: Duration) -> Self {
+    /// An empty book with room for `room` jobs at a time, and what there is for them.
+    pub(crate) fn new(room: usize, resources: SiteResources, reservations_hold: Duration) -> Self {
         let state = State {
             closed: false,
             reservations: Reservations::new(reservations_hold),
             deploying: BTreeSet::new(),
             jobs: BTreeMap::new(),
         };
-        Self { room, state: Mutex::new(state) }
+        Self { room, resources, state: Mutex::new(state) }
     }
 
-    /// Promises room to a job; the token that stands for it.
-    pub(crate) fn reserve(&self, job_id: &str, now: Instant) -> Result<String, NotTaken> {
+    /// Promises room and what is wanted of the resources to a job; the token that stands for it.
+    pub(crate) fn reserve(&self, job_id: &str, wanted: &Map, now: Instant) -> Result<String, NotTaken> {
         let mut state = self.state();
         state.check_open()?;
-        let running = state.jobs.values().filter(|job| !job.ended).count();
-        if running + state.reservations.held_by_others(job_id, now) >= self.room {
+        state.reservations.expire(now);
+        let others = state.in_use(job_id);
+        let grant = self.resources.find(wanted, &others);
+        // What can never be is told first.
+        if let Err(lack) = grant.as_ref().map_err(Clone::clone)
+            && lack.never
+        {
+            return Err(NotTaken::Lack(lack));
+        }
+        if others.len() >= self.room {
             return Err(NotTaken::Full);
         }
-        let token = Uuid::new_v4().to_string();
-        state.reservations.promise(token.clone(), job_id, now);
+        let (grant, token) = (grant.map_err(NotTaken::Lack)?, Uuid::new_v4().to_string());
+        state.reservations.promise(token.clone(), job_id, grant, now);
         Ok(token)
+    }
+
+    /// What the site has, and who has what of it.
+    pub(crate) fn report_resources(&self, now: Instant) -> serde_json::Value {
+        let mut state = self.state();
+        state.reservations.expire(now);
+        self.resources.report(&state.in_use(""))
+    }
+
+    /// What a job's process is told of its resources.
+    pub(crate) fn environment(&self, job_id: &str) -> BTreeMap<String, String> {
+        self.state().jobs.get(job_id).map(|job| job.grant.environment()).unwrap_or_default()
     }
 
     pub(crate) fn cancel(&self, token: &str) {
@@ -118,11 +156,10 @@ impl JobBook {
         if state.deploying.contains(job_id) {
             return Err(NotTaken::Deploying);
         }
-        if !state.reservations.redeem(token, job_id, now) {
-            return Err(NotTaken::NoReservation);
-        }
+        let grant = state.reservations.redeem(token, job_id, now).ok_or(NotTaken::NoReservation)?;
         let held = Held {
             app: String::new(),
+            grant,
             status: JobStatus::Starting,
             handle: None,
             abort_wanted: false,
@@ -246,6 +283,13 @@ impl JobBook {
 }
 
 impl State {
+    /// What other jobs than `job_id` have or are promised.
+    fn in_use<'a>(&'a self, job_id: &'a str) -> Vec<(&'a str, &'a Grant)> {
+        let running = self.jobs.iter().filter(|(_, job)| !job.ended);
+        let running = running.map(|(job, held)| (job.as_str(), &held.grant));
+        running.chain(self.reservations.held_by_others(job_id)).collect()
+    }
+
     fn check_open(&self) -> Result<(), NotTaken> {
         let unreported = self.jobs.values().filter(|job| job.ended).count();
         match self.closed {
@@ -274,26 +318,67 @@ mod tests {
     use super::*;
 
     fn book(room: usize) -> JobBook {
-        JobBook::new(room, Duration::from_secs(300))
+        JobBook::new(room, SiteResources::default(), Duration::from_secs(300))
+    }
+
+    /// A book of a site with two of these.
+    fn with_two(thing: &str) -> JobBook {
+        let mut resources = SiteResources::default();
+        resources.amounts.insert(thing.to_owned(), 2.0);
+        JobBook::new(8, resources, Duration::from_secs(300))
+    }
+
+    #[test]
+    fn resources_are_a_jobs_from_its_reservation_until_its_end() {
+        let (book, now) = (with_two("cpus"), Instant::now());
+        let both = Map::from_iter([("cpus", 2_i64)]);
+        let taken = |book: &JobBook, at| match book.reserve("other", &both, at) {
+            Err(NotTaken::Lack(lack)) => !lack.never,
+            Err(error) => panic!("{error}"),
+            Ok(token) => {
+                book.cancel(&token);
+                false
+            }
+        };
+        let token = book.reserve("job-1", &both, now).unwrap();
+        assert!(taken(&book, now));
+        assert!(!taken(&book, now + Duration::from_secs(300)), "a reservation expires");
+        let again = book.reserve("job-1", &both, now).unwrap();
+        assert_eq!(book.enter("job-1", &token, now), Err(NotTaken::NoReservation), "it is replaced");
+        book.enter("job-1", &again, now).unwrap();
+        assert!(taken(&book, now + Duration::from_secs(3_000)), "a job that runs keeps what it has");
+        book.end("job-1", 9, None);
+        assert!(!taken(&book, now), "be it aborted or done");
+        let token = book.reserve("job-2", &both, now).unwrap();
+        book.enter("job-2", &token, now).unwrap();
+        book.withdraw("job-2");
+        assert!(!taken(&book, now), "it did not start");
+        let three = Map::from_iter([("cpus", 3_i64)]);
+        let Err(NotTaken::Lack(lack)) = book.reserve("job-3", &three, now) else { panic!("there are two") };
+        assert!(lack.never);
     }
 
     #[test]
     fn reservations_and_jobs_share_the_room() {
         let (book, now) = (book(2), Instant::now());
-        let first = book.reserve("job-1", now).unwrap();
+        let first = book.reserve("job-1", &Map::new(), now).unwrap();
         book.enter("job-1", &first, now).unwrap();
-        let second = book.reserve("job-2", now).unwrap();
-        assert_eq!(book.reserve("job-3", now), Err(NotTaken::Full));
-        book.reserve("job-2", now).expect("asking again for the same job needs no more room");
+        let second = book.reserve("job-2", &Map::new(), now).unwrap();
+        assert_eq!(book.reserve("job-3", &Map::new(), now), Err(NotTaken::Full));
+        book.reserve("job-2", &Map::new(), now).expect("asking again for the same job needs no more room");
         book.cancel(&second);
-        assert_eq!(book.reserve("job-3", now), Err(NotTaken::Full), "the token was replaced meanwhile");
-        assert!(book.reserve("job-3", now + Duration::from_secs(300)).is_ok());
+        assert_eq!(
+            book.reserve("job-3", &Map::new(), now),
+            Err(NotTaken::Full),
+            "the token was replaced meanwhile"
+        );
+        assert!(book.reserve("job-3", &Map::new(), now + Duration::from_secs(300)).is_ok());
     }
 
     #[test]
     fn a_running_job_is_neither_deployed_nor_started_again() {
         let (book, now) = (book(2), Instant::now());
-        let token = book.reserve("job-1", now).unwrap();
+        let token = book.reserve("job-1", &Map::new(), now).unwrap();
         let deploying = book.begin_deploy("job-1").unwrap();
         assert_eq!(book.begin_deploy("job-1").unwrap_err(), NotTaken::Deploying);
         assert_eq!(book.enter("job-1", &token, now), Err(NotTaken::Deploying));
@@ -306,14 +391,14 @@ mod tests {
     #[test]
     fn an_ended_job_is_kept_until_its_outcome_is_taken_but_takes_no_room() {
         let (book, now) = (book(1), Instant::now());
-        let token = book.reserve("job-1", now).unwrap();
+        let token = book.reserve("job-1", &Map::new(), now).unwrap();
         book.enter("job-1", &token, now).unwrap();
         assert!(book.note_tasks("job-1", 3));
         let report = book.end("job-1", 0, None);
         assert_eq!((report.code, report.tasks_done), (0, 3));
         assert_eq!(book.job_ids(), ["job-1"]);
         assert!(book.standings().is_empty());
-        assert!(book.reserve("job-2", now).is_ok());
+        assert!(book.reserve("job-2", &Map::new(), now).is_ok());
         book.forget("job-1");
         assert!(book.job_ids().is_empty());
     }
@@ -321,7 +406,7 @@ mod tests {
     #[test]
     fn an_abort_before_the_start_is_remembered() {
         let (book, now) = (book(1), Instant::now());
-        let token = book.reserve("job-1", now).unwrap();
+        let token = book.reserve("job-1", &Map::new(), now).unwrap();
         book.enter("job-1", &token, now).unwrap();
         assert!(book.to_abort("job-1").expect("it is here").is_none());
         let (handle, _report) = JobHandle::new("job-1");
@@ -331,7 +416,7 @@ mod tests {
     #[test]
     fn a_job_that_lost_its_process_starts_again_unless_it_is_to_end() {
         let (book, now) = (book(1), Instant::now());
-        let token = book.reserve("job-1", now).unwrap();
+        let token = book.reserve("job-1", &Map::new(), now).unwrap();
         book.enter("job-1", &token, now).unwrap();
         let handle = || JobHandle::new("job-1").0;
         assert!(!book.started("job-1", "app".into(), handle()));
@@ -348,6 +433,6 @@ mod tests {
     fn a_closed_book_takes_nothing() {
         let (book, now) = (book(1), Instant::now());
         assert!(book.close().is_empty());
-        assert_eq!(book.reserve("job-1", now), Err(NotTaken::Closed));
+        assert_eq!(book.reserve("job-1", &Map::new(), now), Err(NotTaken::Closed));
     }
 }

@@ -78,6 +78,7 @@ mod meta;
 mod news;
 mod parent;
 mod reservation;
+mod resources;
 mod site;
 
 pub use brief::SiteBrief;
@@ -85,4 +86,5 @@ pub use event::SiteEvent;
 pub use job::{SiteJobHost, run_job};
 pub use locule_event::Attendants;
 pub use locule_executor::Pace;
+pub use resources::SiteResources;
 pub use site::{Site, SiteError, SiteParts, SiteSettings};

@@ -21,12 +21,6 @@ pub(crate) fn difference(deployed: &Json, started: &Json) -> Option<&'static str
     FIXED.into_iter().find(|key| field(deployed, key) != field(started, key))
 }
 
-/// The first thing in a resource spec that a site without resources to hand out cannot give.
-pub(crate) fn unmet(spec: &Map) -> Option<&str> {
-    let wanted = spec.iter_str().find(|(_, value)| value.as_f64().is_some_and(|amount| amount > 0.0));
-    wanted.map(|(name, _)| name)
-}
-
 fn value_to_json(value: &Value) -> Json {
     match value {
         Value::Bool(value) => Json::from(*value),
@@ -96,11 +90,5 @@ mod tests {
             other[key] = value;
             assert_eq!(difference(&deployed, &other), Some(key));
         }
-    }
-
-    #[test]
-    fn a_spec_asks_for_something_only_by_a_positive_amount() {
-        assert_eq!(unmet(&Map::from_iter([("num_of_gpus", 0_i64)])), None);
-        assert_eq!(unmet(&Map::from_iter([("num_of_gpus", 1_i64)])), Some("num_of_gpus"));
     }
 }

@@ -157,7 +157,7 @@ impl Parent {
                 match self.attendants.gates.ask(GateQuestion::CheckResources { job }).await {
                     Ok(()) => Ok(self.check_resource(&job_id, &spec)),
                     // The server keeps what stands in place of the token in the job's history.
-                    Err(no) => Ok(AdminBody::Resource { enough: false, token: no.to_string() }),
+                    Err(no) => Ok(AdminBody::no_room(no.to_string(), None)),
                 }
             }
             AdminCommand::CancelResource { token, .. } => {
@@ -190,6 +190,9 @@ impl Parent {
             AdminCommand::Other { topic } if topic == "train.get_scopes" => {
                 self.scopes().await.map_err(No::from)
             }
+            AdminCommand::Other { topic } if topic == "resource_manager.report_resources" => {
+                Ok(AdminBody::json(&self.book.report_resources(Instant::now())))
+            }
             AdminCommand::Other { topic } if topic == "sys.report_version" => {
                 let locule = env!("CARGO_PKG_VERSION");
                 Ok(AdminBody::json(&json!({ "version": NVFLARE_VERSION, "locule": locule })))
@@ -201,16 +204,12 @@ impl Parent {
     }
 
     fn check_resource(&self, job_id: &str, spec: &locule_fobs::Map) -> AdminBody {
-        let no = |reason: String| AdminBody::Resource { enough: false, token: reason };
         if let Err(error) = self.folders.kit.run_dir(job_id) {
-            return no(error.to_string());
+            return AdminBody::no_room(error.to_string(), None);
         }
-        if meta::unmet(spec).is_some() {
-            return no("the site has no such resources to give".into());
-        }
-        match self.book.reserve(job_id, Instant::now()) {
-            Ok(token) => AdminBody::Resource { enough: true, token },
-            Err(reason) => no(reason.to_string()),
+        match self.book.reserve(job_id, spec, Instant::now()) {
+            Ok(token) => AdminBody::room(token),
+            Err(why) => AdminBody::no_room(why.to_string(), why.shortage()),
         }
     }
 
@@ -309,7 +308,8 @@ impl Parent {
         let handle = match self.approve(job_id, &run_dir).await? {
             Ok(plan) => {
                 let start = JobStart::new(job_id, cell.as_str(), run_dir, self.internal.to_string());
-                self.launcher.start(start.approved(plan)).map_err(|error| error.to_string())?
+                let start = start.approved(plan).environment(self.book.environment(job_id));
+                self.launcher.start(start).map_err(|error| error.to_string())?
             }
             Err(failure) => {
                 let (handle, report) = JobHandle::new(job_id);

@@ -25,6 +25,7 @@ use crate::event::SiteEvent;
 use crate::folder::RunFolders;
 use crate::job::SiteJobHost;
 use crate::parent::{DEPLOYMENTS, Parent, is_unknown_there};
+use crate::resources::SiteResources;
 
 /// Events that a slow watcher may lag behind.
 const EVENTS: usize = 256;
@@ -45,9 +46,11 @@ pub struct SiteSettings {
     pub answer_checks: bool,
     /// Most jobs that run, or have room promised, at a time (8).
     pub max_jobs: usize,
+    /// What there is for them (nothing: a job that wants something of it is refused).
+    pub resources: SiteResources,
     /// Most run folders in the kit (1,000). When there are so many, nothing more is deployed.
     pub max_run_folders: usize,
-    /// How long room stays promised to a job that does not start (300 s).
+    /// How long room stays promised to a job that does not start, unless the resources say otherwise (300 s).
     pub reservation: Duration,
     /// How long a job may take to stop when it is aborted (10 s).
     pub abort_grace: Duration,
@@ -64,6 +67,7 @@ impl SiteSettings {
             require_signed_jobs: true,
             answer_checks: true,
             max_jobs: 8,
+            resources: SiteResources::default(),
             max_run_folders: 1000,
             reservation: Duration::from_secs(300),
             abort_grace: Duration::from_secs(10),
@@ -139,6 +143,7 @@ impl Site {
             org: organization.unwrap_or_default(),
             most: settings.max_run_folders,
         };
+        let reservation = settings.resources.reservation.unwrap_or(settings.reservation);
         let parent = Arc::new(Parent {
             site,
             cell: parts.cell,
@@ -149,7 +154,7 @@ impl Site {
             checks: CheckLimit::default(),
             launcher: parts.launcher,
             internal,
-            book: JobBook::new(settings.max_jobs, settings.reservation),
+            book: JobBook::new(settings.max_jobs, settings.resources, reservation),
             abort_grace: settings.abort_grace,
             deployments: Semaphore::new(DEPLOYMENTS),
             events: events.clone(),

@@ -316,7 +316,7 @@ pub(crate) struct Script {
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Schema {
-    /// Full name of a component, or `job-client`, `job-server`, or `launcher` of `resources.json`; without it, the names that there are.
+    /// Full name of a component, or `job-client`, `job-server`, or `launcher` or `scheduler` of `resources.json`; without it, the names that there are.
     pub(crate) name: Option<String>,
 }
 

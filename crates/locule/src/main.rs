@@ -9,6 +9,7 @@ mod exit;
 mod launcher;
 mod logs;
 mod network;
+mod scheduler;
 mod stop;
 mod version;
 mod wire;

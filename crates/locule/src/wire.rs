@@ -44,6 +44,7 @@ use tokio_util::sync::CancellationToken;
 use crate::exit::{Code, Failure, OrExit as _};
 use crate::launcher::{LauncherKind, LauncherSettings};
 use crate::network::{Carriers, Network};
+use crate::scheduler::{SchedulerSettings, site_resources};
 
 /// Components that jobs and sites may name, one line each.
 pub(crate) fn registry() -> Arc<Registry> {
@@ -205,6 +206,7 @@ pub(crate) async fn server(kit: &ServerKit, network: &Network) -> Result<Running
     settings.require_signed_jobs = kit.require_signed_jobs;
     settings.heartbeat_timeout = kit.heartbeat_timeout;
     settings.relays = relays;
+    SchedulerSettings::read(&kit.resources)?.apply(&mut settings);
     let parts = ServerParts {
         cell: cell.clone(),
         signer: Arc::clone(&signer),
@@ -351,6 +353,7 @@ pub(crate) async fn site(
     let mut settings = SiteSettings::new(settings);
     settings.require_signed_jobs = kit.require_signed_jobs;
     settings.answer_checks = answer_checks(kit)?;
+    settings.resources = site_resources(&kit.resources)?;
     let site = Site::start(settings, parts).await?;
     let events = site.events();
     let dialing = cell.connect(above).state();

@@ -393,3 +393,73 @@ fn what_goes_wrong_at_a_console_says_what_to_do() {
     refused(&["job", "list", "--kit", text(&kits.admin)], 77, &["same project"]);
     server.close_stdin();
 }
+
+#[test]
+fn jobs_wait_for_gpus_and_a_higher_priority_overtakes() {
+    let federation = Federation::new(100_000, &[]);
+    for name in ["site-1", "site-2"] {
+        let local = federation.prod.join(name).join("local");
+        let read = ["resources.json", "resources.json.default"]
+            .iter()
+            .find_map(|file| fs::read_to_string(local.join(file)).ok());
+        let mut resources: Value = serde_json::from_str(&read.unwrap()).unwrap();
+        resources["resources"] = json!({ "num_of_gpus": 2 });
+        fs::write(local.join("resources.json"), resources.to_string()).unwrap();
+    }
+    let mut server = federation.start_server();
+    let site = federation.start_site("site-1", &mut server);
+    let _two = federation.start_site("site-2", &mut server);
+    let submit = |gpus: u64, priority: i64| {
+        federation.edit("meta.json", |meta| {
+            meta["resource_spec"] = json!({ "@default": { "num_of_gpus": gpus } });
+            meta["priority"] = json!(priority);
+        });
+        federation.submit()
+    };
+    let runs = |id: &str| {
+        federation.watch(id).wait_for("RUNNING");
+    };
+    let why = |id: &str| federation.ask(&["show", id])["waits"].as_str().unwrap_or_default().to_owned();
+
+    let first = submit(1, 0);
+    runs(&first);
+    let second = submit(1, 0);
+    runs(&second);
+    let mut given: Vec<String> = site.children().into_iter().filter_map(gpu_of).collect();
+    given.sort();
+    assert_eq!(given, ["0", "1"], "each has one of its own");
+
+    let third = submit(1, 0);
+    let told = federation.watch(&third).wait_for("it waits: too few sites are ready");
+    assert!(told.contains("site-1: it has 0 of 2 GPUs free, and the job wants 1"), "{told}");
+    assert!(told.contains(&first) && told.contains(&second) && told.contains("(since 20"), "{told}");
+    let urgent = submit(1, 5);
+    federation.watch(&urgent).wait_for("it waits: too few sites are ready");
+    let (_, table, _) = federation.job(&["list"]);
+    assert!(table.contains("0 of 2 GPUs free"), "{table}");
+    assert!(federation.ask(&["show", &third])["waits_since"].as_f64().unwrap() > 1e9);
+
+    federation.job(&["abort", &first]);
+    runs(&urgent);
+    assert!(why(&third).contains(&urgent), "it was overtaken: {}", why(&third));
+    federation.job(&["abort", &second]);
+    runs(&third);
+    assert_eq!(why(&third), "");
+
+    let never = submit(3, 0);
+    let (code, out, said) = federation.watch(&never).finish();
+    assert_eq!(code, Some(1), "{out}{said}");
+    let said = "too few sites are ready: site-1: it has 2 GPUs, and the job wants 3; site-2: it has 2 GPUs";
+    assert!(out.contains("FINISHED:CAN_NOT_SCHEDULE") && out.contains(said), "{out}");
+    for id in [&third, &urgent] {
+        federation.job(&["abort", id]);
+    }
+}
+
+/// The GPUs that a process was given.
+fn gpu_of(process: u32) -> Option<String> {
+    let environment = fs::read(format!("/proc/{process}/environ")).ok()?;
+    let mut variables = environment.split(|byte| *byte == 0);
+    let given = variables.find_map(|variable| variable.strip_prefix(b"CUDA_VISIBLE_DEVICES="))?;
+    String::from_utf8(given.to_vec()).ok()
+}

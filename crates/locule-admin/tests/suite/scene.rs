@@ -269,9 +269,7 @@ pub(crate) async fn site(scene: &Scene) -> Cell {
             let request = AdminRequest::from_parts(&incoming.headers, &incoming.payload()).unwrap();
             let text = |text: &str| request.reply(true, AdminBody::Text(text.to_owned()));
             let reply = match &request.command {
-                AdminCommand::CheckResource { .. } => {
-                    request.reply(true, AdminBody::Resource { enough: true, token: "reserved".into() })
-                }
+                AdminCommand::CheckResource { .. } => request.reply(true, AdminBody::room("reserved")),
                 AdminCommand::StartJob { job_id, .. } => {
                     let job_id = job_id.clone();
                     tokio::spawn(async move {

@@ -11,4 +11,5 @@ mod restart;
 mod scene;
 mod site;
 mod trouble;
+mod turns;
 mod work;

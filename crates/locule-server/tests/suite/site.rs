@@ -11,8 +11,8 @@ use locule_message::Fqcn;
 use locule_protocol::{
     AdminBody, AdminCommand, AdminRequest, Assignment, AuxReply, AuxRequest, ChallengeReply,
     ChallengeRequest, ClientType, GetTask, Heartbeat, HeartbeatReply, NVFLARE_VERSION, OutcomeReport, Parts,
-    Quit, QuitReply, Refusal, RegisterReply, RegisterRequest, RegistrationProof, SubmitUpdate, TaskReply,
-    outcome, site_context, to_props,
+    Quit, QuitReply, Refusal, RegisterReply, RegisterRequest, RegistrationProof, Shortage, SubmitUpdate,
+    TaskReply, outcome, site_context, to_props,
 };
 use tokio::sync::mpsc;
 
@@ -89,6 +89,8 @@ pub(crate) enum Order {
 pub(crate) enum Answer {
     Yes,
     No(&'static str),
+    /// It lacks what a job needs.
+    Short(&'static str, Shortage),
     Refuses(Refusal),
     Never,
 }
@@ -258,7 +260,8 @@ fn obey(cell: &Cell, script: Script, tell: mpsc::UnboundedSender<Order>) {
             let asks_for_room = matches!(order, Order::CheckResource(_));
             tell.send(order).ok();
             let body = |enough, text: &str| match asks_for_room {
-                true => AdminBody::Resource { enough, token: text.to_owned() },
+                true if enough => AdminBody::room(text),
+                true => AdminBody::no_room(text, None),
                 false => AdminBody::Text(text.to_owned()),
             };
             let reply = match answer {
@@ -271,6 +274,9 @@ fn obey(cell: &Cell, script: Script, tell: mpsc::UnboundedSender<Order>) {
                     let mut reply = request.reply(true, AdminBody::Text(document.into()));
                     reply.refusals = vec![refusal];
                     reply
+                }
+                Answer::Short(reason, shortage) => {
+                    request.reply(true, AdminBody::no_room(reason, Some(shortage)))
                 }
                 Answer::No(reason) => request.reply(asks_for_room, body(false, reason)),
                 Answer::Refuses(refusal) => {

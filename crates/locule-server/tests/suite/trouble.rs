@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use locule_protocol::{OutcomeReport, Refusal, outcome};
-use locule_server::{JobRecord, JobStatus};
+use locule_server::{JobRecord, JobStatus, ServerSettings};
 use serde_json::json;
 
 use crate::scene::{Kit, SECOND, Scene, reason};
@@ -62,9 +62,14 @@ async fn a_refusal_travels_into_the_record_under_the_name_of_its_site() {
     assert_eq!(refusals[0].reason.len(), 4096);
 }
 
+/// So often that sites whose heartbeats nobody sends are still there at the end.
+fn ask_often(settings: &mut ServerSettings) {
+    settings.longest_schedule_pause = 10 * SECOND;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_site_that_has_no_room_is_asked_again_until_the_job_is_given_up() {
-    let mut scene = Scene::start().await;
+    let mut scene = Scene::with(Kit::new(), ask_often).await;
     let mut one = Site::join(&scene, "site-1").await;
     let mut two = Site::join(&scene, "site-2").await;
     two.answers(|_| Answer::No("all beds are taken"));
@@ -166,7 +171,7 @@ async fn a_site_that_does_not_start_fails_the_job_and_the_others_are_aborted() {
 #[tokio::test(start_paused = true)]
 async fn a_site_that_never_answers_an_order_does_not_hang_the_job() {
     for silent_at in ["check", "deploy", "start"] {
-        let mut scene = Scene::start().await;
+        let mut scene = Scene::with(Kit::new(), ask_often).await;
         let _one = Site::join(&scene, "site-1").await;
         let two = Site::join(&scene, "site-2").await;
         two.answers(move |order| {

@@ -180,7 +180,7 @@ impl Server {
     pub(crate) async fn reserve(&self) -> String {
         let (meta, spec) = (Map::new(), Map::new());
         let reply = self.order(AdminCommand::CheckResource { job_id: JOB.into(), meta, spec }).await;
-        let AdminBody::Resource { enough: true, token } = reply.body else { panic!("{reply:?}") };
+        let AdminBody::Resource { enough: true, token, .. } = reply.body else { panic!("{reply:?}") };
         token
     }
 

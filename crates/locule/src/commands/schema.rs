@@ -8,6 +8,7 @@ use super::say;
 use crate::arguments::Schema;
 use crate::exit::{Code, Failure};
 use crate::launcher::LauncherSettings;
+use crate::scheduler::SchedulerSettings;
 use crate::wire;
 
 /// Prints a schema; without a name, the names that there are.
@@ -18,6 +19,7 @@ pub(crate) fn schema(Schema { name }: &Schema) -> Result<(), Failure> {
         Some("job-client") => document(&registry, "config_fed_client", "executors", Kind::Executor),
         Some("job-server") => document(&registry, "config_fed_server", "workflows", Kind::Workflow),
         Some(LauncherSettings::KEY) => schemars::schema_for!(LauncherSettings).to_value(),
+        Some(SchedulerSettings::KEY) => schemars::schema_for!(SchedulerSettings).to_value(),
         Some(name) => {
             let about = registry.describe(name).ok_or_else(|| unknown(&registry, name))?;
             let mut schema = args(&registry, &about);
@@ -62,7 +64,7 @@ fn plain(text: &str) -> String {
 }
 
 fn names(registry: &Registry) -> Result<(), Failure> {
-    say("job-client\njob-server\nlauncher");
+    say("job-client\njob-server\nlauncher\nscheduler");
     for kind in Kind::ALL {
         registry.names(kind).for_each(say);
     }

@@ -158,8 +158,8 @@ impl Screen {
             say(&format!("{}  {}  {}", text::day_and_time(change.time), change.status, change.reason));
         };
         changes.iter().skip(last.history.len()).for_each(entered);
-        if !job.waits.is_empty() && last.waits != job.waits && !job.is_over() {
-            say(&format!("it waits: {}", job.waits));
+        if let Some(waits) = text::waits(job).filter(|_| last.waits != job.waits) {
+            say(&format!("it waits: {waits}"));
         }
         if last.sites != job.sites {
             say(&format!("sites: {}", job.sites.join(", ")));

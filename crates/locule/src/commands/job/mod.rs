@@ -118,8 +118,11 @@ async fn list(ListJobs { at, mine, open, last }: ListJobs) -> Result<(), Failure
         Output::Text if jobs.is_empty() => say("no jobs"),
         Output::Text => {
             let now = SystemTime::now();
-            let rows: Vec<[String; 6]> = jobs.iter().map(|job| text::row(job, now)).collect();
-            say(&table(["id", "name", "status", "submitter", "submitted (UTC)", "duration"], &rows));
+            let rows: Vec<[String; 7]> = jobs.iter().map(|job| text::row(job, now)).collect();
+            say(&table(
+                ["id", "name", "status", "submitter", "submitted (UTC)", "duration", "waits for"],
+                &rows,
+            ));
         }
     }
     Ok(())

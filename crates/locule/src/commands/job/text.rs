@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 use crate::exit::{Code, Failure};
 
 /// A row of the list.
-pub(super) fn row(job: &Job, now: SystemTime) -> [String; 6] {
+pub(super) fn row(job: &Job, now: SystemTime) -> [String; 7] {
     [
         cell(&job.id),
         cell(&job.name),
@@ -17,7 +17,17 @@ pub(super) fn row(job: &Job, now: SystemTime) -> [String; 6] {
         cell(&job.submitter.name),
         job.submitted.map(day_and_time).unwrap_or_default(),
         job.elapsed(now).map_or_else(|| job.duration.clone(), span),
+        cell(&waits(job).unwrap_or_default()),
     ]
+}
+
+/// Why a job waits, and since when.
+pub(super) fn waits(job: &Job) -> Option<String> {
+    if job.waits.is_empty() || job.is_over() {
+        return None;
+    }
+    let since = job.waits_since.map(|time| format!(" (since {} UTC)", day_and_time(time)));
+    Some(format!("{}{}", job.waits, since.unwrap_or_default()))
 }
 
 /// A text in a table, in one line.
@@ -31,8 +41,9 @@ pub(super) fn whole(job: &Job, now: SystemTime) -> String {
     if !job.reason.is_empty() && job.is_over() {
         lines.push(headed("because", &job.reason));
     }
-    if !job.waits.is_empty() && !job.is_over() {
-        lines.push(headed("waits", &job.waits));
+    lines.extend(waits(job).map(|waits| headed("waits", &waits)));
+    if job.priority != 0 {
+        lines.push(headed("priority", &job.priority.to_string()));
     }
     let person = &job.submitter;
     let who: Vec<&str> = [&person.name, &person.role, &person.org].map(String::as_str).into();
