@@ -18,8 +18,8 @@ pub(crate) fn run(
         bail!("no transport `{unknown}`; there are: {}", known.join(", "));
     }
     let mut features = transports.to_vec();
-    if !without_demo && transports.iter().any(|name| name == "mem") {
-        features.push("demo".into());
+    if transports.iter().any(|name| name == "mem") {
+        features.push(if without_demo { "simulate" } else { "demo" }.into());
     }
     let features = features.join(",");
     shell::cargo(&[

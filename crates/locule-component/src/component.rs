@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 use crate::{Checker, ConfigPath, Executor, Gate, Observer, TaskFilter, Workflow};
 
@@ -241,6 +242,19 @@ impl<'a> BuildCx<'a> {
         self.services::<T>().find(|(known, _)| *known == id).map(|(_, service)| service)
     }
 
+    /// What the component's chance begins with, if the program wants runs that can be repeated: it then has
+    /// [provided](crate::Registry::provide) a [`Seed`]. Another for every component and every site.
+    pub fn seed(&self) -> Option<[u8; 32]> {
+        let (_, seed) = self.services::<Seed>().next()?;
+        let mut hash = Sha256::new();
+        hash.update(seed.0.to_le_bytes());
+        for part in [self.site, self.id] {
+            hash.update((part.len() as u64).to_le_bytes());
+            hash.update(part);
+        }
+        Some(hash.finalize().into())
+    }
+
     /// Every service of type `T` under its id, in file order.
     pub fn services<T: Any + Send + Sync>(&self) -> impl Iterator<Item = (&str, Arc<T>)> {
         self.services.iter().filter_map(|(id, service)| {
@@ -267,6 +281,11 @@ impl<'a> BuildCx<'a> {
         BuildCx { side, site, job_id, kit_dir, app_dir, constructed, id, children, services }
     }
 }
+
+/// The seed of everything random in a run that can be repeated. Nothing that must surprise anybody comes from it:
+/// nonces, tokens and keys do not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seed(pub u64);
 
 /// An argument that is itself a component: the field's type in [`Component::Args`]. `Option<Child>` is one that
 /// may be missing or disabled, `Vec<Child>` a list of them.

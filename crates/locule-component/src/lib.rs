@@ -75,7 +75,7 @@ pub use checker::{
     Denial, Finding, JobFacts, Phase, PlanReview, Refused, SiteFacts, Verdict,
 };
 pub use component::{
-    BuildCx, BuildError, Built, Child, Component, ConstructionCount, Kind, Side, args_schema,
+    BuildCx, BuildError, Built, Child, Component, ConstructionCount, Kind, Seed, Side, args_schema,
 };
 pub use context::{Context, FlagConflict, Flags, RunContext, key};
 pub use error_text::{one_line, panic_text, with_causes};

@@ -282,6 +282,17 @@ pub enum Progress {
         /// Where it lies.
         path: PathBuf,
     },
+    /// A site's result does not count. Told by the board, and not by workflows.
+    ResultUnusable {
+        /// Name of the site.
+        site: String,
+        /// Name of the task.
+        task: String,
+        /// Counted from 0, if the task belongs to a round.
+        round: Option<u64>,
+        /// Why.
+        fault: Unusable,
+    },
 }
 
 /// Why a workflow ended early.

@@ -1,26 +1,10 @@
 //! The picture of a run: loss and AUC over the rounds.
 
 use std::fs;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use plotters::coord::Shift;
-use plotters::prelude::*;
+use locule_plot::{Line, Panel, Style};
 use thiserror::Error;
-
-const SIZE: (u32, u32) = (1120, 720);
-/// Room for the names of the lines to the right of both charts, in pixels.
-const NAMES: u32 = 270;
-/// Between the names of two lines, in pixels.
-const NAME_HEIGHT: i32 = 20;
-const MARGIN: u32 = 12;
-const Y_LABELS: u32 = 70;
-const FONT: &str = "sans-serif";
-const FEDERATED: RGBColor = RGBColor(0x1b, 0x5e, 0xa8);
-const POOLED: RGBColor = RGBColor(0x2e, 0x7d, 0x32);
-const ALONE: RGBColor = RGBColor(0xc6, 0x5d, 0x0e);
-const INK: RGBColor = RGBColor(0x33, 0x33, 0x33);
-const GRID: RGBColor = RGBColor(0xe2, 0xe2, 0xe2);
 
 /// How the global model did after one round, on the held-out rows.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -54,152 +38,33 @@ pub fn rounds_svg(
     if rounds.is_empty() {
         return Err(PlotError::NoRounds);
     }
-    let mut svg = String::new();
-    draw(&mut svg, &rounds, pooled_auc, alone).map_err(|error| PlotError::Drawing(error.to_string()))?;
+    let title = "Federated averaging on the Wisconsin breast cancer data";
+    let svg = locule_plot::svg(title, &panels(&rounds, pooled_auc, alone))?;
     fs::write(path, svg).map_err(|source| PlotError::File { path: path.to_owned(), source })
 }
 
-type Drawn = Result<(), DrawingAreaErrorKind<std::io::Error>>;
-
-fn draw(svg: &mut String, rounds: &[RoundPoint], pooled_auc: f64, alone: &[(String, f64)]) -> Drawn {
-    let root = SVGBackend::with_string(svg, SIZE).into_drawing_area();
-    root.fill(&WHITE)?;
-    let root = root.margin(10, 0, 0, 0).titled(
-        "Federated averaging on the Wisconsin breast cancer data",
-        (FONT, 26).into_font().color(&INK),
-    )?;
-    let (above, below) = root.split_vertically(390);
-    draw_auc(&above, rounds, pooled_auc, alone)?;
-    draw_loss(&below, rounds)?;
-    root.present()
-}
-
-fn draw_auc(
-    area: &DrawingArea<SVGBackend<'_>, Shift>,
-    rounds: &[RoundPoint],
-    pooled_auc: f64,
-    alone: &[(String, f64)],
-) -> Drawn {
-    let x = round_axis(rounds);
+fn panels(rounds: &[RoundPoint], pooled_auc: f64, alone: &[(String, f64)]) -> [Panel; 2] {
+    let first = rounds.iter().map(|point| point.round).min().unwrap_or(0);
+    let last = rounds.iter().map(|point| point.round).max().unwrap_or(0).max(first + 1);
     // A model before training (AUC one half) would press the rest into a line at the top; it stays outside.
     let trained = rounds.iter().filter(|point| point.round > 0).map(|point| point.auc);
     let lowest = trained.chain(alone.iter().map(|(_, auc)| *auc)).fold(pooled_auc, f64::min);
-    let y = (lowest - (1.0 - lowest) * 0.15 - 0.001).max(0.0)..1.0 + (1.0 - lowest) * 0.03 + 0.0002;
+    let range = (lowest - (1.0 - lowest) * 0.15 - 0.001).max(0.0)..1.0 + (1.0 - lowest) * 0.03 + 0.0002;
 
-    let mut chart = ChartBuilder::on(area)
-        .margin(MARGIN)
-        .margin_right(NAMES)
-        .x_label_area_size(24)
-        .y_label_area_size(Y_LABELS)
-        .build_cartesian_2d(x.clone(), y.clone())?;
-    chart
-        .configure_mesh()
-        .disable_x_mesh()
-        .light_line_style(TRANSPARENT)
-        .bold_line_style(GRID)
-        .axis_style(INK)
-        .label_style((FONT, 15).into_font().color(&INK))
-        .axis_desc_style((FONT, 16).into_font().color(&INK))
-        .x_labels(rounds.len().clamp(2, 11))
-        .x_label_formatter(&whole_round)
-        .y_label_formatter(&|auc| format!("{auc:.3}"))
-        .y_desc("AUC, held-out patients")
-        .draw()?;
+    let level = |name, style, auc| Line::new(name, style, [(first, auc), (last, auc)]);
+    let mut auc = Panel { range: Some(range), ..Panel::new("AUC, held-out patients") };
+    auc.lines.extend(
+        alone.iter().map(|(site, auc)| level(format!("{site} alone: {auc:.4}"), Style::Dashed, *auc)),
+    );
+    auc.lines.push(level(format!("all data in one place: {pooled_auc:.4}"), Style::Reference, pooled_auc));
+    let federated = rounds.last().map_or_else(String::new, |last| format!("federated: {:.4}", last.auc));
+    let of_rounds = |number: fn(&RoundPoint) -> f64| rounds.iter().map(move |p| (p.round, number(p)));
+    auc.lines.push(Line::new(federated, Style::Main, of_rounds(|point| point.auc)));
 
-    for (_, auc) in alone {
-        chart.draw_series(DashedLineSeries::new(
-            [(x.start, *auc), (x.end, *auc)],
-            6,
-            4,
-            ALONE.stroke_width(2),
-        ))?;
-    }
-    chart
-        .draw_series(LineSeries::new([(x.start, pooled_auc), (x.end, pooled_auc)], POOLED.stroke_width(2)))?;
-    let visible: Vec<(f64, f64)> = rounds
-        .iter()
-        .filter(|point| y.contains(&point.auc))
-        .map(|point| (point.round as f64, point.auc))
-        .collect();
-    chart.draw_series(LineSeries::new(visible.iter().copied(), FEDERATED.stroke_width(3)))?;
-    chart.draw_series(visible.into_iter().map(|at| Circle::new(at, 3, FEDERATED.filled())))?;
-
-    let mut names = vec![(pooled_auc, format!("all data in one place: {pooled_auc:.4}"), POOLED)];
-    names.extend(rounds.last().map(|last| (last.auc, format!("federated: {:.4}", last.auc), FEDERATED)));
-    names.extend(alone.iter().map(|(site, auc)| (*auc, format!("{site} alone: {auc:.4}"), ALONE)));
-    let origin = area.get_base_pixel();
-    let lines: Vec<(Point, String, RGBColor)> = names
-        .into_iter()
-        .map(|(auc, name, color)| {
-            let at = chart.backend_coord(&(x.end, auc));
-            ((at.0 - origin.0, at.1 - origin.1), name, color)
-        })
-        .collect();
-    name_lines(area, lines)
-}
-
-type Point = (i32, i32);
-
-/// Writes a name at the right end of every line, as near to it as the other names allow.
-fn name_lines(area: &DrawingArea<SVGBackend<'_>, Shift>, mut lines: Vec<(Point, String, RGBColor)>) -> Drawn {
-    lines.sort_by_key(|(at, ..)| at.1);
-    let mut next = i32::MIN;
-    let mut heights: Vec<i32> = Vec::with_capacity(lines.len());
-    for ((_, wanted), ..) in &lines {
-        heights.push(next.max(*wanted));
-        next = next.max(*wanted) + NAME_HEIGHT;
-    }
-    // What ran over the lower edge pushes the names above it up again.
-    let mut limit = area.dim_in_pixel().1 as i32 - NAME_HEIGHT;
-    for height in heights.iter_mut().rev() {
-        *height = limit.min(*height);
-        limit = *height - NAME_HEIGHT;
-    }
-    for ((at, name, color), height) in lines.into_iter().zip(heights) {
-        area.draw(&PathElement::new([at, (at.0 + 14, height), (at.0 + 18, height)], color))?;
-        area.draw(&Text::new(name, (at.0 + 24, height - 6), (FONT, 15).into_font().color(&color)))?;
-    }
-    Ok(())
-}
-
-fn draw_loss(area: &DrawingArea<SVGBackend<'_>, Shift>, rounds: &[RoundPoint]) -> Drawn {
     let highest = rounds.iter().map(|point| point.loss).fold(0.01, f64::max);
-    let mut chart = ChartBuilder::on(area)
-        .margin(MARGIN)
-        .margin_right(NAMES)
-        .x_label_area_size(48)
-        .y_label_area_size(Y_LABELS)
-        .build_cartesian_2d(round_axis(rounds), 0.0..highest * 1.05)?;
-    chart
-        .configure_mesh()
-        .disable_x_mesh()
-        .light_line_style(TRANSPARENT)
-        .bold_line_style(GRID)
-        .axis_style(INK)
-        .label_style((FONT, 15).into_font().color(&INK))
-        .axis_desc_style((FONT, 16).into_font().color(&INK))
-        .x_labels(rounds.len().clamp(2, 11))
-        .x_label_formatter(&whole_round)
-        .y_labels(6)
-        .y_label_formatter(&|loss| format!("{loss:.2}"))
-        .x_desc("round")
-        .y_desc("log loss, nats")
-        .draw()?;
-    let line = rounds.iter().map(|point| (point.round as f64, point.loss));
-    chart.draw_series(LineSeries::new(line.clone(), FEDERATED.stroke_width(3)))?;
-    chart.draw_series(line.map(|at| Circle::new(at, 3, FEDERATED.filled())))?;
-    Ok(())
-}
-
-/// From the first round to the last, never empty.
-fn round_axis(rounds: &[RoundPoint]) -> Range<f64> {
-    let first = rounds.iter().map(|point| point.round).min().unwrap_or(0) as f64;
-    let last = rounds.iter().map(|point| point.round).max().unwrap_or(0) as f64;
-    first..last.max(first + 1.0)
-}
-
-fn whole_round(round: &f64) -> String {
-    if round.fract().abs() < 1e-9 { format!("{round:.0}") } else { String::new() }
+    let mut loss = Panel { digits: 2, range: Some(0.0..highest * 1.05), ..Panel::new("log loss, nats") };
+    loss.lines.push(Line::new("", Style::Main, of_rounds(|point| point.loss)));
+    [auc, loss]
 }
 
 /// No picture was drawn.
@@ -210,8 +75,8 @@ pub enum PlotError {
     #[error("no round to draw")]
     NoRounds,
     /// The drawing itself went wrong.
-    #[error("cannot draw the rounds: {0}")]
-    Drawing(String),
+    #[error(transparent)]
+    Drawing(#[from] locule_plot::PlotError),
     /// The file was not written.
     #[error("cannot write {}", path.display())]
     File {

@@ -24,7 +24,9 @@
 //! Start with [`TaskLoop`], [`Workbench`] and [`RunSummary`].
 
 mod task_loop;
+mod turns;
 mod workbench;
 
 pub use task_loop::{Pace, RunError, RunSummary, TaskLoop};
+pub use turns::Turns;
 pub use workbench::Workbench;

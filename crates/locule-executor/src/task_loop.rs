@@ -9,9 +9,10 @@ use locule_component::Event;
 use locule_event::Herald;
 use locule_fobs::Shareable;
 use locule_protocol::Assignment;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
+use crate::turns::{Turn, Turns};
 use crate::workbench::Workbench;
 
 /// Waits of a task loop.
@@ -78,6 +79,7 @@ pub struct TaskLoop {
     bench: Option<Workbench>,
     herald: Herald,
     pace: Pace,
+    turns: Option<Turns>,
     cancel: CancellationToken,
     last_task: Option<String>,
     tasks_done: u64,
@@ -95,8 +97,25 @@ impl TaskLoop {
         cancel: CancellationToken,
     ) -> Self {
         let herald = bench.herald().clone();
-        let bench = Some(bench);
-        Self { communicator, bench, herald, pace, cancel, last_task: None, tasks_done: 0, server_away: false }
+        let (bench, turns, last_task) = (Some(bench), None, None);
+        Self {
+            communicator,
+            bench,
+            herald,
+            pace,
+            turns,
+            cancel,
+            last_task,
+            tasks_done: 0,
+            server_away: false,
+        }
+    }
+
+    /// The same, which works on a task only when it has a turn.
+    #[must_use]
+    pub fn turns(mut self, turns: Turns) -> Self {
+        self.turns = Some(turns);
+        self
     }
 
     /// Runs until the server says that the run is over.
@@ -159,7 +178,9 @@ impl TaskLoop {
 
     async fn perform_and_submit(&mut self, task: &Assignment) -> Result<(), RunError> {
         let ssid = self.communicator.session().ssid().to_owned();
+        let turn = self.turn().await?;
         let result = self.perform(task).await?;
+        drop(turn);
         self.herald.tell(&Event::BeforeSendTaskResult { task: &task.name }).await;
         let cancel = self.cancel.clone();
         let sent = tokio::select! {
@@ -168,6 +189,21 @@ impl TaskLoop {
         };
         self.herald.tell(&Event::AfterSendTaskResult { task: &task.name }).await;
         sent
+    }
+
+    /// Waits for a turn, if there are turns, with signs of life to the server meanwhile.
+    async fn turn(&mut self) -> Result<Option<Turn>, RunError> {
+        let Some(turns) = &self.turns else { return Ok(None) };
+        let taking = turns.take();
+        tokio::pin!(taking);
+        let mut heartbeat = ticks(self.pace.heartbeat).await;
+        loop {
+            tokio::select! {
+                turn = &mut taking => return Ok(Some(turn)),
+                _ = heartbeat.tick() => tell_alive(&self.communicator).await,
+                () = self.cancel.cancelled() => return Err(RunError::Aborted),
+            }
+        }
     }
 
     /// Executes on a blocking thread, with signs of life to the server meanwhile.
@@ -180,9 +216,7 @@ impl TaskLoop {
             let metrics = bench.take_metrics();
             (bench, result, metrics)
         });
-        let mut heartbeat = tokio::time::interval(self.pace.heartbeat);
-        heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        heartbeat.tick().await;
+        let mut heartbeat = ticks(self.pace.heartbeat).await;
         loop {
             tokio::select! {
                 done = &mut working => {
@@ -195,11 +229,7 @@ impl TaskLoop {
                     }
                     return Ok(result);
                 }
-                _ = heartbeat.tick() => {
-                    if let Err(error) = self.communicator.job_heartbeat().await {
-                        tracing::debug!(%error, "job heartbeat not sent");
-                    }
-                }
+                _ = heartbeat.tick() => tell_alive(&self.communicator).await,
                 () = self.cancel.cancelled() => {
                     abort.raise();
                     let grace = self.pace.abort_grace;
@@ -279,5 +309,19 @@ impl TaskLoop {
             () = tokio::time::sleep(wait) => Ok(()),
             () = self.cancel.cancelled() => Err(RunError::Aborted),
         }
+    }
+}
+
+/// Ticks every `period`, for the first time when one is over.
+async fn ticks(period: Duration) -> Interval {
+    let mut ticks = tokio::time::interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks.tick().await;
+    ticks
+}
+
+async fn tell_alive(communicator: &JobCommunicator) {
+    if let Err(error) = communicator.job_heartbeat().await {
+        tracing::debug!(%error, "job heartbeat not sent");
     }
 }

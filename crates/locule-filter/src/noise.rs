@@ -75,7 +75,7 @@ impl Component for GaussianNoise {
         Some(locule_component::args_schema::<Self::Args>())
     }
 
-    fn build(args: GaussianNoiseArgs, _: &BuildCx<'_>) -> Result<Built, BuildError> {
+    fn build(args: GaussianNoiseArgs, cx: &BuildCx<'_>) -> Result<Built, BuildError> {
         let scale = match (args.sigma, args.ratio) {
             (Some(sigma), None) => Scale::Sigma(sigma),
             (None, Some(ratio)) => Scale::Ratio(ratio),
@@ -85,12 +85,15 @@ impl Component for GaussianNoise {
             }
         };
         let kinds = model_kinds(args.data_kinds.as_deref());
-        Ok(Built::Filter(Box::new(GaussianNoise { kinds, ..GaussianNoise::new(scale, os_random()?) })))
+        Ok(Built::Filter(Box::new(GaussianNoise { kinds, ..GaussianNoise::new(scale, random(cx)?) })))
     }
 }
 
-/// A generator that the operating system seeds.
-pub(crate) fn os_random() -> Result<StdRng, BuildError> {
+/// A generator that the operating system seeds, unless the program wants a run that can be repeated.
+pub(crate) fn random(cx: &BuildCx<'_>) -> Result<StdRng, BuildError> {
+    if let Some(seed) = cx.seed() {
+        return Ok(StdRng::from_seed(seed));
+    }
     StdRng::try_from_os_rng()
         .map_err(|error| BuildError::Unavailable(format!("the system gives no random numbers: {error}")))
 }

@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use crate::dxo::{ModelKind, each_dxo, model_kinds};
 use crate::model::Model;
-use crate::noise::os_random;
+use crate::noise::random;
 use crate::number::Positive;
 use crate::percentile::steps;
 
@@ -124,8 +124,8 @@ impl Component for SvtPrivacy {
         Some(locule_component::args_schema::<Self::Args>())
     }
 
-    fn build(args: SvtPrivacyArgs, _: &BuildCx<'_>) -> Result<Built, BuildError> {
-        Ok(Built::Filter(Box::new(SvtPrivacy::new(args, os_random()?)?)))
+    fn build(args: SvtPrivacyArgs, cx: &BuildCx<'_>) -> Result<Built, BuildError> {
+        Ok(Built::Filter(Box::new(SvtPrivacy::new(args, random(cx)?)?)))
     }
 }
 

@@ -35,6 +35,8 @@ const MAX_ATTRIBUTE_LEN: usize = 64;
 pub struct CertificateAuthority {
     certificate: X509,
     key: PKey<Private>,
+    /// That of every client, if they share one.
+    of_clients: Option<PKey<Private>>,
 }
 
 impl CertificateAuthority {
@@ -69,7 +71,7 @@ impl CertificateAuthority {
         let names = [SubjectName::Dns(subject.common_name.clone())];
         append_names(&mut builder, &names, None)?;
         builder.sign(&key, MessageDigest::sha256())?;
-        Ok(Self { certificate: builder.build(), key })
+        Ok(Self { certificate: builder.build(), key, of_clients: None })
     }
 
     /// Takes up an authority that was made before.
@@ -83,10 +85,19 @@ impl CertificateAuthority {
         if !certificate.public_key().map_err(LoadError::Key)?.public_eq(&key) {
             return Err(LoadError::OtherKey);
         }
-        Ok(Self { certificate, key })
+        Ok(Self { certificate, key, of_clients: None })
     }
 
-    /// Makes a key and a certificate over it.
+    /// The same, which makes one key for all clients and issues their certificates over it. Making keys is what costs,
+    /// and where all clients live in one process none could keep its own from the others.
+    ///
+    /// # Errors
+    /// [`IssueError::OpenSsl`] when OpenSSL makes no key.
+    pub fn with_one_client_key(self) -> Result<Self, IssueError> {
+        Ok(Self { of_clients: Some(new_key()?), ..self })
+    }
+
+    /// Makes a key, unless [clients share one](Self::with_one_client_key), and a certificate over it.
     ///
     /// `names` are what TLS peers may call the holder. The certificate says what it is for, by critical
     /// key usage and by extended key usage, is no authority, and ends with the root at the latest.
@@ -101,7 +112,8 @@ impl CertificateAuthority {
         validity: Duration,
         now: SystemTime,
     ) -> Result<Issued, IssueError> {
-        let key = new_key()?;
+        let shared = self.of_clients.clone().filter(|_| usage == Usage::Client);
+        let key = shared.map_or_else(new_key, Ok)?;
         let root: &X509Ref = &self.certificate;
         let mut builder = begin(&subject.to_name()?, &key, before(now), unix(now + validity))?;
         if Asn1Time::from_unix(unix(now + validity))?.as_ref() > root.not_after() {

@@ -130,10 +130,15 @@ impl Component for CyclicController {
             model: Default::default(),
             order,
             sites,
-            seed: rand::random(), // what it began with is kept over a restart
+            seed: cx.seed().map_or_else(rand::random, first_eight), // what it began with is kept over a restart
         })?;
         Ok(Built::Workflow(Box::new(CyclicController { args, persistor, workflow: Some(cyclic) })))
     }
+}
+
+/// A seed of fewer bits.
+fn first_eight(seed: [u8; 32]) -> u64 {
+    seed.iter().take(8).fold(0, |sum, byte| sum << 8 | u64::from(*byte))
 }
 
 impl CyclicController {

@@ -57,6 +57,7 @@ pub struct FedAvg {
     exclude: Option<Regex>,
     early: Option<EarlyStop>,
     attendants: Attendants,
+    seed: Option<[u8; 32]>,
 }
 
 /// Arguments of [`FedAvg`].
@@ -140,6 +141,7 @@ impl Component for FedAvg {
         let mut workflow = FedAvg::new(args)?;
         let id = &workflow.args.persistor_id;
         workflow.attendants = Attendants::find(cx, id);
+        workflow.seed = cx.seed();
         if workflow.attendants.persistor.is_none() && !id.is_empty() {
             tracing::warn!(id, "no component of this id keeps models");
         }
@@ -182,6 +184,7 @@ impl FedAvg {
             exclude,
             args,
             attendants: Attendants::default(),
+            seed: None,
         })
     }
 
@@ -297,8 +300,13 @@ impl FedAvg {
         let mut sites = board.sites();
         match self.args.num_clients {
             Some(wanted) if wanted > 0 && wanted < sites.len() => {
-                let seed: [u8; 32] = Sha256::digest(format!("{} {round}", board.job_id())).into();
-                let (chosen, _) = sites.partial_shuffle(&mut StdRng::from_seed(seed), wanted);
+                let mut chance = Sha256::new_with_prefix(round.to_le_bytes());
+                match &self.seed {
+                    Some(seed) => chance.update(seed),
+                    None => chance.update(board.job_id()),
+                }
+                let mut random = StdRng::from_seed(chance.finalize().into());
+                let (chosen, _) = sites.partial_shuffle(&mut random, wanted);
                 chosen.sort_unstable();
                 tracing::info!(job = board.job_id(), sites = ?chosen, "sites of this round");
                 chosen.to_vec()

@@ -2,6 +2,8 @@
 
 use locule_component::{BuildCx, BuildError, Built, Component, ExecuteError, Executor, Kind, Task, TaskCx};
 use locule_fobs::{DataKind, Dxo, Map, Shareable, Value};
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
 use serde::Deserialize;
 
 use crate::NUMPY_KEY;
@@ -15,6 +17,7 @@ use crate::np_trainer::{pause, weights};
 #[derive(Debug)]
 pub struct NPValidator {
     args: NPValidatorArgs,
+    random: StdRng,
 }
 
 /// Arguments of [`NPValidator`].
@@ -42,15 +45,16 @@ impl Component for NPValidator {
         Some(locule_component::args_schema::<Self::Args>())
     }
 
-    fn build(args: NPValidatorArgs, _: &BuildCx<'_>) -> Result<Built, BuildError> {
-        Ok(Built::Executor(Box::new(NPValidator::new(args))))
+    fn build(args: NPValidatorArgs, cx: &BuildCx<'_>) -> Result<Built, BuildError> {
+        let random = cx.seed().map_or_else(StdRng::from_os_rng, StdRng::from_seed);
+        Ok(Built::Executor(Box::new(NPValidator { random, ..NPValidator::new(args) })))
     }
 }
 
 impl NPValidator {
     /// With these arguments.
     pub fn new(args: NPValidatorArgs) -> NPValidator {
-        NPValidator { args }
+        NPValidator { args, random: StdRng::from_os_rng() }
     }
 }
 
@@ -59,7 +63,7 @@ impl Executor for NPValidator {
         pause(self.args.sleep_time, cx.abort)?;
         match task.name.as_str() {
             "validate" => {
-                let accuracy = accuracy(task)? + rand::random::<f64>();
+                let accuracy = accuracy(task)? + self.random.random::<f64>();
                 let metrics = Map::from_iter([("accuracy", accuracy)]);
                 Ok(Shareable::with_dxo(Dxo::new(DataKind::Metrics, metrics)))
             }

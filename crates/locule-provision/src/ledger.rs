@@ -84,6 +84,12 @@ impl Ledger {
         };
         let root_pem = entries.get("root_cert").and_then(Value::as_str).unwrap_or_default().to_owned();
         let verifier = OpensslVerifier::new(root_pem.as_bytes()).map_err(|error| unusable(error.into()))?;
+        let authority = if project.one_client_key {
+            let issue = |source| ProvisionError::Issue { participant: project.name.clone(), source };
+            authority.with_one_client_key().map_err(issue)?
+        } else {
+            authority
+        };
         Ok(Ledger { file, authority, verifier, root_pem, entries, now })
     }
 

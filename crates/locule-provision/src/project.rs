@@ -24,6 +24,9 @@ pub struct Project {
     pub require_signed_jobs: Option<bool>,
     /// What the scripts of the kits start.
     pub runtime: Runtime,
+    /// Whether all but the server get the same key, if they get a new one: for a federation that begins and ends in one
+    /// process, where none could keep its key from the others.
+    pub one_client_key: bool,
     /// The image that `docker.sh` runs; without one, there is no such script.
     pub docker_image: Option<String>,
     /// The folder of an app that holds its configuration.
@@ -307,6 +310,7 @@ impl Project {
             valid_days: 360,
             require_signed_jobs: None,
             runtime: Runtime::default(),
+            one_client_key: false,
             docker_image: None,
             config_folder: "config".into(),
             server: Server {

@@ -506,6 +506,7 @@ impl Setup {
                 command.env(name, value);
             }
         }
+        command.envs(self.host.given.iter().map(|(name, value)| (name, value)));
         let beside = self.interpreter.program.parent().map(Path::to_owned);
         let path = beside.into_iter().chain(std::env::split_paths(&self.host.search_path));
         command

@@ -20,6 +20,7 @@
 //!     args: vec!["script".into()], // upon which it calls `locule_python::serve`
 //!     search_path: "/usr/bin".into(),
 //!     variable: |_| None,
+//!     given: Vec::new(),
 //! });
 //! let name = "nvflare.app_common.executors.client_api_executor.ClientAPIExecutor";
 //! assert_eq!(registry.describe(name).map(|about| about.kind), Some(Kind::Executor));

@@ -218,6 +218,8 @@ pub struct ScriptHost {
     pub search_path: OsString,
     /// Reads an environment variable of the site.
     pub variable: fn(&str) -> Option<OsString>,
+    /// Variables that every script is given, whatever the operator lists.
+    pub given: Vec<(String, String)>,
 }
 
 #[cfg(test)]

@@ -86,6 +86,21 @@ pub enum ServerEvent {
         /// Bytes over the server's links to its sites so far, in and out.
         bytes_moved: u64,
     },
+    /// A site's result does not count. What a site says of a failure of its own comes as soon as it is there.
+    ResultUnusable {
+        /// Id of the job.
+        job: String,
+        /// Name of the site.
+        site: String,
+        /// Name of the task.
+        task: String,
+        /// Number of the round, from 0, if the task belongs to one.
+        round: Option<u64>,
+        /// The sort of mistake, as in `refused.jsonl` of the job's folder.
+        code: String,
+        /// Why, in words; much of it may be the site's.
+        reason: String,
+    },
     /// A workflow put a result on disk.
     ResultSaved {
         /// Id of the job.

@@ -48,6 +48,12 @@ impl Place {
         shared.queue.send_modify(|queue| queue.enter(job, demand));
         Self { shared: Arc::clone(shared), job: job.to_owned() }
     }
+
+    /// The place of a job that runs on these sites already, however many others do.
+    pub(crate) fn running(shared: &Arc<Shared>, job: &str, sites: BTreeSet<String>) -> Self {
+        shared.queue.send_modify(|queue| queue.begins(job, sites));
+        Self { shared: Arc::clone(shared), job: job.to_owned() }
+    }
 }
 
 impl Drop for Place {

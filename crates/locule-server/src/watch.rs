@@ -264,6 +264,9 @@ impl Watch {
                     bytes_moved,
                 });
             }
+            JobReport::Unusable { site, task, round, code, reason } => {
+                self.shared.tell(ServerEvent::ResultUnusable { job, site, task, round, code, reason });
+            }
             JobReport::Saved { path } => self.shared.tell(ServerEvent::ResultSaved { job, path }),
             JobReport::Ended(end) => match end.failed {
                 Some(reason) => return Some((JobStatus::ExecutionException, reason)),

@@ -13,7 +13,7 @@ use locule_auth::{CertificateLinkPolicy, SessionStamp};
 use locule_cell::{Cell, CellConfig, HandlerError, Incoming, Reply, Request};
 use locule_communicator::{JobCommunicator, Settings, SyncError};
 use locule_component::{AbortFlag, Assembled, Registry, Side, with_causes};
-use locule_executor::{Pace, RunError, RunSummary, TaskLoop, Workbench};
+use locule_executor::{Pace, RunError, RunSummary, TaskLoop, Turns, Workbench};
 use locule_identity::Session;
 use locule_kit::Workspace;
 use locule_launcher::{FailureKind, JobFailure, JobStart};
@@ -65,6 +65,8 @@ pub struct SiteJobHost {
     pub session: watch::Receiver<Option<Session>>,
     /// Waits of the task loop.
     pub pace: Pace,
+    /// Bounds how many sites of this process work at one time; no bound unless it is set.
+    pub turns: Option<Turns>,
 }
 
 impl SiteJobHost {
@@ -78,8 +80,8 @@ impl SiteJobHost {
         session: watch::Receiver<Option<Session>>,
     ) -> Self {
         let checkers = Arc::new(NoCheckerFiles);
-        let (org, pace) = (String::new(), Pace::default());
-        Self { registry, checkers, transports, kit, org, settings, session, pace }
+        let (org, pace, turns) = (String::new(), Pace::default(), None);
+        Self { registry, checkers, transports, kit, org, settings, session, pace, turns }
     }
 }
 
@@ -237,7 +239,11 @@ impl Job {
         let run = run_context(site, Some(job_id));
         let pace = paced(self.host.pace, &assembled.settings);
         let bench = Workbench::new(site, job_id, run, assembled, AbortFlag::new());
-        TaskLoop::new(communicator, bench, pace, end.stop().clone())
+        let task_loop = TaskLoop::new(communicator, bench, pace, end.stop().clone());
+        match &self.host.turns {
+            Some(turns) => task_loop.turns(turns.clone()),
+            None => task_loop,
+        }
     }
 
     async fn judge(&self, ended: Result<RunSummary, RunError>, end: &EndOfRun) -> Result<(), JobFailure> {

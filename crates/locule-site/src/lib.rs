@@ -85,6 +85,6 @@ pub use brief::SiteBrief;
 pub use event::SiteEvent;
 pub use job::{SiteJobHost, run_job};
 pub use locule_event::Attendants;
-pub use locule_executor::Pace;
+pub use locule_executor::{Pace, Turns};
 pub use resources::SiteResources;
 pub use site::{Site, SiteError, SiteParts, SiteSettings};

@@ -1,6 +1,8 @@
 //! The command line.
 
 use std::ffi::OsString;
+#[cfg(feature = "simulate")]
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -27,6 +29,7 @@ const EXAMPLES: &str = "Examples:
   locule job check JOB --kit KIT            what a site's checkers would say of a job
   locule job submit JOB --kit KIT --watch   hand a job in as the administrator of this kit, and follow it
   locule audit show KIT                     what they said so far
+  locule simulate JOB -n 100 -t 8           the same job on this machine, with a hundred sites in one process
   locule demo                               three hospitals train a model together, on this machine
   locule demo --refuse site-2               the same, but one hospital says no";
 
@@ -44,6 +47,9 @@ pub(crate) enum Command {
     /// Train a model across a server and several sites, on real data, on this machine.
     #[cfg(feature = "demo")]
     Demo(Demo),
+    /// Run a job on this machine: a server and many sites in one process, without kits, ports or certificates of yours.
+    #[cfg(feature = "simulate")]
+    Simulate(Simulate),
     /// Run a server from its startup kit.
     Server(Server),
     /// Run a site from its startup kit.
@@ -105,6 +111,39 @@ pub(crate) struct Demo {
     /// Seed of the split of the data and of the training.
     #[arg(long, default_value_t = 7)]
     pub(crate) seed: u64,
+}
+
+#[cfg(feature = "simulate")]
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Simulate {
+    /// The job folder: it holds `meta.json` and its apps, as nvflare's recipes export them. It is left as it is.
+    pub(crate) job: PathBuf,
+    /// How many sites: site-1, site-2, … Without it, those that the job names, or as many as it needs.
+    #[arg(short = 'n', long = "number", visible_alias = "n_clients", conflicts_with = "sites",
+          value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) number: Option<u32>,
+    /// Names of the sites.
+    #[arg(long, visible_alias = "clients", value_delimiter = ',', value_name = "SITE,…")]
+    pub(crate) sites: Vec<String>,
+    /// How many sites work at one time; as many as there are processors if not given. The results do not depend on it.
+    #[arg(short, long, value_name = "SITES")]
+    pub(crate) threads: Option<NonZeroUsize>,
+    /// Where everything random in the job begins. The same seed gives the same models.
+    #[arg(long, default_value_t = 7)]
+    pub(crate) seed: u64,
+    /// Folder for results, logs and the plot; must be empty. A fresh temporary folder if not given.
+    #[arg(long, short, visible_alias = "dir")]
+    pub(crate) workspace: Option<PathBuf>,
+    /// A folder with one folder for each site: what is in it is laid into that site's kit, such as `data.csv`, or
+    /// `local/resources.json` with a policy.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) files: Option<PathBuf>,
+    /// The Python that runs the job's scripts; the first `python3` of the search path if not given.
+    #[arg(long, value_name = "PROGRAM")]
+    pub(crate) python: Option<PathBuf>,
+    /// What to print on standard output: text, or one JSON object.
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    pub(crate) output: Output,
 }
 
 #[derive(Clone, Debug, Args)]

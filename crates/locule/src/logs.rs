@@ -27,7 +27,7 @@ pub(crate) fn to_stderr(default: Default, verbose: u8) {
 }
 
 /// Logs to a new file from now on.
-#[cfg(feature = "demo")]
+#[cfg(feature = "simulate")]
 pub(crate) fn to_file(path: &Path, default: Default, verbose: u8) -> Result<(), Failure> {
     let file = File::create(path).with_context(|| format!("cannot write {}", path.display()));
     let file = file.or_exit(Code::CannotCreate)?;

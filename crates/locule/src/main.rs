@@ -6,10 +6,17 @@ mod commands;
 mod demo;
 mod descriptors;
 mod exit;
+#[cfg(feature = "simulate")]
+mod federation;
+#[cfg(feature = "simulate")]
+mod folder;
 mod launcher;
 mod logs;
+mod mistakes;
 mod network;
 mod scheduler;
+#[cfg(feature = "simulate")]
+mod simulate;
 mod stop;
 mod version;
 mod wire;
@@ -47,6 +54,8 @@ fn run(command: Command, verbose: u8) -> Result<(), Failure> {
         match command {
             #[cfg(feature = "demo")]
             Command::Demo(arguments) => Box::pin(demo::run(arguments, verbose)).await,
+            #[cfg(feature = "simulate")]
+            Command::Simulate(arguments) => Box::pin(simulate::run(arguments, verbose)).await,
             Command::Server(arguments) => Box::pin(commands::server(arguments, verbose)).await,
             Command::Relay(arguments) => Box::pin(commands::relay(arguments, verbose)).await,
             Command::Site(arguments) => Box::pin(commands::site(arguments, verbose)).await,

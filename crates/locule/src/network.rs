@@ -27,7 +27,7 @@ impl Network {
     }
 
     /// For a whole federation in one process.
-    #[cfg(all(feature = "demo", feature = "mem"))]
+    #[cfg(feature = "simulate")]
     pub(crate) fn in_memory() -> Self {
         Self { shared: Some(MemTransport::new()) }
     }

@@ -12,28 +12,29 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, anyhow};
 use locule_admin::{Admin, AdminParts, AdminSettings, Rights};
-use locule_assembly::{AssemblyError, CheckerFiles, Deployed, Program};
+use locule_assembly::{CheckerFiles, Program};
 use locule_auth::{
     CertificateLinkPolicy, LedgerLimits, RelayGate, ServerGate, ServerStamp, SessionStamp, TokenLedger,
 };
 use locule_cell::{Cell, CellBuilder, CellConfig, Dialing};
 use locule_checker::{Backend, CheckerCommand, SiteCheckers};
 use locule_communicator::{Communicator, Credentials, RegisterError, Settings};
-use locule_component::{BuildCx, ConstructionCount, Event, EventBus, Question, Registry, RunContext, Side};
-use locule_config::{Diagnostic, Node};
+use locule_component::{
+    BuildCx, ConstructionCount, Event, EventBus, Question, Registry, RunContext, Seed, Side,
+};
+use locule_config::Node;
 use locule_console::Console;
 use locule_event::{Attendants, Record};
 use locule_fobs::{Map, Value};
 use locule_identity::{Identity, Signer, Usage, Verifier};
 use locule_identity_openssl::{OpensslCipher, OpensslSigner, OpensslVerifier};
-use locule_job::JobFolder;
 use locule_kit::{Address, AdminKit, ConnectionSecurity, KitFiles, RelayKit, ServerKit, SiteKit, Workspace};
 use locule_launcher::{Brief, FailureKind, JobFailure, JobStart, TaskLauncher};
 use locule_message::Fqcn;
 use locule_protocol::ClientType;
 use locule_python::{PythonSettings, ScriptHost};
 use locule_server::{JobHost, Server, ServerBrief, ServerEvent, ServerParts, ServerSettings};
-use locule_site::{Site, SiteBrief, SiteEvent, SiteJobHost, SiteParts, SiteSettings};
+use locule_site::{Site, SiteBrief, SiteEvent, SiteJobHost, SiteParts, SiteSettings, Turns};
 use locule_store::FileJournal;
 use locule_transport::{Endpoint, Transports};
 use locule_transport_uds::UdsTransport;
@@ -48,13 +49,21 @@ use crate::scheduler::{SchedulerSettings, site_resources};
 
 /// Components that jobs and sites may name, one line each.
 pub(crate) fn registry() -> Arc<Registry> {
+    registry_with(None)
+}
+
+/// The same, for runs that can be repeated if there is a seed.
+fn registry_with(seed: Option<Seed>) -> Arc<Registry> {
     let mut registry = Registry::new();
     locule_workflow::register(&mut registry);
     locule_nvflare::register(&mut registry);
     locule_filter::register(&mut registry);
     locule_python::register(&mut registry);
     if let Ok(program) = std::env::current_exe() {
-        registry.provide("locule.scripts", script_host(program));
+        registry.provide("locule.scripts", script_host(program, seed));
+    }
+    if let Some(seed) = seed {
+        registry.provide("locule.seed", seed);
     }
     registry.register::<locule_policy::RefuseComponents>();
     registry.register::<locule_policy::AdmitJobs>();
@@ -65,9 +74,21 @@ pub(crate) fn registry() -> Arc<Registry> {
 }
 
 /// How a site starts training scripts: under this program again, as `locule script`.
-fn script_host(program: PathBuf) -> ScriptHost {
+fn script_host(program: PathBuf, seed: Option<Seed>) -> ScriptHost {
     let search_path = std::env::var_os("PATH").unwrap_or_default();
-    ScriptHost { program, args: vec!["script".into()], search_path, variable: |name| std::env::var_os(name) }
+    // Python takes 32 bits
+    let given = seed.map(|Seed(seed)| {
+        [("LOCULE_SEED", seed.to_string()), ("PYTHONHASHSEED", (seed & 0xffff_ffff).to_string())]
+            .map(|(name, value)| (name.to_owned(), value))
+    });
+    let given = given.into_iter().flatten().collect();
+    ScriptHost {
+        program,
+        args: vec!["script".into()],
+        search_path,
+        variable: |name| std::env::var_os(name),
+        given,
+    }
 }
 
 /// Languages that checkers may be written in, beside Python.
@@ -148,8 +169,12 @@ impl RunningServer {
     }
 }
 
-/// From a server's kit to a server that admits sites.
-pub(crate) async fn server(kit: &ServerKit, network: &Network) -> Result<RunningServer, Failure> {
+/// From a server's kit to a server that admits sites; with a seed, runs of its jobs can be repeated.
+pub(crate) async fn server(
+    kit: &ServerKit,
+    seed: Option<Seed>,
+    network: &Network,
+) -> Result<RunningServer, Failure> {
     let (signer, verifier) = credentials(&kit.files, Usage::Server)?;
     check_privacy(&kit.workspace, Side::Server)?;
     let launching = LauncherSettings::read(&kit.resources)?;
@@ -164,7 +189,7 @@ pub(crate) async fn server(kit: &ServerKit, network: &Network) -> Result<Running
     let ledger = TokenLedger::open(journal(&state.join("ledger.journal"))?, limits);
     let ledger = Arc::new(ledger.with_context(|| state.display().to_string()).or_exit(Code::Data)?);
     let jobs = journal(&state.join("jobs.journal"))?;
-    let registry = registry();
+    let registry = registry_with(seed);
     let attendants = attendants(&kit.workspace, "fed_server.json", Side::Server, "server", &registry).await?;
     let stamp = Arc::new(ServerStamp::parent(&*signer).or_exit(Code::Config)?);
     // provisioning lists each cell that is below a relay
@@ -262,6 +287,10 @@ pub(crate) struct SiteChoices {
     pub(crate) name: Option<String>,
     /// Another interval between heartbeats.
     pub(crate) heartbeat: Option<Duration>,
+    /// Bounds how many sites of this process work at one time.
+    pub(crate) turns: Option<Turns>,
+    /// With one, runs of the site's jobs can be repeated.
+    pub(crate) seed: Option<Seed>,
 }
 
 /// A site on its way into its federation.
@@ -312,7 +341,7 @@ pub(crate) async fn site(
         Some(relay) => policy.expect(cell(&relay.fqcn)?, &relay.identity),
         None => policy,
     };
-    let registry = registry();
+    let registry = registry_with(choices.seed);
     let attendants = attendants(&kit.workspace, "fed_client.json", Side::Site, &name, &registry).await?;
     let stamp = Arc::new(SessionStamp::new());
 
@@ -327,6 +356,7 @@ pub(crate) async fn site(
     let mut host = SiteJobHost::new(settings.clone(), kit.workspace.clone(), registry, inside, of_now);
     host.org = organization.unwrap_or_default();
     host.checkers = checkers;
+    host.turns = choices.turns;
     let host = Arc::new(host);
     let internal = network.jobs_endpoint(launching.kind, &kit.workspace)?;
     let launcher = match network.jobs(launching.kind) {
@@ -600,45 +630,4 @@ fn link_policy(
         ConnectionSecurity::Mtls => policy,
         ConnectionSecurity::Tls | ConnectionSecurity::Clear => policy.admit_without_certificate(),
     })
-}
-
-/// Checks a job folder as far as that is possible without its sites: its meta, and both halves of its apps.
-///
-/// A site may know components that this program does not, so an unknown name in a site's half is a mistake
-/// only in our own namespace.
-pub(crate) fn check_job(folder: &Path) -> Result<(), Failure> {
-    let job = JobFolder::read(folder).map_err(|error| Failure::from(error).about(folder))?;
-    for (app, to) in &job.meta.deploy_map {
-        let halves = [(Side::Server, to.has_server()), (Side::Site, to.has_sites())];
-        for (side, _) in halves.into_iter().filter(|(_, deployed)| *deployed) {
-            let checked = check_half(&job, app, side);
-            checked.map_err(|error| Failure::new(Code::Data, error).about(&job.app_dir(app)))?;
-        }
-    }
-    Ok(())
-}
-
-/// Looks for mistakes in one half of an app, as [`check_job`] does.
-pub(crate) fn check_half(job: &JobFolder, app: &str, side: Side) -> Result<(), AssemblyError> {
-    let deployed = Deployed {
-        side,
-        participant: if side == Side::Server { "server" } else { "site" }.to_owned(),
-        org: String::new(),
-        job_id: "job".to_owned(),
-        kit: Workspace::new(&job.path),
-        app_dir: job.app_dir(app),
-        meta: job.meta.to_json(job.byoc),
-    };
-    match locule_assembly::plan_anywhere(&deployed, &registry()) {
-        Err(AssemblyError::Config(mistakes)) if side == Side::Site && mistakes.iter().all(is_foreign) => {
-            Ok(())
-        }
-        // Written in a language that other sites read.
-        Err(AssemblyError::Read { .. }) if side == Side::Site => Ok(()),
-        checked => checked.map(drop),
-    }
-}
-
-fn is_foreign(mistake: &Diagnostic) -> bool {
-    mistake.code == locule_component::code::UNKNOWN_COMPONENT && !mistake.snippet.text.contains("\"locule.")
 }

@@ -14,7 +14,7 @@ use locule_component::{
     RunContext, TaskBoard, Unusable, WorkflowError, panic_text,
 };
 use locule_event::Herald;
-use locule_fobs::{Map, Shareable, Value};
+use locule_fobs::{Map, Shareable, Value, header};
 use locule_journal::AppendError;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -24,6 +24,7 @@ use super::hold::{Held, digest};
 use super::log::{FOLDER, Restored, ResultNote, RunLog, TaskNote};
 use super::report::RunEnd;
 use super::standing::{Assigned, Step, Submitted, Tasks};
+use crate::admit::one_line;
 use crate::server::now_instant as now;
 
 /// Shareable codes with which a site says that the job itself is at fault.
@@ -146,6 +147,16 @@ impl Board {
         Arrival { board: self, site: site.to_owned(), id: id.to_owned() }
     }
 
+    /// Tells that a site's result does not count, unless the news of rounds would find no room then.
+    fn tell_unusable(&self, site: &str, task: &str, round: Option<u64>, fault: Unusable) {
+        let (site, task) = (site.to_owned(), task.to_owned());
+        if let Some(sender) = lock(&self.progress).as_ref()
+            && sender.capacity() > sender.max_capacity() / 2
+        {
+            sender.try_send(Progress::ResultUnusable { site, task, round, fault }).ok();
+        }
+    }
+
     /// Takes a site's result in; it is on disk when this returns. One whose turn has not come waits there if it is
     /// large.
     ///
@@ -159,12 +170,14 @@ impl Board {
         result: Shareable,
     ) -> Result<Submitted, AppendError> {
         let (log, tasks) = (Arc::clone(&self.log), Arc::clone(&self.tasks));
-        let (site, id, task) = (site.to_owned(), id.to_owned(), task.to_owned());
+        let failed = failure(&result);
+        let standing = self.tasks().current();
+        let (site_name, id, task) = (site.to_owned(), id.to_owned(), task.to_owned());
         let work = move || {
             let digest = digest(&result);
-            let is_next = lock(&tasks).is_next(&site);
-            let look = || lock(&tasks).look(&site, &id, digest);
-            let settle = |held| lock(&tasks).submit(&site, &id, held, digest, now());
+            let is_next = lock(&tasks).is_next(&site_name);
+            let look = || lock(&tasks).look(&site_name, &id, digest);
+            let settle = |held| lock(&tasks).submit(&site_name, &id, held, digest, now());
             let note = || {
                 let late = match look() {
                     Submitted::Accepted => false,
@@ -174,7 +187,7 @@ impl Board {
                     }
                 };
                 let digest = digest.unwrap_or_default();
-                Some(ResultNote { site: site.clone(), id: id.clone(), task, late, digest })
+                Some(ResultNote { site: site_name.clone(), id: id.clone(), task, late, digest })
             };
             match look() {
                 Submitted::Accepted | Submitted::Kept => log.take(result, is_next, note, settle),
@@ -184,6 +197,10 @@ impl Board {
             }
         };
         let outcome = written(work).await;
+        if let (Ok(Submitted::Accepted), Some(failed), Some((task, round))) = (&outcome, failed, standing) {
+            // Its turn to be folded may come much later.
+            self.tell_unusable(site, &task, round, failed);
+        }
         self.changed.notify_waiters();
         outcome
     }
@@ -431,8 +448,12 @@ impl TaskBoard for Board {
             let gathered = self.gather(&name, sink).await;
             self.tasks().take_down();
             let Gathered { accepted, missing, late } = gathered?;
-            for (site, Unusable { fault, reason }) in &missing {
+            for (site, unusable) in &missing {
+                let Unusable { fault, reason } = unusable;
                 self.note_refusal(site, &name, round, fault.code(), reason);
+                if *fault != Fault::Failed {
+                    self.tell_unusable(site, &name, round, unusable.clone());
+                }
             }
             let needed = if min_results == 0 { accepted.len() + missing.len() } else { min_results };
             if accepted.len() < needed {
@@ -488,6 +509,16 @@ async fn written<T: Send + 'static>(
 ) -> Result<T, AppendError> {
     let done = tokio::task::spawn_blocking(work).await;
     done.unwrap_or_else(|error| Err(AppendError::Write(std::io::Error::other(error))))
+}
+
+/// What a site says of its own failure, if that is what its result is.
+fn failure(result: &Shareable) -> Option<Unusable> {
+    let code = result.return_code();
+    let reason = match result.headers.str(header::ERROR) {
+        Some(error) => format!("the site answered {}: {}", one_line(code), one_line(error)),
+        None => format!("the site answered {}", one_line(code)),
+    };
+    (code != "OK").then(|| Unusable::new(Fault::Failed, reason))
 }
 
 /// A panic under one of these locks leaves the state whole: each is changed in one step.

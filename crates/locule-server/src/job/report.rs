@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use locule_component::Progress;
+use locule_component::{Progress, Unusable};
 use locule_protocol::Refusal;
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +30,13 @@ pub(crate) enum JobReport {
     Saved {
         path: PathBuf,
     },
+    Unusable {
+        site: String,
+        task: String,
+        round: Option<u64>,
+        code: String,
+        reason: String,
+    },
     Ended(RunEnd),
 }
 
@@ -56,6 +63,9 @@ impl JobReport {
                 Some(Self::RoundFinished { round, rounds, sites, model })
             }
             Progress::ModelSaved { path } => Some(Self::Saved { path }),
+            Progress::ResultUnusable { site, task, round, fault: Unusable { fault, reason } } => {
+                Some(Self::Unusable { site, task, round, code: fault.code().to_owned(), reason })
+            }
             other => {
                 tracing::debug!(?other, "progress of an unknown sort");
                 None

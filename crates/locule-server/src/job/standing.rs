@@ -255,6 +255,11 @@ impl Tasks {
         open.is_some_and(|part| part.site == site)
     }
 
+    /// Name and round of the task that stands, if one does.
+    pub(super) fn current(&self) -> Option<(String, Option<u64>)> {
+        self.standing.as_ref().map(|standing| (standing.task.name.clone(), standing.task.round))
+    }
+
     /// What would become of a result; `digest` says what the result says, and is none where nobody knows.
     pub(super) fn look(&self, site: &str, id: &str, digest: Option<u128>) -> Submitted {
         let again = |first: u128| match digest {

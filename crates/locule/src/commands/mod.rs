@@ -26,13 +26,13 @@ pub(crate) use script::script;
 pub(crate) use server::{server, why_not_done};
 pub(crate) use sign::sign;
 pub(crate) use site::site;
-#[cfg(all(feature = "demo", feature = "mem"))]
+#[cfg(feature = "simulate")]
 pub(crate) use site::why as why_site_ended;
 
 use std::io::Write as _;
 
 /// Writes a line to standard output; who watches may have gone, and the command goes on.
-fn say(line: &str) {
+pub(crate) fn say(line: &str) {
     let mut out = std::io::stdout().lock();
     writeln!(out, "{line}").and_then(|()| out.flush()).ok();
 }

@@ -10,6 +10,7 @@ use tokio::sync::broadcast::error::RecvError;
 use super::say;
 use crate::arguments::{Output, Server};
 use crate::exit::{self, Code, Failure, OrExit as _};
+use crate::mistakes::{Sites, check_job};
 use crate::network::Network;
 use crate::wire::{self, RunningServer};
 use crate::{logs, stop};
@@ -19,9 +20,9 @@ pub(crate) async fn server(arguments: Server, verbose: u8) -> Result<(), Failure
     logs::to_stderr(logs::Default::Info, verbose);
     let kit = ServerKit::open(&arguments.kit)?;
     if let Some(job) = &arguments.job {
-        wire::check_job(job)?;
+        check_job(job, Sites::Elsewhere)?;
     }
-    let mut running = wire::server(&kit, &Network::outside()).await?;
+    let mut running = wire::server(&kit, None, &Network::outside()).await?;
     show(&running.listening(), arguments.output)?;
     let (stop, cell) = (running.stop.clone(), running.cell.clone());
     let course = tokio::select! {

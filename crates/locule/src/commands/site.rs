@@ -23,8 +23,8 @@ use crate::{logs, stop};
 pub(crate) async fn site(arguments: Site, verbose: u8) -> Result<(), Failure> {
     logs::to_stderr(logs::Default::Info, verbose);
     let kit = SiteKit::open(&arguments.kit)?;
-    let choices =
-        SiteChoices { name: arguments.name, heartbeat: arguments.heartbeat.map(Duration::from_secs) };
+    let heartbeat = arguments.heartbeat.map(Duration::from_secs);
+    let choices = SiteChoices { name: arguments.name, heartbeat, ..SiteChoices::default() };
     let RunningSite { site, cell, mut events, dialing, lock: _lock } =
         wire::site(&kit, choices, &Network::outside()).await?;
     let until_stopped = async {

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::Happening;
+use crate::federation::Happening;
 
 /// How long a process may take to end after its standard input closed. Who waits for a peer that was killed
 /// would take longer, in vain; whatever must last is on disk before.

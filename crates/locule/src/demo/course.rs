@@ -9,12 +9,13 @@ use locule_demo::{Judgement, Model, RoundPoint, rounds_svg, train_alone, train_p
 use locule_server::{JobRecord, JobStatus, ServerEvent};
 use tokio::sync::mpsc;
 
+use super::Federation;
 use super::report::{Quality, Report, SiteReport};
 use super::scene::Scene;
 use super::screen::{Score, Screen};
-use super::{Federation, Happening};
 use crate::arguments::Demo;
 use crate::exit::{Code, Failure, OrExit as _};
+use crate::federation::Happening;
 
 /// A demo as far as it has come.
 #[derive(Debug)]

@@ -5,36 +5,25 @@ mod course;
 mod report;
 mod scene;
 mod screen;
-#[cfg(feature = "mem")]
-mod tasks;
 
 use std::io::Write as _;
 
 use anyhow::anyhow;
-use locule_server::{JobRecord, ServerEvent};
+use locule_server::JobRecord;
 use tokio::sync::mpsc;
 
 use self::children::Children;
 use self::course::Course;
 use self::scene::Scene;
 use self::screen::Screen;
-#[cfg(feature = "mem")]
-use self::tasks::Tasks;
 use crate::arguments::{Carrier, Demo, Output};
 use crate::exit::{Code, Failure, OrExit as _};
+use crate::federation::{self, Happening};
+use crate::wire::SiteChoices;
 use crate::{commands, logs, stop};
 
 /// Happenings that may wait to be seen.
 const HAPPENINGS: usize = 256;
-
-/// Something that happens in the demo's federation.
-#[derive(Debug)]
-enum Happening {
-    /// The server says something.
-    Server(ServerEvent),
-    /// The server or a site ended.
-    Ended { how: String },
-}
 
 /// Runs the demo; the exit code is 0 only if every site finished all rounds.
 pub(crate) async fn run(arguments: Demo, verbose: u8) -> Result<(), Failure> {
@@ -104,18 +93,15 @@ fn verdict(record: &JobRecord, rounds: u64) -> Result<(), Failure> {
 #[derive(Debug)]
 enum Federation {
     Processes(Children),
-    #[cfg(feature = "mem")]
-    Tasks(Tasks),
+    Tasks(federation::Federation),
 }
 
 impl Federation {
     /// Nothing runs yet.
     fn new(carrier: Carrier, scene: &Scene, verbose: u8, told: mpsc::Sender<Happening>) -> Self {
-        #[cfg(feature = "mem")]
         if carrier == Carrier::Mem {
-            return Self::Tasks(Tasks::new(told));
+            return Self::Tasks(federation::Federation::new(told));
         }
-        debug_assert_ne!(carrier, Carrier::Mem, "a scene has a transport that is there");
         Self::Processes(Children::new(told, &scene.logs, verbose))
     }
 
@@ -127,8 +113,7 @@ impl Federation {
                 let more = ["--job", &job, "--output", "json"];
                 children.start("server", "server", &scene.server, &more).or_exit(Code::Unavailable)
             }
-            #[cfg(feature = "mem")]
-            Self::Tasks(tasks) => tasks.start_server(scene).await,
+            Self::Tasks(tasks) => tasks.start_server(&scene.server, &scene.job, None).await,
         }
     }
 
@@ -138,8 +123,7 @@ impl Federation {
                 Self::Processes(children) => {
                     children.start(name, "site", kit, &[]).or_exit(Code::Unavailable)?
                 }
-                #[cfg(feature = "mem")]
-                Self::Tasks(tasks) => tasks.start_site(name, kit).await?,
+                Self::Tasks(tasks) => tasks.start_site(name, kit, SiteChoices::default()).await?,
             }
         }
         Ok(())
@@ -149,7 +133,6 @@ impl Federation {
     async fn stop(self) {
         match self {
             Self::Processes(children) => children.stop().await,
-            #[cfg(feature = "mem")]
             Self::Tasks(tasks) => tasks.stop().await,
         }
     }

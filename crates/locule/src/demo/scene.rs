@@ -1,7 +1,6 @@
 //! What the demo runs in: a folder with kits, each site's rows in its own kit, and a signed job.
 
 use std::fs;
-use std::io;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -17,6 +16,7 @@ use serde_json::json;
 
 use crate::arguments::{Carrier, Demo};
 use crate::exit::{Code, Failure, OrExit as _};
+use crate::folder::{Folder, cannot_write};
 use crate::wire;
 
 /// Everything that is there before the first process starts.
@@ -44,7 +44,9 @@ impl Scene {
         let names: Vec<String> = (1..=arguments.sites).map(|number| format!("site-{number}")).collect();
         check(arguments, &names)?;
         let split = DataSet::wisconsin().split(arguments.seed, names.len()).or_exit(Code::Usage)?;
-        let dir = empty_folder(arguments.dir.as_deref())?;
+        let mut dir = Folder::empty(arguments.dir.as_deref(), "--dir", "locule-demo-")?;
+        dir.keep();
+        let dir = dir.path().to_owned();
         let kits =
             locule_provision::provision(&project(arguments.transport, &names)?, &dir, SystemTime::now())?;
         let sites: Vec<_> = names.into_iter().zip(kits.site_dirs.iter().cloned()).collect();
@@ -81,28 +83,6 @@ fn check(arguments: &Demo, sites: &[String]) -> Result<(), Failure> {
         }
         None => Ok(()),
     }
-}
-
-/// The folder that was asked for, if nothing is in it, or a fresh one that stays.
-fn empty_folder(wanted: Option<&Path>) -> Result<PathBuf, Failure> {
-    let Some(dir) = wanted else {
-        let fresh = tempfile::Builder::new().prefix("locule-demo-").tempdir();
-        return Ok(fresh.context("cannot make a temporary folder").or_exit(Code::CannotCreate)?.keep());
-    };
-    let is_empty = match fs::read_dir(dir) {
-        Ok(mut entries) => entries.next().is_none(),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => true,
-        Err(error) => {
-            let error = anyhow!(error).context(format!("{} cannot be used as a folder", dir.display()));
-            return Err(Failure::new(Code::CannotCreate, error));
-        }
-    };
-    if !is_empty {
-        let error = anyhow!("{} is not empty: give a new or an empty folder with --dir", dir.display());
-        return Err(Failure::new(Code::CannotCreate, error));
-    }
-    fs::create_dir_all(dir).with_context(|| cannot_write(dir)).or_exit(Code::CannotCreate)?;
-    dir.canonicalize().with_context(|| cannot_write(dir)).or_exit(Code::CannotCreate)
 }
 
 fn project(carrier: Carrier, sites: &[String]) -> Result<Project, Failure> {
@@ -174,8 +154,4 @@ fn signed_job(
     let signed = locule_job::sign_folder(&folder, &*signer);
     signed.with_context(|| format!("cannot sign {}", folder.display())).or_exit(Code::CannotCreate)?;
     Ok(folder)
-}
-
-fn cannot_write(path: &Path) -> String {
-    format!("cannot write {}", path.display())
 }

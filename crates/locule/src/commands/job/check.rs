@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use super::super::{say, table::table};
 use crate::arguments::{CheckJob, Output};
 use crate::exit::{Code, Failure, OrExit as _};
+use crate::mistakes::{Sites, check_half};
 use crate::wire;
 
 /// Asks the checkers of kits on this machine.
@@ -31,9 +32,8 @@ pub(super) fn check(CheckJob { job: folder, kits, submitter, output, .. }: &Chec
     for (app, to) in &job.meta.deploy_map {
         for (side, there) in [(Side::Server, to.has_server()), (Side::Site, to.has_sites())] {
             if half(side, there) {
-                found.extend(
-                    wire::check_half(&job, app, side).err().map(|error| Found::mistake(side, &error)),
-                );
+                let checked = check_half(&job, app, side, Sites::Elsewhere);
+                found.extend(checked.err().map(|error| Found::mistake(side, &error)));
             }
         }
     }

@@ -1,8 +1,9 @@
-//! The demo's server and sites as tasks of this process.
+//! A whole federation in this process, for the demo and for simulations.
 
 use std::path::Path;
 use std::time::Duration;
 
+use locule_component::Seed;
 use locule_kit::{ServerKit, SiteKit};
 use locule_server::{Server, ServerEvent};
 use locule_site::Site;
@@ -11,8 +12,6 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::Happening;
-use super::scene::Scene;
 use crate::commands;
 use crate::exit::Failure;
 use crate::network::Network;
@@ -21,9 +20,18 @@ use crate::wire::{self, RunningServer, RunningSite, SiteChoices};
 /// How long everything may take to stop; what is left then ends with this process.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// A whole federation in this process, with a network of its own.
+/// Something that happens in a federation on this machine.
 #[derive(Debug)]
-pub(super) struct Tasks {
+pub(crate) enum Happening {
+    /// The server says something.
+    Server(ServerEvent),
+    /// The server or a site ended.
+    Ended { how: String },
+}
+
+/// The server and the sites of a federation as tasks of this process, with a network of their own in its memory.
+#[derive(Debug)]
+pub(crate) struct Federation {
     network: Network,
     server: Option<Server>,
     sites: JoinSet<()>,
@@ -31,38 +39,47 @@ pub(super) struct Tasks {
     happenings: mpsc::Sender<Happening>,
 }
 
-impl Tasks {
+impl Federation {
     /// Nothing runs yet; what happens is told to `happenings`.
-    pub(super) fn new(happenings: mpsc::Sender<Happening>) -> Self {
+    pub(crate) fn new(happenings: mpsc::Sender<Happening>) -> Self {
         let stop = CancellationToken::new();
         Self { network: Network::in_memory(), server: None, sites: JoinSet::new(), stop, happenings }
     }
 
-    /// Starts the server and gives it the job.
-    pub(super) async fn start_server(&mut self, scene: &Scene) -> Result<(), Failure> {
-        let kit = ServerKit::open(&scene.server)?;
-        let running = Box::pin(wire::server(&kit, &self.network)).await?;
+    /// Starts the server of a kit, and gives it a job, which waits for its sites.
+    pub(crate) async fn start_server(
+        &mut self,
+        kit: &Path,
+        job: &Path,
+        seed: Option<Seed>,
+    ) -> Result<(), Failure> {
+        let kit = ServerKit::open(kit)?;
+        let running = Box::pin(wire::server(&kit, seed, &self.network)).await?;
         let listening = running.listening();
         let RunningServer { server, events, .. } = running;
         self.server = Some(server.clone());
         self.happenings.send(Happening::Server(listening)).await.ok();
         tokio::spawn(tell(events, self.happenings.clone()));
-        server.submit(&scene.job).await?;
+        server.submit(job).await?;
         Ok(())
     }
 
-    /// Starts a site.
-    pub(super) async fn start_site(&mut self, name: &str, kit: &Path) -> Result<(), Failure> {
+    /// Starts the site of a kit.
+    pub(crate) async fn start_site(
+        &mut self,
+        name: &str,
+        kit: &Path,
+        choices: SiteChoices,
+    ) -> Result<(), Failure> {
         let kit = SiteKit::open(kit)?;
-        let RunningSite { site, .. } =
-            Box::pin(wire::site(&kit, SiteChoices::default(), &self.network)).await?;
+        let RunningSite { site, .. } = Box::pin(wire::site(&kit, choices, &self.network)).await?;
         let (stop, happenings) = (self.stop.clone(), self.happenings.clone());
         self.sites.spawn(watch_over(name.to_owned(), kit, site, stop, happenings));
         Ok(())
     }
 
     /// Stops the sites, then the server.
-    pub(super) async fn stop(mut self) {
+    pub(crate) async fn stop(mut self) {
         self.stop.cancel();
         let stopping = async {
             while self.sites.join_next().await.is_some() {}

@@ -1,0 +1,89 @@
+//! How many sites of one process work at one time.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// A bound on the task loops of one process that work on a task at one time; clones share it.
+///
+/// Who waits for a turn has its task already, and holds nothing that another needs to end its own; turns are
+/// given in the order in which they were asked for. So all get one, however many they are.
+#[derive(Clone, Debug)]
+pub struct Turns {
+    free: Arc<Semaphore>,
+    at_once: usize,
+    done: Arc<AtomicU64>,
+}
+
+impl Turns {
+    /// So many at one time, at most some 10¹⁸.
+    #[must_use]
+    pub fn new(at_once: NonZeroUsize) -> Self {
+        let at_once = at_once.get().min(Semaphore::MAX_PERMITS);
+        Self { free: Arc::new(Semaphore::new(at_once)), at_once, done: Arc::default() }
+    }
+
+    /// How many work now.
+    #[must_use]
+    pub fn working(&self) -> usize {
+        self.at_once.saturating_sub(self.free.available_permits())
+    }
+
+    /// How many turns are over, of all sites together.
+    #[must_use]
+    pub fn done(&self) -> u64 {
+        self.done.load(Ordering::Relaxed)
+    }
+
+    /// Waits for a turn.
+    pub(crate) async fn take(&self) -> Turn {
+        let permit = Arc::clone(&self.free).acquire_owned().await.ok(); // never closed
+        Turn { done: Arc::clone(&self.done), _permit: permit }
+    }
+}
+
+/// The right to work; over when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    done: Arc<AtomicU64>,
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.done.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn no_more_work_at_one_time_than_may() {
+        let turns = Turns::new(NonZeroUsize::new(2).unwrap());
+        let (first, second) = (turns.take().await, turns.take().await);
+        assert_eq!((turns.working(), turns.done()), (2, 0));
+        let third = turns.take();
+        tokio::pin!(third);
+        assert!(futures_poll(third.as_mut()).await.is_none());
+        drop(first);
+        let third = third.await;
+        assert_eq!((turns.working(), turns.done()), (2, 1));
+        drop((second, third));
+        assert_eq!((turns.working(), turns.done()), (0, 3));
+    }
+
+    /// What a future gives when it is asked once.
+    async fn futures_poll<F: Future + Unpin>(mut future: F) -> Option<F::Output> {
+        std::future::poll_fn(|cx| {
+            std::task::Poll::Ready(match std::pin::Pin::new(&mut future).poll(cx) {
+                std::task::Poll::Ready(output) => Some(output),
+                std::task::Poll::Pending => None,
+            })
+        })
+        .await
+    }
+}
