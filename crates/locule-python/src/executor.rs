@@ -392,8 +392,16 @@ impl Watch<'_> {
         let ended = tokio::time::timeout(LINK_LOST, self.script.ended()).await;
         ExecuteError::Failed(match ended {
             Ok(_) => format!("the script {}", self.script.epitaph()),
-            Err(_) => error,
+            Err(_) => self.told(&error),
         })
+    }
+
+    /// The same, with what the script said last: its interpreter may live on when its script has failed.
+    fn told(&self, what: &str) -> String {
+        match self.script.last_words() {
+            said if said.is_empty() => what.to_owned(),
+            said => format!("{what}: {said}"),
+        }
     }
 
     async fn during<T>(
@@ -404,10 +412,6 @@ impl Watch<'_> {
         late: &str,
     ) -> Result<T, ExecuteError> {
         let failed = |reason: String| Err(ExecuteError::Failed(reason));
-        let told = |what: &str| match self.script.last_words() {
-            said if said.is_empty() => what.to_owned(),
-            said => format!("{what}: {said}"),
-        };
         let limited = async {
             match limit {
                 Some(limit) => tokio::time::sleep(limit).await,
@@ -422,7 +426,7 @@ impl Watch<'_> {
                     return ExecuteError::Aborted;
                 }
                 if lease.is_some_and(|lease| self.desk.silent_for() > lease) {
-                    return ExecuteError::Failed(told("the script gives no sign of life"));
+                    return ExecuteError::Failed(self.told("the script gives no sign of life"));
                 }
             }
         };
@@ -431,7 +435,7 @@ impl Watch<'_> {
             done = work => Ok(done),
             _ = self.script.ended() => failed(format!("the script {}", self.script.epitaph())),
             error = watched => Err(error),
-            () = limited => failed(told(late)),
+            () = limited => failed(self.told(late)),
         }
     }
 }

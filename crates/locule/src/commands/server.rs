@@ -122,6 +122,10 @@ fn text(event: &ServerEvent) -> String {
                 record.rounds_done
             )
         }
+        ServerEvent::ResultUnusable { site, task, round, reason, .. } => {
+            let round = round.map_or_else(String::new, |round| format!(" of round {}", round + 1));
+            format!("{site} has no usable result for task {task}{round}: {reason}")
+        }
         other => format!("{other:?}"),
     }
 }

@@ -9,6 +9,7 @@ mod marks;
 mod refusals;
 mod relays;
 mod scripts;
+mod simulation;
 
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -44,6 +45,7 @@ pub(crate) async fn run(run: &Run) -> anyhow::Result<()> {
     suites.extend(console::suites(run));
     suites.extend(kits::suites(run));
     suites.extend(scripts::suites(run));
+    suites.push(simulation::suite(run));
     suites.push(marks::suite(run));
     let ended: Vec<_> = stream::iter(suites).buffered(AT_ONCE).collect().await;
     ended.into_iter().collect()
