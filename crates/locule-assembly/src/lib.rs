@@ -58,10 +58,12 @@ use crate::approval::policy_digest;
 
 mod app_files;
 mod approval;
+mod kept;
 mod refusal;
 
 pub use app_files::{MAX_APP_BYTES, MAX_APP_FILES, app_files};
 pub use approval::Approval;
+pub use kept::KeptPlan;
 pub use locule_policy::{CheckerFiles, NoCheckerFiles};
 pub use refusal::Refusal;
 
@@ -430,6 +432,11 @@ impl Gatehouse<'_> {
         let about: Vec<_> =
             origins.iter().map(|origin| (origin.back_end, origin.digest.as_deref())).collect();
         self.record(Review::by_checkers(self.judged(&plan, occasion), &reports, &about))?;
+        if self.log.is_some()
+            && let Err(error) = kept::keep(&self.deployed.kit, &plan, occasion)
+        {
+            tracing::warn!(job = self.deployed.job_id, %error, "the plan is not kept for a replay");
+        }
         plan.clone().approve(reports).map_err(|refused| self.refused(&plan, refused))
     }
 
@@ -576,6 +583,12 @@ pub enum AssemblyError {
     /// The app's configuration has mistakes.
     #[error("mistakes in the job's configuration\n\n{0}")]
     Config(Diagnostics),
+    /// A plan that was kept is another one as this program reads it.
+    #[error("this program reads the plan {plan} otherwise than the one that kept it")]
+    OtherPlan {
+        /// Digest of the plan.
+        plan: String,
+    },
     /// A checker of the site refuses it.
     #[error("refused: {}", .0.first_reason())]
     Refused(Refusal),

@@ -276,6 +276,8 @@ pub(crate) enum Policy {
     Test(TestPolicy),
     /// Show what each gate of a kit says of each component of a job.
     Explain(ExplainPolicy),
+    /// Ask a kit's policy, or another one, about the jobs of the past, and show which verdicts change.
+    Replay(ReplayPolicy),
 }
 
 #[derive(Clone, Debug, Args)]
@@ -318,6 +320,21 @@ pub(crate) struct ExplainPolicy {
     /// Name of the site, if it is not that of the kit's folder.
     #[arg(long)]
     pub(crate) site: Option<String>,
+    /// What to print on standard output: text, or one JSON object.
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    pub(crate) output: Output,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ReplayPolicy {
+    /// The startup kit of a site or server, with its log of verdicts and the plans that it kept.
+    pub(crate) kit: PathBuf,
+    /// Ask the policy in this folder, which is laid out as `local/` of a kit; the kit's own if not given.
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) policy: Option<PathBuf>,
+    /// Only what was judged since this day, or this moment: 2026-11-01, or 2026-11-01T08:00:00Z.
+    #[arg(long, value_name = "TIME")]
+    pub(crate) since: Option<String>,
     /// What to print on standard output: text, or one JSON object.
     #[arg(long, value_enum, default_value_t = Output::Text)]
     pub(crate) output: Output,

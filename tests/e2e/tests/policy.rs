@@ -90,3 +90,56 @@ fn a_job_is_checked_against_kits_before_anybody_submits_it() {
     assert_eq!((code, mistakes.len()), (65, 2), "both halves: {found:?}");
     assert!(mistakes.iter().all(|one| one["reason"].as_str().unwrap().contains("did you mean")), "{found:?}");
 }
+
+#[test]
+fn a_changed_policy_is_asked_about_the_jobs_of_the_past() {
+    let dir = tempfile::tempdir().unwrap();
+    let (kits, _) = refused_demo(dir.path());
+    let [one, two] = ["site-1", "site-2"].map(|kit| kits.join(kit));
+    let replay = |kit: &Path, more: &[&str]| {
+        let mut arguments = vec!["policy", "replay", text(kit), "--output", "json"];
+        arguments.extend(more);
+        json(&arguments)
+    };
+    let before = fs::read(one.join("state/audit.jsonl")).unwrap();
+    let (code, report) = replay(&one, &[]);
+    assert_eq!((code, &report["changed"]), (0, &Value::from(0)), "the policy is the same: {report}");
+    let plan = &report["plans"][0];
+    assert_eq!((plan["then"].as_str(), plan["now"].as_str()), (Some("allow"), Some("allow")), "{report}");
+
+    let other = dir.path().join("other");
+    fs::create_dir_all(&other).unwrap();
+    fs::copy(two.join("local/job_resources.json"), other.join("job_resources.json")).unwrap();
+    fs::write(other.join("resources.json"), r#"{ "class_allow_list": ["*"] }"#).unwrap();
+    let (code, report) = replay(&one, &["--policy", text(&other)]);
+    assert_eq!((code, &report["changed"]), (1, &Value::from(1)), "{report}");
+    let components = report["plans"][0]["components"].as_array().unwrap();
+    let changed: Vec<_> = components.iter().filter(|one| one["changed"] == true).collect();
+    assert_eq!(changed.len(), 1, "{report}");
+    assert_eq!(changed[0]["path"], "executors.#1.executor");
+    assert_eq!(
+        (&changed[0]["then"]["verdict"], &changed[0]["now"]["verdict"]),
+        (&"allow".into(), &"deny".into())
+    );
+    assert_eq!(changed[0]["now"]["codes"][0], "not-agreed");
+    let table = run(&["policy", "replay", text(&one), "--policy", text(&other)]);
+    let table = String::from_utf8(table.stdout).unwrap();
+    let row = table.lines().find(|line| line.contains("executors.#1.executor")).unwrap();
+    assert!(row.contains("deny (not-agreed)") && row.ends_with("changed"), "{table}");
+
+    fs::remove_file(two.join("local/job_resources.json")).unwrap();
+    let (code, report) = replay(&two, &[]);
+    let plan = &report["plans"][0];
+    assert_eq!(
+        (code, plan["then"].as_str(), plan["now"].as_str()),
+        (1, Some("deny"), Some("allow")),
+        "{report}"
+    );
+
+    let (code, report) = replay(&two, &["--since", "2999-01-01"]);
+    assert_eq!((code, report["plans"].as_array().unwrap().len()), (0, 0), "{report}");
+    fs::remove_dir_all(two.join("state/plans")).unwrap();
+    let (code, report) = replay(&two, &[]);
+    assert_eq!((code, report["lost"][0]["why"].as_str()), (0, Some("its plan was not kept")), "{report}");
+    assert_eq!(fs::read(one.join("state/audit.jsonl")).unwrap(), before, "a replay leaves no trace");
+}

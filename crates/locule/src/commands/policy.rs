@@ -1,5 +1,7 @@
 //! `locule policy`: what a site refuses, written, checked, tested and explained before it counts.
 
+mod replay;
+
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -27,6 +29,7 @@ pub(crate) fn policy(arguments: &Policy, verbose: u8) -> Result<(), Failure> {
         Policy::Check(arguments) => check(arguments),
         Policy::Test(arguments) => test(arguments),
         Policy::Explain(arguments) => explain(arguments),
+        Policy::Replay(arguments) => replay::replay(arguments),
     }
 }
 
