@@ -267,14 +267,32 @@ impl JobCommunicator {
         Ok(self.conversation.cell.notify(&self.conversation.with, heartbeat).await?)
     }
 
-    /// Tells the job at the server what was measured here, as nvflare's sites do; expects no reply.
+    /// Tells the job at the server what was measured here, as nvflare's sites do, and waits for its word that it has
+    /// it: whoever tells one metric after the other has them there in this order. While the server does not answer it
+    /// is told again, under the same id, so that it counts once.
     ///
     /// # Errors
-    /// [`SayError`] if it could not be sent.
+    /// [`SayError`] if the server does not take it, or the job was stopped here.
     ///
     /// # Source
     /// nvflare 2.9.0, `nvflare.widgets.fed_event` and `nvflare.apis.analytix`.
     pub async fn tell_metric(&self, metric: &Metric) -> Result<(), SayError> {
+        let event = self.event_of(metric);
+        loop {
+            match self.aux(&event, HOUSEKEEPING).await {
+                Err(SayError::Request(error)) if error.is_retryable() => {
+                    tracing::debug!(error = redacted(&error), "metric not sent; trying again");
+                }
+                told => return told.map(drop),
+            }
+            tokio::select! {
+                () = tokio::time::sleep(SYNC_INTERVAL) => {}
+                () = self.cancel.cancelled() => return Err(RequestError::Closed.into()),
+            }
+        }
+    }
+
+    fn event_of(&self, metric: &Metric) -> AuxRequest {
         let class = |name: &str, member: &str| match Class::named(name) {
             Some(class) => Value::Enum { class, member: member.to_owned() },
             None => Value::from(member),
@@ -298,8 +316,7 @@ impl JobCommunicator {
         event.headers.insert("_timestamp", now.as_secs_f64());
         event.headers.insert("_event_id", Uuid::new_v4().simple().to_string());
         event.headers.insert("_direction", "out");
-        let event = aux_request(&event, HOUSEKEEPING)?;
-        Ok(self.conversation.cell.notify(&self.conversation.with, event).await?)
+        event
     }
 
     /// Ends when the job at the server is another process than the one that answered last: what that one was asked is

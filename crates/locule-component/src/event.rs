@@ -417,6 +417,18 @@ events! {
     BeforeSaveModel = "_before_save_model";
     /// The model is written.
     AfterSaveModel = "_after_save_model";
+    /// What a site tracks reached the server.
+    ///
+    /// # Source
+    /// nvflare 2.9.0, `nvflare.apis.analytix`, with the prefix of `nvflare.app_common.widgets.convert_to_fed_event`.
+    MetricTracked {
+        /// Whose it is.
+        site: text,
+        /// The key that it is tracked under.
+        key: text,
+        /// What was measured, as JSON.
+        value: text
+    } = "fed.analytix_log_stats";
 }
 
 /// What an observer may use while it is told of an event.

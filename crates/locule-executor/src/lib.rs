@@ -25,6 +25,7 @@
 
 mod task_loop;
 mod turns;
+mod tell;
 mod workbench;
 
 pub use task_loop::{Pace, RunError, RunSummary, TaskLoop};

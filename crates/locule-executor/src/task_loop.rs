@@ -13,6 +13,7 @@ use tokio::time::{Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use crate::turns::{Turn, Turns};
+use crate::tell::Teller;
 use crate::workbench::Workbench;
 
 /// Waits of a task loop.
@@ -77,6 +78,7 @@ pub enum RunError {
 pub struct TaskLoop {
     communicator: JobCommunicator,
     bench: Option<Workbench>,
+    teller: Option<Teller>,
     herald: Herald,
     pace: Pace,
     turns: Option<Turns>,
@@ -97,15 +99,15 @@ impl TaskLoop {
         cancel: CancellationToken,
     ) -> Self {
         let herald = bench.herald().clone();
-        let (bench, turns, last_task) = (Some(bench), None, None);
         Self {
             communicator,
-            bench,
+            bench: Some(bench),
+            teller: None,
             herald,
             pace,
-            turns,
+            turns: None,
             cancel,
-            last_task,
+            last_task: None,
             tasks_done: 0,
             server_away: false,
         }
@@ -127,11 +129,15 @@ impl TaskLoop {
     /// [`RunError`] says why it ended early.
     pub async fn run(mut self) -> Result<RunSummary, RunError> {
         self.communicator.sync(self.pace.sync_limit).await?;
+        self.teller = Some(Teller::start(self.communicator.clone()));
         self.herald.tell(&Event::AboutToStartRun).await;
         self.herald.tell(&Event::StartRun).await;
         let ended = self.pull_until_the_end().await;
         if ended.is_err() {
             self.herald.tell(&Event::AbortTask).await;
+        }
+        if let Some(teller) = self.teller.take() {
+            teller.finish().await;
         }
         self.herald.tell(&Event::AboutToEndRun).await;
         self.herald.await_readiness(ended.is_ok()).await;
@@ -222,10 +228,8 @@ impl TaskLoop {
                 done = &mut working => {
                     let (bench, result, metrics) = done.map_err(|_| RunError::Lost)?;
                     self.bench = Some(bench);
-                    for metric in &metrics {
-                        if let Err(error) = self.communicator.tell_metric(metric).await {
-                            tracing::debug!(%error, "metric not sent");
-                        }
+                    if let Some(teller) = &self.teller {
+                        teller.tell(metrics).await;
                     }
                     return Ok(result);
                 }

@@ -2,7 +2,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 
 use locule_communicator::SyncError;
-use locule_component::ExecuteError;
+use locule_component::{ExecuteError, Metric};
 use locule_executor::RunError;
 use locule_fobs::{Shareable, Value};
 use locule_message::{Payload, ReturnCode};
@@ -86,6 +86,38 @@ async fn a_failed_task_is_reported_and_the_run_goes_on() {
     let submitted = server.submitted.lock().unwrap();
     let codes: Vec<&str> = submitted.iter().map(|update| update.result.return_code()).collect();
     assert_eq!(codes, ["EXECUTION_EXCEPTION", "OK"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn metrics_are_told_in_order_before_the_result_and_again_until_the_server_has_them() {
+    let server = ServerJob::start([task("task-1")]).await;
+    let (told, results) = (Arc::new(Mutex::new(Vec::new())), Arc::clone(&server.submitted));
+    let hears = Arc::clone(&told);
+    server.answer(AuxRequest::CHANNEL, aux_topic::FED_EVENT, move |incoming| {
+        let event = AuxRequest::from_parts(&incoming.headers, &incoming.payload()).unwrap();
+        let shareable = Shareable { headers: event.headers.clone(), fields: event.fields };
+        let key = shareable.dxo().unwrap().unwrap().data.str("track_key").unwrap().to_owned();
+        assert!(results.lock().unwrap().is_empty(), "{key} comes after the result");
+        let mut told = hears.lock().unwrap();
+        told.push((key, event.headers.str("_event_id").unwrap().to_owned()));
+        if told.len() == 2 { refusal(ReturnCode::ServiceUnavailable) } else { aux("OK") }
+    });
+    let job = trainer();
+    for key in ["a", "b", "c"] {
+        job.metrics.lock().unwrap().push(Metric {
+            key: key.into(),
+            kind: "SCALAR".into(),
+            value: 0.5.into(),
+            step: Some(1),
+            writer: None,
+        });
+    }
+    assert_eq!(server.task_loop(job).run().await.unwrap().tasks_done, 1);
+    let told = told.lock().unwrap();
+    let keys: Vec<&str> = told.iter().map(|(key, _)| key.as_str()).collect();
+    assert_eq!(keys, ["a", "b", "b", "c"]);
+    assert_eq!(told[1].1, told[2].1, "the same event");
+    assert_ne!(told[0].1, told[1].1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -8,7 +8,7 @@ use locule_cell::{Cell, CellConfig, HandlerError, Incoming, Reply};
 use locule_communicator::{JobCommunicator, Settings};
 use locule_component::{
     AbortFlag, Assembled, Chain, Direction, Event, EventCx, ExecuteError, Executor, FilterCx, FilterError,
-    ObserveError, Observer, RunContext, Task, TaskCx, TaskFilter,
+    Metric, ObserveError, Observer, RunContext, Task, TaskCx, TaskFilter,
 };
 use locule_executor::{Pace, TaskLoop, Workbench};
 use locule_fobs::Shareable;
@@ -53,11 +53,15 @@ impl Observer for Diary {
 
 type Work = dyn FnMut(&Task, &TaskCx<'_>) -> Result<Shareable, ExecuteError> + Send;
 
-struct Worker(Box<Work>);
+struct Worker(Box<Work>, Arc<Mutex<Vec<Metric>>>);
 
 impl Executor for Worker {
     fn execute(&mut self, task: &Task, cx: &TaskCx<'_>) -> Result<Shareable, ExecuteError> {
         (self.0)(task, cx)
+    }
+
+    fn take_metrics(&mut self) -> Vec<Metric> {
+        std::mem::take(&mut self.1.lock().unwrap())
     }
 }
 
@@ -73,6 +77,8 @@ impl TaskFilter for Sieve {
 pub(crate) struct Job {
     pub(crate) diary: Diary,
     pub(crate) abort: AbortFlag,
+    /// What the executor has measured.
+    pub(crate) metrics: Arc<Mutex<Vec<Metric>>>,
     assembled: Assembled,
 }
 
@@ -81,10 +87,11 @@ impl Job {
         work: impl FnMut(&Task, &TaskCx<'_>) -> Result<Shareable, ExecuteError> + Send + 'static,
     ) -> Self {
         let diary = Diary::default();
-        let mut assembled = Assembled::default();
-        assembled.executors.insert(["train".to_owned()], Box::new(Worker(Box::new(work))));
+        let (mut assembled, metrics) = (Assembled::default(), Arc::default());
+        let worker = Worker(Box::new(work), Arc::clone(&metrics));
+        assembled.executors.insert(["train".to_owned()], Box::new(worker));
         assembled.observers.push(("diary".to_owned(), Box::new(diary.clone())));
-        Self { diary, abort: AbortFlag::new(), assembled }
+        Self { diary, abort: AbortFlag::new(), metrics, assembled }
     }
 
     pub(crate) fn filter(

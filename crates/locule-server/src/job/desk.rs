@@ -17,6 +17,7 @@ use locule_protocol::{
 
 use super::board::Board;
 use super::standing::{Assigned, Submitted};
+use super::tracking::Tracking;
 use crate::admit::{not_understood, reply};
 
 /// How long a pull waits at the server for a task, so that a site learns of it at once.
@@ -68,6 +69,7 @@ pub(super) struct Desk {
     pub(super) run: RunContext,
     pub(super) herald: Herald,
     pub(super) workflow: tokio::sync::watch::Receiver<String>,
+    pub(super) tracking: Arc<Tracking>,
 }
 
 /// Registers the desk's handlers on the job's cell.
@@ -220,6 +222,7 @@ impl Desk {
             | aux_topic::JOB_HEARTBEAT
             | aux_topic::TASK_CHECK
             | aux_topic::END_RUN => "OK",
+            aux_topic::FED_EVENT => self.tracking.take(site, aux),
             _ => "TOPIC_UNKNOWN",
         };
         reply(AuxReply::new(code, peer).to_parts())

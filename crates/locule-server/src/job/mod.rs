@@ -8,8 +8,10 @@ mod log;
 mod report;
 mod run;
 mod standing;
+mod tracking;
 
 pub use brief::ServerBrief;
 pub(crate) use desk::SITE_JOINS;
 pub(crate) use report::JobReport;
 pub use run::{JobHost, run_job};
+pub use tracking::Tracked;

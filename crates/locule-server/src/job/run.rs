@@ -31,6 +31,7 @@ use super::board::{Board, BoardOf};
 use super::desk::{self, Desk, Participants};
 use super::log::{FOLDER, RunLog};
 use super::report::{JobReport, RunEnd};
+use super::tracking::Tracking;
 use crate::record::SERVER;
 
 /// Progress reports that may wait to be sent.
@@ -188,6 +189,7 @@ struct Job {
     board: Arc<Board>,
     run: RunContext,
     herald: Herald,
+    tracking: Arc<Tracking>,
     workflows: tokio::sync::Mutex<Vec<(String, Box<dyn Workflow>)>>,
     workflow: watch::Sender<String>,
     participants: Participants,
@@ -234,6 +236,7 @@ impl Job {
         let (log, restored) = RunLog::take_over(run_dir.join(FOLDER))
             .await
             .map_err(|error| infrastructure(with_causes(&error)))?;
+        let tracking = Arc::new(Tracking::open(&start.job_id, &run_dir, &sites));
         let (herald_of_board, abort) = (herald.clone(), abort.clone());
         let job =
             BoardOf { run: run.clone(), run_dir, sites, filters, progress, herald: herald_of_board, abort };
@@ -247,6 +250,7 @@ impl Job {
             run: run.clone(),
             herald: herald.clone(),
             workflow: current,
+            tracking: Arc::clone(&tracking),
         };
         desk::open(&cell, Arc::new(desk));
         let reporting = tokio::spawn(forward(cell.clone(), start.job_id.clone(), reports));
@@ -260,6 +264,7 @@ impl Job {
             board,
             run,
             herald,
+            tracking,
             workflows: tokio::sync::Mutex::new(assembled.workflows),
             workflow,
             participants,
@@ -276,6 +281,7 @@ impl Job {
             }
         };
         self.herald.tell(&Event::StartRun).await;
+        self.tracking.begin(self.herald.clone());
         let mut ended = Ok(());
         for (index, (id, workflow)) in self.workflows.lock().await.iter_mut().enumerate().skip(first) {
             self.workflow.send_replace(id.clone());
@@ -309,7 +315,8 @@ impl Job {
     async fn finish(self, ended: &Result<(), JobFailure>, abort: &CancellationToken) {
         // Every report that a workflow made goes out before the word that it has ended, and that word before
         // the sites hear of it: a site's outcome that comes after it is that of a whole run.
-        let Self { host, job_id, cell, board, run, herald, workflows, participants, reporting, .. } = self;
+        let Self { host, job_id, cell, board, run, herald, tracking, workflows, participants, reporting, .. } =
+            self;
         drop(workflows);
         board.close_reports();
         reporting.await.ok();
@@ -330,6 +337,7 @@ impl Job {
                 cell.notify(site, request.optional()).await.ok();
             }
         }
+        tracking.settle().await;
         herald.await_readiness(!abort.is_cancelled()).await;
         herald.tell(&Event::EndRun).await;
         tracing::debug!(job = job_id, project = host.project, late = board.late(), "run ended");

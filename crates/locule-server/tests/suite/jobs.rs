@@ -278,7 +278,8 @@ async fn the_desk_answers_housekeeping_and_refuses_what_it_does_not_understand()
         (aux_topic::SYNC_RUNNER, "OK"),
         (aux_topic::JOB_HEARTBEAT, "OK"),
         (aux_topic::TASK_CHECK, "TASK_UNKNOWN"),
-        ("fed.event", "TOPIC_UNKNOWN"),
+        ("fed.event", "BAD_REQUEST_DATA"),
+        ("another", "TOPIC_UNKNOWN"),
     ] {
         assert_eq!(half.aux(AuxRequest::new(topic, props())).await, code, "{topic}");
     }
