@@ -87,6 +87,12 @@ pub const COMMANDS: &[Command] = &[
         "get_job_log job_id [server|all|client-name]",
     ),
     command("job_mgmt", "get_job_meta", "show all that is known of a job", "get_job_meta job_id"),
+    command(
+        "job_mgmt",
+        "get_job_metrics",
+        "show what sites track in a job",
+        "get_job_metrics job_id [position]",
+    ),
     command("job_mgmt", "list_job", "list other parts of a job", "list_job job_id"),
     command(
         "job_mgmt",

@@ -329,6 +329,7 @@ impl Call {
             "download_job_components" => jobs::download_components(&self),
             "get_job_log" => jobs::log(&self),
             "get_job_meta" => jobs::meta(&self).await,
+            "get_job_metrics" => jobs::metrics(&self).await,
             "list_job" => jobs::components(&self),
             "list_jobs" => jobs::list(&self).await,
             "submit_job" => jobs::submit(&self).await,

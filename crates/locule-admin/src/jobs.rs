@@ -171,6 +171,26 @@ pub(crate) async fn meta(call: &Call) -> Answered {
     Ok(ReplyDocument::new().item(Item::Dict(meta.clone())).meta("job_meta", meta).status(Status::Ok, ""))
 }
 
+/// What sites track in a job, from a position on; `next` says where to go on, and no lines that there is no more.
+///
+/// The right is that of `get_job_meta`.
+pub(crate) async fn metrics(call: &Call) -> Answered {
+    let record = call.job_if("get_job_meta")?;
+    let from = match &call.arguments[1..] {
+        [] => 0,
+        [from] => from.parse().map_err(|_| call.usage())?,
+        _ => return Err(call.usage()),
+    };
+    let files = call.files(&record)?;
+    let read = blocking(move || files.tracked(from)).await;
+    let (lines, next) = read.map_err(|error| {
+        let text = format!("metrics of job {} cannot be read: {}", record.job_id, without_path(&error));
+        ReplyDocument::error(Status::InternalError, text.clone(), text)
+    })?;
+    let told = json!({ "lines": lines, "next": next });
+    Ok(ReplyDocument::new().item(Item::Dict(told)).status(Status::Ok, ""))
+}
+
 /// Lists other parts of a job; it has none.
 pub(crate) fn components(call: &Call) -> Answered {
     call.job()?;
@@ -478,7 +498,7 @@ fn pack(
 ) -> io::Result<(PathBuf, Vec<(&'static str, u64)>)> {
     fs::create_dir(folder)?;
     let mut names = vec!["meta.json", "workspace.zip"];
-    let meta = meta_of(record, news, files.read_meta().unwrap_or_default());
+    let meta = meta_of(record, news, &files.last_tracked(), files.read_meta().unwrap_or_default());
     fs::write(folder.join("meta.json"), serde_json::to_vec_pretty(&meta)?)?;
     let packed = pack_file(&files.run_dir, "", &folder.join("workspace.zip"), Packing::Fast, most);
     packed.map_err(|error: PackError| io::Error::other(error.to_string()))?;

@@ -41,10 +41,12 @@ pub(crate) async fn metas(desk: &Desk, records: Vec<JobRecord>) -> Vec<Value> {
         (desk.server.files(&record.job_id), record, news)
     });
     let with_files: Vec<_> = with_files.collect();
+    let is_one = with_files.len() == 1; // of many, nobody asks for the numbers
     let read = blocking(move || {
         let meta = |(files, record, news): &(Option<JobFiles>, JobRecord, JobNews)| {
             let stored = files.as_ref().and_then(|files| files.read_meta().ok());
-            meta_of(record, news, stored.unwrap_or_default())
+            let tracked = files.as_ref().filter(|_| is_one).map(JobFiles::last_tracked).unwrap_or_default();
+            meta_of(record, news, &tracked, stored.unwrap_or_default())
         };
         Ok(with_files.iter().map(meta).collect())
     });
@@ -59,7 +61,12 @@ fn outcome((site, outcome): (&String, &SiteOutcome)) -> Value {
 /// A job's meta: what was stored, and how it is.
 ///
 /// Beyond nvflare's keys: `status_history`, `sites`, `outcomes`, `refusals`, `waits`, `waits_since` and `progress`.
-pub(crate) fn meta_of(record: &JobRecord, news: &JobNews, stored: Value) -> Value {
+pub(crate) fn meta_of(
+    record: &JobRecord,
+    news: &JobNews,
+    tracked: &BTreeMap<String, BTreeMap<String, f64>>,
+    stored: Value,
+) -> Value {
     let mut meta = match stored {
         Value::Object(meta) => meta,
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => Map::new(),
@@ -83,7 +90,7 @@ pub(crate) fn meta_of(record: &JobRecord, news: &JobNews, stored: Value) -> Valu
         ("status_history", json!(record.history)),
         ("sites", json!(record.sites)),
         ("outcomes", Value::Array(record.outcomes.iter().map(outcome).collect())),
-        ("progress", news.progress(record.rounds_done)),
+        ("progress", news.progress(record.rounds_done, tracked)),
     ]);
     meta.extend(of_now.into_iter().map(|(key, value)| (key.to_owned(), value)));
     if let Some(Waiting { since, reason }) = &record.waiting {

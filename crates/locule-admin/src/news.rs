@@ -82,14 +82,23 @@ impl News {
 }
 
 impl JobNews {
-    /// How far the job is, as consoles are told.
-    pub(crate) fn progress(&self, rounds_done: u64) -> Value {
+    /// How far the job is, as consoles are told, with the last numbers that its sites track.
+    pub(crate) fn progress(
+        &self,
+        rounds_done: u64,
+        tracked: &BTreeMap<String, BTreeMap<String, f64>>,
+    ) -> Value {
+        let tracked = tracked.iter().take(SITES).map(|(site, numbers)| {
+            let few: Vec<_> = numbers.iter().filter(|(_, number)| number.is_finite()).take(METRICS).collect();
+            json!({ "site": site, "metrics": few })
+        });
         let metrics = self.metrics.iter().map(|(site, metrics)| json!({ "site": site, "metrics": metrics }));
         json!({
             "round": self.round,
             "rounds": self.rounds,
             "rounds_done": rounds_done,
             "metrics": metrics.collect::<Vec<_>>(),
+            "tracked": tracked.collect::<Vec<_>>(),
             "bytes_moved": self.moved.map(|(began, now)| now.saturating_sub(began)),
         })
     }
@@ -118,7 +127,9 @@ mod tests {
             bytes_moved: 350,
         };
         news.hear(&done, 400);
-        let progress = news.of("a").progress(1);
+        let tracked = BTreeMap::from([("site-2".into(), BTreeMap::from([("lr".into(), 0.1)]))]);
+        let progress = news.of("a").progress(1, &tracked);
+        assert_eq!(progress["tracked"], json!([{ "site": "site-2", "metrics": [["lr", 0.1]] }]));
         assert_eq!((&progress["bytes_moved"], &progress["rounds"]), (&json!(250), &json!(2)));
         assert_eq!(progress["metrics"], json!([{ "site": "site-1", "metrics": [["loss", 0.5]] }]));
         assert_eq!(news.of("b"), JobNews::default());

@@ -21,6 +21,9 @@ const TRIES: usize = 3;
 /// How long the link is waited for before that.
 const LINK: Duration = Duration::from_secs(30);
 
+/// Most that is fetched of what sites track; a server of ours has no more.
+const MOST_TRACKED: usize = 2_000_000;
+
 /// Jobs that an ambiguous id is shown to mean.
 const SHOWN: usize = 8;
 
@@ -46,6 +49,22 @@ pub struct Logs {
     pub logs: BTreeMap<String, String>,
     /// Why there is none, by site.
     pub unavailable: BTreeMap<String, String>,
+}
+
+/// Something that a site tracks in a job.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Tracked {
+    /// Whose it is.
+    pub site: String,
+    /// Under which key; empty for an event of the site that tracks nothing.
+    pub key: String,
+    /// The step that it belongs to.
+    pub step: Option<i64>,
+    /// A number; a text, or either by name.
+    pub value: Value,
+    /// When the site sent it, by its clock, in seconds since the Unix epoch.
+    pub time: f64,
 }
 
 /// Which job is meant.
@@ -246,6 +265,37 @@ impl Console {
     /// [`AskError`].
     pub async fn delete(&self, id: &str) -> Result<(), AskError> {
         self.ask(&["delete_job", id]).await.map(drop)
+    }
+
+    /// What the sites track in a job, site after site, each in the order of its own clock. Only servers of ours can
+    /// be asked.
+    ///
+    /// # Errors
+    /// [`AskError`].
+    pub async fn tracked(&self, id: &str) -> Result<Vec<Tracked>, AskError> {
+        let (mut all, mut from) = (Vec::new(), 0_u64);
+        loop {
+            let answer = self.ask(&["get_job_metrics", id, &from.to_string()]).await?;
+            let page = answer.items.into_iter().find_map(|item| match item {
+                Item::Dict(page) => Some(page),
+                Item::Text(_) | Item::Success(_) | Item::Error(_) | Item::Table(_) | Item::Token(_) => None,
+                Item::Shutdown(_) => None,
+            });
+            let page = page.ok_or(AskError::NotUnderstood)?;
+            let lines = page.get("lines").and_then(|lines| Vec::<Tracked>::deserialize(lines).ok());
+            let lines = lines.ok_or(AskError::NotUnderstood)?;
+            let next = page.get("next").and_then(Value::as_u64).filter(|next| *next > from);
+            all.extend(lines.into_iter().filter(|tracked| !tracked.key.is_empty()));
+            match next {
+                Some(next) if all.len() < MOST_TRACKED => from = next,
+                Some(_) | None => break,
+            }
+        }
+        all.sort_by(|a, b| a.site.cmp(&b.site).then(a.time.total_cmp(&b.time)));
+        for tracked in &mut all {
+            (tracked.site, tracked.key) = (shown(&tracked.site), shown(&tracked.key));
+        }
+        Ok(all)
     }
 
     /// Logs of a job: of `server`, of `all`, or of one site.

@@ -120,6 +120,8 @@ pub struct Progress {
     pub sites_in: Option<u64>,
     /// The sites' metrics of the last round that is done.
     pub metrics: Vec<SiteMetrics>,
+    /// The last numbers that its sites' scripts track.
+    pub tracked: Vec<SiteMetrics>,
     /// Bytes between server and sites since the job began; those of other jobs at that time count, too.
     pub bytes_moved: Option<u64>,
 }

@@ -30,7 +30,7 @@ mod job;
 mod parcel;
 mod transfer;
 
-pub use commands::{Check, FindError, Logs, SubmitError};
+pub use commands::{Check, FindError, Logs, SubmitError, Tracked};
 pub use console::{AskError, Console, LogInError, Settings, cell_name};
 pub use job::{Change, Job, Outcome, Person, Progress, Refused, SiteMetrics};
 pub use parcel::{Parcel, ParcelError};

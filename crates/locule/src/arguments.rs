@@ -9,7 +9,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 mod job;
 
-pub(crate) use job::{AtServer, CheckJob, DownloadJob, Job, JobLogs, ListJobs, NamedJob, SubmitJob};
+pub(crate) use job::{
+    AtServer, CheckJob, DownloadJob, Job, JobLogs, JobMetrics, ListJobs, NamedJob, SubmitJob, Table,
+};
 
 /// Federated computing: sites train a model together, and no data moves.
 #[derive(Debug, Parser)]

@@ -158,6 +158,36 @@ async fn a_job_that_waits_says_why_and_its_course_is_told() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_sites_track_is_told_in_full_and_the_last_numbers_with_the_job() {
+    let scene = Scene::start().await;
+    let ann = Console::log_in(&scene, "ann").await;
+    let id = ann.submit(&scene.job("sum", "ann")).await.meta["job_id"].as_str().unwrap().to_owned();
+    let none = ann.ask(&format!("get_job_metrics {id}")).await;
+    assert_eq!(none.items, [Item::Dict(json!({ "lines": [], "next": 0 }))]);
+
+    let files = scene.server.files(&id).unwrap();
+    let line = |key: &str, value: f64| {
+        json!({ "site": "site-1", "key": key, "type": "SCALAR", "step": 1, "value": value, "time": 2.5 })
+            .to_string()
+    };
+    let text = format!("{}\n{}\n{{\"site\"", line("loss", 0.5), line("loss", 0.25));
+    fs::create_dir_all(&files.run_dir).unwrap();
+    fs::write(files.run_dir.join("metrics.jsonl"), &text).unwrap();
+    let told = ann.ask(&format!("get_job_metrics {id}")).await;
+    let Item::Dict(told) = &told.items[0] else { panic!("{told:?}") };
+    let values: Vec<_> = told["lines"].as_array().unwrap().iter().map(|line| &line["value"]).collect();
+    assert_eq!(values, [&json!(0.5), &json!(0.25)], "and not the line that is still being written");
+    let more = ann.ask(&format!("get_job_metrics {id} {}", told["next"])).await;
+    assert_eq!(more.items, [Item::Dict(json!({ "lines": [], "next": told["next"] }))]);
+    let meta = ann.ask(&format!("get_job_meta {id}")).await.meta["job_meta"].clone();
+    assert_eq!(meta["progress"]["tracked"], json!([{ "site": "site-1", "metrics": [["loss", 0.25]] }]));
+    for wrong in ["-1", "0 0"] {
+        let refused = ann.ask(&format!("get_job_metrics {id} {wrong}")).await;
+        assert_eq!(refused.status_word(), Some("syntax_error"), "{wrong}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn short_visits_do_not_push_out_who_stays() {
     let scene = Scene::start().await;
     let stays = Console::log_in(&scene, "ann").await;

@@ -315,8 +315,9 @@ impl Job {
     async fn finish(self, ended: &Result<(), JobFailure>, abort: &CancellationToken) {
         // Every report that a workflow made goes out before the word that it has ended, and that word before
         // the sites hear of it: a site's outcome that comes after it is that of a whole run.
-        let Self { host, job_id, cell, board, run, herald, tracking, workflows, participants, reporting, .. } =
-            self;
+        let Self {
+            host, job_id, cell, board, run, herald, tracking, workflows, participants, reporting, ..
+        } = self;
         drop(workflows);
         board.close_reports();
         reporting.await.ok();

@@ -184,8 +184,7 @@ impl Tracking {
     pub(super) fn open(job_id: &str, run_dir: &Path, sites: &[String]) -> Self {
         let (notices, waiting) = mpsc::channel(WAITING);
         let sites = sites.iter().map(|site| (site.clone(), OfSite::default())).collect();
-        let mut kept =
-            Kept { path: run_dir.join(FILE), torn: false, sites, left_out: 0, notices, untold: 0 };
+        let mut kept = Kept { path: run_dir.join(FILE), torn: false, sites, left_out: 0, notices, untold: 0 };
         if let Err(error) = kept.read_back()
             && error.kind() != io::ErrorKind::NotFound
         {
@@ -250,7 +249,12 @@ impl Tracking {
         };
         if left_out + untold > 0 {
             let job = &self.job_id;
-            tracing::warn!(job, left_out, untold, "federation events were left out, or not told to observers");
+            tracing::warn!(
+                job,
+                left_out,
+                untold,
+                "federation events were left out, or not told to observers"
+            );
         }
         let (settled, told) = oneshot::channel();
         let telling = async {

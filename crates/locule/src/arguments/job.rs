@@ -24,6 +24,8 @@ pub(crate) enum Job {
     Download(DownloadJob),
     /// Show what the server has of a job's logs.
     Logs(JobLogs),
+    /// Print all that sites track in a job: what their scripts log as metrics.
+    Metrics(JobMetrics),
     /// Delete a job that is over, with its results, at the server.
     Delete(NamedJob),
 }
@@ -122,6 +124,28 @@ pub(crate) struct JobLogs {
     /// Only of this site, or of `server`.
     #[arg(long, default_value = "all")]
     pub(crate) site: String,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct JobMetrics {
+    /// The job's id, or as much of its beginning as no other has.
+    pub(crate) id: String,
+    /// The administrator's startup kit.
+    #[arg(long, value_name = "ADMIN_KIT", env = "LOCULE_ADMIN_KIT")]
+    pub(crate) kit: PathBuf,
+    /// Seconds that reaching the server and logging in may take; the kit says otherwise how long.
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub(crate) wait: Option<u64>,
+    /// Comma-separated values with a head, or JSON, an object a line.
+    #[arg(long, value_enum, default_value_t = Table::Csv)]
+    pub(crate) output: Table,
+}
+
+/// How rows are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Table {
+    Csv,
+    Json,
 }
 
 /// # Source

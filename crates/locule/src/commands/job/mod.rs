@@ -14,7 +14,9 @@ use locule_console::{Job as Told, Parcel, SendError, SubmitError};
 use serde_json::{Value, json};
 
 use super::{say, table::table};
-use crate::arguments::{CheckJob, DownloadJob, Job, JobLogs, ListJobs, NamedJob, Output, SubmitJob};
+use crate::arguments::{
+    CheckJob, DownloadJob, Job, JobLogs, JobMetrics, ListJobs, NamedJob, Output, SubmitJob, Table,
+};
 use crate::exit::{Code, Failure};
 use crate::logs;
 use server::{AtServer, Desk, with_remedy};
@@ -36,6 +38,7 @@ pub(crate) async fn job(arguments: Job, verbose: u8) -> Result<(), Failure> {
         Job::Abort(arguments) => abort(arguments).await,
         Job::Download(arguments) => download(arguments).await,
         Job::Logs(arguments) => logs_of(arguments).await,
+        Job::Metrics(arguments) => metrics(arguments).await,
         Job::Delete(arguments) => delete(arguments).await,
     }
 }
@@ -189,6 +192,19 @@ async fn logs_of(JobLogs { job: NamedJob { id, at }, site }: JobLogs) -> Result<
     }
     if logs.logs.is_empty() {
         return Err(Failure::new(Code::JobFailed, anyhow!("the server has no such log of {id}")));
+    }
+    Ok(())
+}
+
+async fn metrics(JobMetrics { id, kit, wait, output }: JobMetrics) -> Result<(), Failure> {
+    let at = AtServer { kit, wait, output: Output::Text };
+    let (_, tracked) = one(&id, &at, async |console, id| console.tracked(id).await).await?;
+    match output {
+        Table::Json => tracked.iter().for_each(|tracked| say(&json!(tracked).to_string())),
+        Table::Csv => {
+            say("site,key,step,value,time");
+            tracked.iter().for_each(|tracked| say(&text::csv(tracked)));
+        }
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use anyhow::anyhow;
-use locule_console::{Check, Job, Progress, SiteMetrics};
+use locule_console::{Check, Job, Progress, SiteMetrics, Tracked};
 use time::OffsetDateTime;
 
 use crate::exit::{Code, Failure};
@@ -67,6 +67,9 @@ pub(super) fn whole(job: &Job, now: SystemTime) -> String {
         for site in &progress.metrics {
             lines.push(headed("metrics", &metrics(site)));
         }
+        for site in &progress.tracked {
+            lines.push(headed("tracked", &metrics(site)));
+        }
     }
     if !job.history.is_empty() {
         lines.push(String::new());
@@ -112,6 +115,19 @@ pub(super) fn rounds(progress: &Progress) -> String {
 pub(super) fn metrics(SiteMetrics { site, metrics, .. }: &SiteMetrics) -> String {
     let shown = metrics.iter().map(|(name, value)| format!("{}={}", visible(name), number(*value)));
     format!("{} {}", visible(site), shown.collect::<Vec<_>>().join(" ")).trim_end().to_owned()
+}
+
+/// What a site tracks, as a line of comma-separated values.
+pub(super) fn csv(tracked: &Tracked) -> String {
+    let Tracked { site, key, step, value, time, .. } = tracked;
+    let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let step = step.map(|step| step.to_string()).unwrap_or_default();
+    [site.clone(), key.clone(), step, value, time.to_string()].map(|cell| quoted(&cell)).join(",")
+}
+
+fn quoted(cell: &str) -> String {
+    let cell = visible(cell);
+    if cell.contains([',', '"', '\n']) { format!("\"{}\"", cell.replace('"', "\"\"")) } else { cell }
 }
 
 fn number(value: f64) -> String {
@@ -215,6 +231,14 @@ mod tests {
         assert_eq!(told(Some(2), 2), "2/5 done, round 3/5 under way");
         assert_eq!((told(None, 0), told(Some(4), 5)), (String::new(), "5/5 done".to_owned()));
         assert!(told(Some(u64::MAX), u64::MAX).contains("under way"));
+    }
+
+    #[test]
+    fn what_sites_track_is_one_line_each_for_a_spreadsheet() {
+        let mut tracked = Tracked::default();
+        (tracked.site, tracked.key, tracked.step) = ("site-1".into(), "loss, \"best\"".into(), Some(3));
+        (tracked.value, tracked.time) = (serde_json::json!(0.5), 1.25);
+        assert_eq!(csv(&tracked), "site-1,\"loss, \"\"best\"\"\",3,0.5,1.25");
     }
 
     #[test]
