@@ -20,6 +20,8 @@ use crate::args::{ClientAPIExecutorArgs, CommandWords, ExecutionMode, Waits, wro
 use crate::child::Child;
 use crate::interpreter::{Interpreter, resolve, system};
 use crate::metrics::Metrics;
+use crate::native::{self, Exchange};
+use crate::parcel::Folder;
 use crate::serve::{Entry, Limits, Reach};
 use crate::session::{Desk, News, Terms};
 use crate::settings::{PythonSettings, ScriptHost};
@@ -39,8 +41,8 @@ pub struct ClientAPIExecutor {
     metrics: Metrics,
     desk: Option<Desk>,
     script: Option<Child>,
-    /// What the script that runs was told; nobody needs it when it has ended.
-    bootstrap: Option<PathBuf>,
+    /// Files that tell the script that runs where its site is; nobody needs them when it has ended.
+    told: Vec<PathBuf>,
     launches: u32,
 }
 
@@ -56,6 +58,8 @@ struct Setup {
     app_dir: PathBuf,
     /// The only folder that a script may write to, unless the site says otherwise.
     own_dir: PathBuf,
+    /// Where our own package lies, which it reads and cannot change.
+    lib: PathBuf,
     log: PathBuf,
 }
 
@@ -101,13 +105,14 @@ impl Component for ClientAPIExecutor {
             site: cx.site.to_owned(),
             job_id: cx.job_id.to_owned(),
             own_dir: run_dir.join("script"),
+            lib: run_dir.join("script-lib"),
             log: run_dir.join("log.txt"),
             app_dir: app_dir.clone(),
         };
         let metrics = Metrics::in_file(run_dir.join("metrics.jsonl"));
-        let (desk, script, bootstrap) = (None, None, None);
+        let (desk, script, told) = (None, None, Vec::new());
         let launches = 0;
-        Ok(Built::Executor(Box::new(Self { args, waits, setup, metrics, desk, script, bootstrap, launches })))
+        Ok(Built::Executor(Box::new(Self { args, waits, setup, metrics, desk, script, told, launches })))
     }
 }
 
@@ -163,7 +168,10 @@ impl Executor for ClientAPIExecutor {
         let runtime = Handle::try_current();
         let runtime = runtime.map_err(|_| ExecuteError::Failed("no runtime for the script's cell".into()))?;
         runtime.block_on(async {
-            let result = self.perform(task, cx.abort).await;
+            let mut result = self.perform(task, cx.abort).await;
+            if let Err(ExecuteError::Failed(reason)) = &mut result {
+                self.setup.interpreter.explain(reason);
+            }
             if result.is_err() || !self.args.launch_once {
                 self.end_script(result.is_ok()).await;
             }
@@ -254,7 +262,10 @@ impl ClientAPIExecutor {
             }
         };
         let late = "the script has not sent a result in time";
-        let (trainer, mut result) = watch.during(result, self.waits.result, lease, late).await?;
+        let (trainer, result) = watch.during(result, self.waits.result, lease, late).await?;
+        let mut result = result.map_err(|reason| {
+            ExecuteError::Failed(format!("the script's result cannot be taken: {reason}"))
+        })?;
         let limits = FetchLimits { max_bytes: self.setup.settings.max_result, ..FetchLimits::default() };
         let fetched = fetch(&desk.cell, &mut result, &trainer, &limits);
         if let Err(error) = watch.during(fetched, None, lease, "").await? {
@@ -272,14 +283,19 @@ impl ClientAPIExecutor {
         self.launches += 1;
         let job = format!("{}.{}", self.setup.site, self.setup.job_id);
         let job = Fqcn::parse(&job).map_err(|error| error.to_string())?;
+        self.setup.folders().map_err(|error| format!("no folder for the script: {error}"))?;
         if self.desk.is_none() {
             let terms = Terms {
                 job_id: self.setup.job_id.clone(),
                 site: self.setup.site.clone(),
                 heartbeat: self.waits.heartbeat,
                 lease: self.waits.lease,
+                welcome: self.welcome(),
             };
-            self.desk = Some(Desk::open(job.clone(), terms, self.metrics.clone()).await?);
+            let path = self.setup.own_dir.join("arrays");
+            let folder = Folder::open(&path).map_err(|error| format!("no folder for arrays: {error}"))?;
+            let exchange = Exchange { path, folder, max_result: self.setup.settings.max_result };
+            self.desk = Some(Desk::open(job.clone(), terms, self.metrics.clone(), exchange).await?);
         }
         let Some(desk) = &self.desk else { return Err("no cell for the script".to_owned()) };
         let secret = || Uuid::new_v4().simple().to_string();
@@ -287,23 +303,41 @@ impl ClientAPIExecutor {
         let trainer = trainer.map_err(|error| error.to_string())?;
         let token = format!("{}{}", secret(), secret());
         let bootstrap = self.bootstrap(desk, &job, &trainer, &token);
+        let own = json!({ "port": desk.port, "token": token, "folder": desk.exchange().path });
         desk.expect(trainer, token);
 
         let setup = &self.setup;
-        let made = setup.folders().and_then(|()| {
-            let file = setup.own_dir.join(format!("client_api_bootstrap_{}.json", self.launches));
-            write_secret(&file, &bootstrap.to_string()).map(|()| file)
-        });
-        let file = made.map_err(|error| format!("no folder for the script: {error}"))?;
-        let command = setup.command(&file, desk.endpoint.port())?;
+        let write = |name: &str, text: &serde_json::Value| {
+            let file = setup.own_dir.join(format!("{name}_{}.json", self.launches));
+            let written = write_secret(&file, &text.to_string()).map(|()| file);
+            written.map_err(|error| format!("a script cannot be told where its site is: {error}"))
+        };
+        let files = [write("client_api_bootstrap", &bootstrap)?, write("locule", &own)?];
+        let ports = desk.endpoint.port().into_iter().chain([desk.port]).collect();
+        let command = setup.command(&files, ports)?;
         tracing::info!(job = setup.job_id, launch = self.launches, "starting the job's script");
         let script = Child::start(command, &setup.log, setup.settings.max_log);
-        self.bootstrap = Some(file);
+        self.told = files.into();
         self.script = Some(script.map_err(|error| format!("the script cannot be started: {error}"))?);
         Ok(())
     }
 
-    /// What the script reads when it calls `flare.init()`.
+    /// What a script of our own package is told when it calls `flare.init()`.
+    fn welcome(&self) -> serde_json::Value {
+        let args = &self.args;
+        json!({
+            "job_id": self.setup.job_id,
+            "site_name": self.setup.site,
+            "heartbeat": self.waits.heartbeat.as_secs_f64(),
+            "train_with_eval": args.train_with_evaluation,
+            "transfer_type": args.params_transfer_type,
+            "train_task_name": args.train_task_name,
+            "evaluate_task_name": args.evaluate_task_name,
+            "submit_model_task_name": args.submit_model_task_name,
+        })
+    }
+
+    /// What a script of nvflare's package reads when it calls `flare.init()`.
     ///
     /// # Source
     /// nvflare 2.9.0, `nvflare.client.cell.bootstrap`.
@@ -339,10 +373,10 @@ impl ClientAPIExecutor {
     async fn end_script(&mut self, orderly: bool) {
         let Some(script) = self.script.take() else { return };
         self.end(script, orderly).await;
-        if let Some(file) = self.bootstrap.take()
-            && let Err(error) = std::fs::remove_file(file)
-        {
-            tracing::debug!(%error, "a script's bootstrap file stays");
+        for file in self.told.drain(..) {
+            if let Err(error) = std::fs::remove_file(file) {
+                tracing::debug!(%error, "a file for a script stays");
+            }
         }
     }
 
@@ -465,9 +499,10 @@ impl Setup {
     fn folders(&self) -> std::io::Result<()> {
         let mut builder = std::fs::DirBuilder::new();
         std::os::unix::fs::DirBuilderExt::mode(builder.recursive(true), 0o700);
-        for folder in [self.work_dir(), self.own_dir.join("home"), self.own_dir.join("tmp")] {
-            builder.create(folder)?;
+        for folder in ["work", "home", "tmp", "arrays"] {
+            builder.create(self.own_dir.join(folder))?;
         }
+        native::install(&self.lib)?;
         for entry in std::fs::read_dir(&self.app_dir)? {
             let entry = entry?;
             let link = self.work_dir().join(entry.file_name());
@@ -479,16 +514,17 @@ impl Setup {
     }
 
     /// What starts the keeper of a script, with nothing of the site's environment but what is harmless or listed.
-    fn command(&self, bootstrap: &Path, port: Option<u16>) -> Result<Command, String> {
+    fn command(&self, [stock, own]: &[PathBuf; 2], ports: Vec<u16>) -> Result<Command, String> {
         let settings = &self.settings;
         let (mut read, mut write) = system();
         read.extend(self.interpreter.folders.iter().cloned());
         read.extend(settings.read.iter().cloned());
         read.push(self.app_dir.clone());
+        read.push(self.lib.clone());
         read.push(self.host.program.clone());
         write.extend(settings.write.iter().cloned());
         write.push(self.own_dir.clone());
-        let only_port = if settings.network { None } else { Some(port.ok_or("the cell has no port")?) };
+        let only_ports = (!settings.network).then_some(ports);
         let args = self.host.args.iter().map(|arg| arg.clone().into_string());
         let entry = Entry {
             program: self.host.program.clone(),
@@ -500,7 +536,7 @@ impl Setup {
                 files: settings.max_open_files,
                 file_size: settings.max_file_size,
             },
-            reach: settings.confine.then_some(Reach { read, write, only_port }),
+            reach: settings.confine.then_some(Reach { read, write, only_ports }),
         };
         let mut command = Command::new(&self.host.program);
         command.args(&self.host.args).args(entry.arguments().map_err(|error| error.to_string())?);
@@ -512,16 +548,18 @@ impl Setup {
         }
         command.envs(self.host.given.iter().map(|(name, value)| (name, value)));
         let beside = self.interpreter.program.parent().map(Path::to_owned);
+        let modules = [self.app_dir.join("custom"), self.lib.clone()];
         let path = beside.into_iter().chain(std::env::split_paths(&self.host.search_path));
         command
             .env("PATH", std::env::join_paths(path).map_err(|error| error.to_string())?)
             .env("HOME", self.own_dir.join("home"))
             .env("TMPDIR", self.own_dir.join("tmp"))
-            .env("PYTHONPATH", self.app_dir.join("custom"))
+            .env("PYTHONPATH", std::env::join_paths(modules).map_err(|error| error.to_string())?)
             .env("PYTHONUNBUFFERED", "1")
             .env("PYTHONDONTWRITEBYTECODE", "1")
             .env("PYTHONNOUSERSITE", "1")
-            .env("NVFLARE_CLIENT_API_BOOTSTRAP", bootstrap);
+            .env("LOCULE_SCRIPT", own)
+            .env("NVFLARE_CLIENT_API_BOOTSTRAP", stock);
         Ok(command)
     }
 }

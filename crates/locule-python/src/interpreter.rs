@@ -11,12 +11,14 @@ use std::time::Duration;
 use locule_component::BuildError;
 use serde::Deserialize;
 
-/// An interpreter that has nvflare.
+/// An interpreter, and what it has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Interpreter {
     pub(crate) program: PathBuf,
     /// Folders that it and its packages lie in.
     pub(crate) folders: Vec<PathBuf>,
+    /// Why scripts of nvflare's package cannot run in it, if so; those of ours can.
+    pub(crate) lacks: Option<String>,
 }
 
 /// How long an interpreter may take to say what it has.
@@ -49,14 +51,7 @@ impl Interpreter {
         let answer = answer(program).map_err(|reason| unavailable(&reason))?;
         let answer = serde_json::from_slice::<Answer>(&answer);
         let answer = answer.map_err(|_| unavailable("does not say what it has"))?;
-        let version = answer.nvflare.ok_or_else(|| {
-            unavailable("has no nvflare; have the site's operator install nvflare 2.9 there, or name another in `python.interpreter`")
-        })?;
-        let mut numbers = version.split('.').map(|part| part.parse::<u64>().unwrap_or_default());
-        if (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default()) < OLDEST {
-            let version: String = version.chars().take(20).flat_map(char::escape_debug).collect();
-            return Err(unavailable(&format!("has nvflare {version}; scripts here need 2.9 or newer")));
-        }
+        let lacks = lacks(answer.nvflare.as_deref());
         let mut folders: Vec<PathBuf> = answer
             .folders
             .into_iter()
@@ -69,8 +64,27 @@ impl Interpreter {
         folders.push(program.to_owned());
         folders.sort();
         folders.dedup();
-        Ok(Self { program: program.to_owned(), folders })
+        Ok(Self { program: program.to_owned(), folders, lacks })
     }
+
+    /// Adds to what became of a script what the interpreter lacks, if that is why.
+    pub(crate) fn explain(&self, reason: &mut String) {
+        if let Some(lacks) = self.lacks.as_deref().filter(|_| reason.contains("nvflare")) {
+            *reason += &format!("; the site's interpreter {} {lacks}", self.program.display());
+        }
+    }
+}
+
+fn lacks(nvflare: Option<&str>) -> Option<String> {
+    let Some(version) = nvflare else {
+        let what = "has no nvflare; have the site's operator install nvflare 2.9 there, name another in \
+                    `python.interpreter`, or have the script import locule.client";
+        return Some(what.to_owned());
+    };
+    let mut numbers = version.split('.').map(|part| part.parse::<u64>().unwrap_or_default());
+    let is_old = (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default()) < OLDEST;
+    let version = || version.chars().take(20).flat_map(char::escape_debug).collect::<String>();
+    is_old.then(|| format!("has nvflare {}; scripts that import it need 2.9 or newer", version()))
 }
 
 fn answer(program: &Path) -> Result<Vec<u8>, String> {
@@ -207,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn an_interpreter_without_nvflare_is_refused_with_what_to_do() {
+    fn an_interpreter_without_nvflare_is_taken_and_a_script_that_needs_it_is_told() {
         for (script, reason) in [
             (
                 r#"echo '{"nvflare": null, "folders": []}'"#,
@@ -215,11 +229,23 @@ mod tests {
             ),
             (
                 r#"echo '{"nvflare": "2.7.2", "folders": []}'"#,
-                "has nvflare 2.7.2; scripts here need 2.9 or newer",
+                "has nvflare 2.7.2; scripts that import it need 2.9 or newer",
             ),
-            ("echo hello", "does not say what it has"),
-            ("exit 1", "does not say what it has"),
         ] {
+            let (_folder, file) = interpreter(script);
+            let found = Interpreter::ask(&file).unwrap();
+            let explain = |said: &str| {
+                let mut told = said.to_owned();
+                found.explain(&mut told);
+                told
+            };
+            let told = explain("ModuleNotFoundError: No module named 'nvflare'");
+            assert!(told.contains(reason), "{told}");
+            assert_eq!(explain("out of memory"), "out of memory");
+        }
+        for (script, reason) in
+            [("echo hello", "does not say what it has"), ("exit 1", "does not say what it has")]
+        {
             let (_folder, file) = interpreter(script);
             let error = Interpreter::ask(&file).unwrap_err().to_string();
             assert!(error.contains(reason), "{error}");

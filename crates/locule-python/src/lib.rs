@@ -2,8 +2,9 @@
 //!
 //! A script that calls `flare.init()`, `flare.receive()` and `flare.send()` runs unchanged: the site starts its
 //! interpreter, which has nvflare, and speaks with it through nvflare's external-process protocol, over a cell that
-//! listens on the loopback interface and is linked to nothing else. This crate embeds no Python, brings none, and
-//! trains nothing. Nothing of the site's own is handed to a script: no token, no key, no environment but what its
+//! listens on the loopback interface and is linked to nothing else. One that imports `locule.client` instead needs
+//! no nvflare: that package, in the folder `python` of this crate, is carried along, and speaks in lines of JSON.
+//! This crate embeds no Python, brings none, and trains nothing. Nothing of the site's own is handed to a script: no token, no key, no environment but what its
 //! operator lists; and where the kernel has Landlock, it reaches no files but those that it needs.
 //!
 //! [`ClientAPIExecutor`] is the component, under nvflare's name. It is built where the program has provided a
@@ -36,6 +37,8 @@ mod child;
 mod executor;
 mod interpreter;
 mod metrics;
+mod native;
+mod parcel;
 mod serve;
 mod session;
 mod settings;

@@ -49,8 +49,8 @@ pub(crate) struct Limits {
 pub(crate) struct Reach {
     pub(crate) read: Vec<PathBuf>,
     pub(crate) write: Vec<PathBuf>,
-    /// The only port that it may connect to, if it may not use the network.
-    pub(crate) only_port: Option<u16>,
+    /// The only ports that it may connect to, if it may not use the network.
+    pub(crate) only_ports: Option<Vec<u16>>,
 }
 
 impl Entry {
@@ -179,15 +179,15 @@ fn confine(reach: &Reach) -> Result<(), String> {
     let confined = || -> Result<RulesetStatus, RulesetError> {
         let all = AccessFs::from_all(ABI::V4);
         let mut rules = Ruleset::default().handle_access(all)?.scope(Scope::from_all(ABI::V6))?;
-        if reach.only_port.is_some() {
+        if reach.only_ports.is_some() {
             rules = rules.handle_access(AccessNet::from_all(ABI::V4))?;
         }
         let mut rules = rules
             .create()?
             .add_rules(path_beneath_rules(&reach.read, AccessFs::from_read(ABI::V4)))?
             .add_rules(path_beneath_rules(&reach.write, all))?;
-        if let Some(port) = reach.only_port {
-            rules = rules.add_rule(NetPort::new(port, AccessNet::ConnectTcp))?;
+        for port in reach.only_ports.iter().flatten() {
+            rules = rules.add_rule(NetPort::new(*port, AccessNet::ConnectTcp))?;
         }
         Ok(rules.restrict_self()?.ruleset)
     };

@@ -10,11 +10,13 @@ use locule_message::{Encoding, Fqcn, Payload, ReturnCode};
 use locule_switch::{LinkFacts, LinkPolicy, Refusal};
 use locule_transport::{Endpoint, Transports};
 use locule_transport_tcp::TcpTransport;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::metrics::Metrics;
+use crate::native::{self, Exchange};
 
 /// The channel of the Client API.
 ///
@@ -67,7 +69,16 @@ const MAX_FRAME: usize = 64 << 20;
 pub(crate) struct Desk {
     pub(crate) cell: Cell,
     pub(crate) endpoint: Endpoint,
+    /// Where scripts of our own package find it.
+    pub(crate) port: u16,
     shared: Arc<Shared>,
+    listening: JoinHandle<()>,
+}
+
+impl Drop for Desk {
+    fn drop(&mut self) {
+        self.listening.abort();
+    }
 }
 
 /// What a script has to prove, and what it is told of its session.
@@ -77,26 +88,32 @@ pub(crate) struct Terms {
     pub(crate) site: String,
     pub(crate) heartbeat: Duration,
     pub(crate) lease: Duration,
+    /// What a script of our own package is told.
+    pub(crate) welcome: serde_json::Value,
 }
 
-struct Shared {
-    terms: Terms,
-    metrics: Metrics,
+pub(crate) struct Shared {
+    pub(crate) terms: Terms,
+    pub(crate) metrics: Metrics,
+    pub(crate) exchange: Exchange,
     session: Mutex<Option<Session>>,
-    changed: Notify,
+    pub(crate) changed: Notify,
 }
 
 /// One script's session.
-struct Session {
+pub(crate) struct Session {
     trainer: Fqcn,
-    token: String,
-    id: Option<String>,
-    ready: bool,
-    rejected: Option<String>,
-    heard: Instant,
-    task: Option<String>,
-    result: Option<Shareable>,
+    pub(crate) token: String,
+    pub(crate) id: Option<String>,
+    pub(crate) ready: bool,
+    pub(crate) rejected: Option<String>,
+    pub(crate) heard: Instant,
+    pub(crate) task: Option<String>,
+    /// Or why there is none.
+    pub(crate) result: Option<Result<Shareable, String>>,
     settled: bool,
+    /// What it is told by, if it speaks through our own package.
+    pub(crate) talk: Option<mpsc::Sender<String>>,
 }
 
 /// What the owner of a session waits for.
@@ -122,8 +139,14 @@ pub(crate) enum HandOverError {
 
 impl Desk {
     /// Listens on a free port of the loopback interface as the cell `name`.
-    pub(crate) async fn open(name: Fqcn, terms: Terms, metrics: Metrics) -> Result<Self, String> {
-        let shared = Arc::new(Shared { terms, metrics, session: Mutex::new(None), changed: Notify::new() });
+    pub(crate) async fn open(
+        name: Fqcn,
+        terms: Terms,
+        metrics: Metrics,
+        exchange: Exchange,
+    ) -> Result<Self, String> {
+        let (session, changed) = (Mutex::new(None), Notify::new());
+        let shared = Arc::new(Shared { terms, metrics, exchange, session, changed });
         let mut config = CellConfig::new(name);
         config.unproven_frame_len = MAX_FRAME;
         config.max_unestablished = 16;
@@ -149,7 +172,9 @@ impl Desk {
                 async move { answer }
             });
         }
-        Ok(Self { cell, endpoint, shared })
+        let listening = native::listen(Arc::clone(&shared)).await;
+        let (port, listening) = listening.map_err(|error| error.to_string())?;
+        Ok(Self { cell, endpoint, port, shared, listening: tokio::spawn(listening) })
     }
 
     /// Expects a script as the cell `trainer` with this token; whoever was expected before is not any more.
@@ -164,7 +189,13 @@ impl Desk {
             task: None,
             result: None,
             settled: true,
+            talk: None,
         });
+    }
+
+    /// Where arrays lie for scripts of our own package.
+    pub(crate) fn exchange(&self) -> &Exchange {
+        &self.shared.exchange
     }
 
     /// How the session stands.
@@ -194,13 +225,20 @@ impl Desk {
         timeout: Duration,
     ) -> Result<(), HandOverError> {
         let id = Uuid::new_v4().simple().to_string();
-        let (trainer, session_id) = {
+        let (trainer, session_id, talk, before) = {
             let mut session = self.shared.session();
             let session = session.as_mut().ok_or(HandOverError::NoSession)?;
-            session.task = Some(id.clone());
+            let before = session.task.replace(id.clone());
             session.result = None;
-            (session.trainer.clone(), session.id.clone().ok_or(HandOverError::NoSession)?)
+            let session_id = session.id.clone().ok_or(HandOverError::NoSession)?;
+            (session.trainer.clone(), session_id, session.talk.clone(), before)
         };
+        if let Some(before) = before {
+            self.shared.forget_files(&before);
+        }
+        if let Some(talk) = talk {
+            return self.shared.give(&talk, id, name, task).await;
+        }
         let mut message = Map::new();
         message.insert(key::SESSION_ID, session_id);
         message.insert(key::TASK_ID, id);
@@ -221,7 +259,7 @@ impl Desk {
     }
 
     /// The result of the task that was handed over, once; its arrays may still be with the script.
-    pub(crate) fn take_result(&self) -> Option<(Fqcn, Shareable)> {
+    pub(crate) fn take_result(&self) -> Option<(Fqcn, Result<Shareable, String>)> {
         let mut session = self.shared.session();
         let session = session.as_mut()?;
         session.result.take().map(|result| (session.trainer.clone(), result))
@@ -234,6 +272,9 @@ impl Desk {
 
     /// Asks the script to end when it is done; whether it heard.
     pub(crate) async fn shut_down(&self, timeout: Duration) -> bool {
+        if let Some(talk) = self.talk() {
+            return talk.send(native::end("the run is over")).await.is_ok();
+        }
         let Some((trainer, payload)) = self.to_script("the run is over") else { return false };
         let request = Request::new(CHANNEL, topic::SHUTDOWN, payload).timeout(timeout);
         self.cell.request(&trainer, request).await.and_then(Reply::into_ok).is_ok()
@@ -241,12 +282,18 @@ impl Desk {
 
     /// Tells the script that its work is not wanted any more.
     pub(crate) async fn abort(&self, reason: &str) {
-        if let Some((trainer, payload)) = self.to_script(reason) {
+        if let Some(talk) = self.talk() {
+            talk.try_send(native::end(reason)).ok(); // whoever does not read is killed
+        } else if let Some((trainer, payload)) = self.to_script(reason) {
             let notice = Request::new(CHANNEL, topic::ABORT, payload);
             if let Err(error) = self.cell.notify(&trainer, notice).await {
                 tracing::debug!(%error, "script not told of the abort");
             }
         }
+    }
+
+    fn talk(&self) -> Option<mpsc::Sender<String>> {
+        self.shared.session().as_ref()?.talk.clone()
     }
 
     fn to_script(&self, reason: &str) -> Option<(Fqcn, Payload)> {
@@ -258,11 +305,11 @@ impl Desk {
 }
 
 impl Shared {
-    fn session(&self) -> MutexGuard<'_, Option<Session>> {
+    pub(crate) fn session(&self) -> MutexGuard<'_, Option<Session>> {
         self.session.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn hear(&self) {
+    pub(crate) fn hear(&self) {
         if let Some(session) = &mut *self.session() {
             session.heard = Instant::now();
         }
@@ -358,7 +405,7 @@ impl Shared {
                 };
                 session.task = None;
                 session.settled = false;
-                session.result = Some(result);
+                session.result = Some(Ok(result));
             }
             topic::RESULT_SOURCE_SETTLED => {
                 session.settled = true;
@@ -411,7 +458,7 @@ fn read(payload: Payload) -> Result<Map, String> {
 }
 
 /// Compares secrets in a time that does not tell how much of them is equal.
-fn is_same(one: &str, other: &str) -> bool {
+pub(crate) fn is_same(one: &str, other: &str) -> bool {
     let differences = one.bytes().zip(other.bytes()).fold(0, |sum, (one, other)| sum | (one ^ other));
     one.len() == other.len() && differences == 0
 }
@@ -432,6 +479,7 @@ mod tests {
     use locule_fobs::Array;
 
     use super::*;
+    use crate::parcel::Folder;
 
     const TOKEN: &str = "correct";
     const PATIENCE: Duration = Duration::from_secs(30);
@@ -445,10 +493,13 @@ mod tests {
         async fn open() -> Self {
             let job: Fqcn = "site-1.job-7".parse().unwrap();
             let (heartbeat, lease) = (Duration::from_secs(5), Duration::from_secs(30));
-            let terms = Terms { job_id: "job-7".to_owned(), site: "site-1".to_owned(), heartbeat, lease };
+            let (job_id, site) = ("job-7".to_owned(), "site-1".to_owned());
+            let terms = Terms { job_id, site, heartbeat, lease, welcome: serde_json::Value::Null };
             let folder = tempfile::tempdir().unwrap();
-            let desk =
-                Desk::open(job.clone(), terms, Metrics::in_file(folder.path().join("m"))).await.unwrap();
+            let metrics = Metrics::in_file(folder.path().join("m"));
+            let open = Folder::open(folder.path()).unwrap();
+            let exchange = Exchange { path: folder.path().to_owned(), folder: open, max_result: 1 << 20 };
+            let desk = Desk::open(job.clone(), terms, metrics, exchange).await.unwrap();
             let name = job.child("client_api_trainer_5").unwrap();
             desk.expect(name.clone(), TOKEN.to_owned());
             Self { desk, name }
@@ -604,7 +655,7 @@ mod tests {
             topics.push(topic_of(&read(reply.payload).unwrap()).to_owned());
         }
         assert_eq!(topics, [topic::RESULT_ACCEPTED, topic::RESULT_REJECTED], "one result for one task");
-        assert_eq!(scene.desk.take_result(), Some((scene.name.clone(), task)));
+        assert_eq!(scene.desk.take_result(), Some((scene.name.clone(), Ok(task))));
         assert!(!scene.desk.is_settled());
         scene.say(&cell, topic::RESULT_SOURCE_SETTLED, &[(key::SESSION_ID, &id)]).await;
         assert!(scene.desk.is_settled());

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::federation::recipe_completes;
 use super::{Crew, Fleet, Locule, Running, SITES, START, Stock, job, sites_leave, sites_register};
-use crate::project::Project;
+use crate::project::{Project, SERVER};
 use crate::python::Python;
 use crate::run::{Check, Run};
 
@@ -31,6 +31,8 @@ pub(super) fn suites(run: &Run) -> Vec<Running<'_>> {
             );
         }
         if ours && crew.sites == [Locule, Locule] {
+            let name = "a script of our own package trains, without nvflare";
+            checks.push(Check::new(name, |fleet| Box::pin(own_completes(fleet))).within(120));
             let name = "a script may be started for each task";
             checks.push(Check::new(name, |fleet| Box::pin(starts_for_each_task(fleet))).within(120));
             let failures: [(&str, &'static [&'static str], &'static str); 4] = [
@@ -153,6 +155,14 @@ async fn command_completes(fleet: &mut Fleet) -> anyhow::Result<()> {
             "{kept}"
         );
     }
+    if fleet.crew.server == Locule {
+        let kept = std::fs::read_to_string(fleet.project.kit(SERVER).join(&id).join("metrics.jsonl"))?;
+        for site in SITES {
+            let lines = kept.lines().map(serde_json::from_str).collect::<Result<Vec<Value>, _>>()?;
+            let told = lines.iter().filter(|line| line["site"] == site).map(|line| &line["step"]);
+            ensure!(told.eq([&json!(0), &json!(1), &json!(2)]), "at the server, of {site}: {kept}");
+        }
+    }
     if fleet.crew.server == Stock {
         let to = fleet.folder.join("recorded");
         let result = fleet.api.ask("download", json!({ "job": id, "to": to })).await?;
@@ -167,6 +177,28 @@ async fn command_completes(fleet: &mut Fleet) -> anyhow::Result<()> {
             })
         });
         ensure!(lines == expected.concat(), "{recorded}");
+    }
+    Ok(())
+}
+
+/// The same model as that of the recipe's script, from one that imports Locule's package.
+async fn own_completes(fleet: &mut Fleet) -> anyhow::Result<()> {
+    let job = write(fleet, "own", &[])?;
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("python/own_script.py");
+    for app in ["app_1", "app_2"] {
+        std::fs::copy(&script, job.join(app).join("custom/client_script.py"))?;
+    }
+    fleet.complete(&job).await?;
+    let id = fleet.job.clone().context("a job has completed")?;
+    let kept = std::fs::read_to_string(fleet.project.kit(SERVER).join(&id).join("metrics.jsonl"))?;
+    for site in SITES {
+        let folder = fleet.project.kit(site).join(&id);
+        let log = std::fs::read_to_string(folder.join("log.txt"))?;
+        ensure!(log.contains("3 rounds, mapped: True, nvflare: False"), "{log}");
+        let left = std::fs::read_dir(folder.join("script/arrays"))?.count();
+        ensure!(left == 0, "{left} files of arrays are left");
+        let told = kept.lines().filter(|line| line.contains(&format!("\"site\":\"{site}\""))).count();
+        ensure!(told == 3, "at the server, of {site}: {kept}");
     }
     Ok(())
 }

@@ -1,0 +1,1 @@
+"""Locule for training scripts: see `locule.client`."""
