@@ -99,13 +99,10 @@ async fn talk(stream: TcpStream, shared: Arc<Shared>) {
         let mut from = BufReader::new(from);
         let greeting = tokio::time::timeout(GREETING, line(&mut from, MAX_GREETING)).await;
         let Ok(Some(Said::Hello { version, token })) = greeting else { return };
-        match shared.greet(version, &token, &say) {
-            Ok(welcome) => drop(say.send(format!("{}\n", json!({ "welcome": welcome }))).await),
-            Err(reason) => {
-                tracing::warn!(reason, "a script's greeting is refused");
-                say.send(format!("{}\n", json!({ "refused": reason }))).await.ok();
-                return;
-            }
+        if let Err(reason) = shared.greet(version, &token, &say) {
+            tracing::warn!(reason, "a script's greeting is refused");
+            say.send(format!("{}\n", json!({ "refused": reason }))).await.ok();
+            return;
         }
         drop(say);
         while let Some(said) = line(&mut from, MAX_LINE).await {
@@ -127,7 +124,7 @@ async fn line(from: &mut BufReader<OwnedReadHalf>, most: u64) -> Option<Said> {
 }
 
 impl Shared {
-    fn greet(&self, version: u64, token: &str, say: &mpsc::Sender<String>) -> Result<Json, &'static str> {
+    fn greet(&self, version: u64, token: &str, say: &mpsc::Sender<String>) -> Result<(), &'static str> {
         let mut session = self.session();
         let Some(session) = session.as_mut().filter(|session| is_same(token, &session.token)) else {
             return Err("another script is expected");
@@ -140,12 +137,15 @@ impl Shared {
             self.changed.notify_waiters();
             return Err("unsupported version");
         }
+        // Before anybody knows of the session: what is said to it first is the welcome.
+        let welcome = format!("{}\n", json!({ "welcome": self.terms.welcome }));
+        say.try_send(welcome).map_err(|_| "it does not listen")?;
         session.id = Some(Uuid::new_v4().simple().to_string());
         session.heard = Instant::now();
         session.ready = true;
         session.talk = Some(say.clone());
         self.changed.notify_waiters();
-        Ok(self.terms.welcome.clone())
+        Ok(())
     }
 
     fn hang_up(&self) {
