@@ -83,7 +83,7 @@ pub const COMMANDS: &[Command] = &[
     command(
         "job_mgmt",
         "get_job_log",
-        "show what the server knows of a job's course",
+        "show what the server knows of a job's course, and logs of it",
         "get_job_log job_id [server|all|client-name]",
     ),
     command("job_mgmt", "get_job_meta", "show all that is known of a job", "get_job_meta job_id"),

@@ -327,7 +327,7 @@ impl Call {
             "delete_job" => jobs::delete(&self).await,
             "download_job" => jobs::download(&self).await,
             "download_job_components" => jobs::download_components(&self),
-            "get_job_log" => jobs::log(&self),
+            "get_job_log" => jobs::log(&self).await,
             "get_job_meta" => jobs::meta(&self).await,
             "get_job_metrics" => jobs::metrics(&self).await,
             "list_job" => jobs::components(&self),

@@ -332,16 +332,17 @@ pub(crate) async fn collect(call: &Call) -> Answered {
 
 /// Logs of a job, of the server and of its sites.
 ///
-/// The server keeps no text of what its halves of jobs say, nor do sites send theirs: what is given is what is known
-/// of the job's course. So the right is that of `get_job_meta`.
+/// The course of a job needs the right of `get_job_meta`. What its halves have printed, at the server and at sites that
+/// send it, needs that of `download_job`: it is part of the result.
 ///
 /// # Source
 /// nvflare 2.9.0, `nvflare.private.fed.server.job_cmds` (`get_job_log`).
-pub(crate) fn log(call: &Call) -> Answered {
+pub(crate) async fn log(call: &Call) -> Answered {
     let record = call.job_if("get_job_meta")?;
+    let may_read = call.desk.allow("download_job", call.who(), who(&record.submitter)).is_ok();
     let target = match &call.arguments[1..] {
         [] => SERVER,
-        // The name of a file may follow; there is but one log here.
+        // The name of a file may follow; all of them are given here.
         [target] | [target, _] => target,
         _ => return Err(call.usage()),
     };
@@ -364,12 +365,36 @@ pub(crate) fn log(call: &Call) -> Answered {
             None => unavailable.insert(site.into(), json!("the site has not told yet how its half ended")),
         };
     }
+    let files = if may_read { call.files(&record).ok() } else { None };
+    if let Some(files) = files {
+        let sites: Vec<String> = logs.keys().chain(unavailable.keys()).cloned().collect();
+        let each = MOST_OF_LOGS / (sites.len() as u64).max(1);
+        let read = blocking(move || {
+            let texts = sites.into_iter().map(|site| {
+                let of = Some(&*site).filter(|site| *site != SERVER);
+                let logs = files.logs(of, each.min(MOST_OF_LOG));
+                (site, logs)
+            });
+            Ok(texts.collect::<Vec<_>>())
+        });
+        for (site, texts) in read.await.unwrap_or_default() {
+            for (name, text) in texts {
+                let before = logs.get(&site).and_then(Value::as_str).unwrap_or_default();
+                logs.insert(site.clone(), json!(format!("{before}--- {name} ---\n{text}")));
+                unavailable.remove(&site);
+            }
+        }
+    }
     let told = json!({ "logs": logs, "unavailable": unavailable });
     Ok(ReplyDocument::new().item(Item::Dict(told)).status(Status::Ok, ""))
 }
 
 /// The server's own half.
 const SERVER: &str = "server";
+
+/// Most bytes of one log that are given, and of all: the last ones.
+const MOST_OF_LOG: u64 = 256 << 10;
+const MOST_OF_LOGS: u64 = 4 << 20;
 
 fn course_of(record: &JobRecord) -> String {
     let line = |change: &StatusChange| {

@@ -2,17 +2,28 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
+use bytes::Bytes;
 use locule_auth::SessionStamp;
 use locule_cell::Cell;
 use locule_component::{Event, EventBus, RunContext};
-use locule_fobs::PeerContext;
+use locule_fobs::{Map, PeerContext, Value};
 use locule_message::{Fqcn, ReturnCode};
-use locule_protocol::{Dialect, OutcomeReport, Outcomes, Quit, QuitReply, outcome};
+use locule_protocol::{
+    AuxReply, AuxRequest, Dialect, OutcomeReport, Outcomes, Quit, QuitReply, log_stream, outcome,
+    site_context, to_props,
+};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::conversation::{Conversation, SayError, request};
 use crate::redact::redact;
 use crate::settings::Settings;
+
+/// Bytes of a piece of a log.
+///
+/// # Source
+/// nvflare 2.9.0, `nvflare.app_common.streamers.log_streamer`.
+const PIECE: usize = 64 << 10;
 
 /// Speaks for a site: registers it, keeps it known, says good-bye.
 ///
@@ -91,6 +102,46 @@ impl Communicator {
             Outcomes::Failures => self.conversation.cell.notify(&self.conversation.with, ask).await?,
         }
         Ok(())
+    }
+
+    /// Sends the server a log of a job, in pieces, as nvflare's sites stream theirs; whether it takes it.
+    ///
+    /// # Errors
+    /// [`SayError`] if a piece could not be sent.
+    ///
+    /// # Source
+    /// nvflare 2.9.0, `nvflare.private.stream_runner` and `nvflare.app_common.streamers.log_streamer`.
+    pub async fn send_log(&self, job_id: &str, name: &str, log: &Bytes) -> Result<bool, SayError> {
+        let site = self.settings.site_name.as_str();
+        let id = Uuid::from_u128(rand::random()).to_string();
+        let pieces = (0..log.len()).step_by(PIECE).map(|at| log.slice(at..log.len().min(at + PIECE)));
+        for (number, piece) in (0_i64..).zip(pieces.map(Some).chain([None])) {
+            let mut aux = AuxRequest::new(log_stream::REQUEST, to_props(&site_context(site, Some(job_id))));
+            aux.headers.insert(log_stream::ID, id.as_str());
+            aux.headers.insert(log_stream::CHANNEL, log_stream::OF_LOGS);
+            aux.headers.insert(log_stream::TOPIC, log_stream::LIVE);
+            aux.headers.insert(log_stream::NUMBER, number);
+            if number == 0 {
+                let context = [
+                    ("client_name", site),
+                    ("job_id", job_id),
+                    (log_stream::FILE_NAME, name),
+                    ("__channel__", log_stream::OF_LOGS),
+                    ("__topic__", log_stream::LIVE),
+                ];
+                aux.headers.insert(log_stream::CONTEXT, Map::from_iter(context));
+            }
+            aux.fields.insert(log_stream::SIZE, piece.as_ref().map_or(0, |piece| piece.len() as i64));
+            aux.fields.insert(log_stream::END, piece.is_none());
+            aux.fields.insert(log_stream::DATA, piece.map_or(Value::None, Value::Bytes));
+            let ask =
+                request(AuxRequest::CHANNEL, &aux.topic, aux.to_parts()?, self.settings.maintenance_timeout);
+            let reply = self.conversation.send(ask.optional()).await?;
+            if !AuxReply::from_parts(&reply.headers, &reply.payload)?.is_ok() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// What the server speaks that it registered with last; the newest version before.

@@ -23,6 +23,40 @@ pub mod aux_topic {
     pub const END_RUN: &str = "__end_run__";
 }
 
+/// Words of streams of objects in auxiliary messages, of which those of logs are spoken here.
+///
+/// # Source
+/// nvflare 2.9.0, `nvflare.private.stream_runner`, `nvflare.app_common.streamers` and
+/// `nvflare.app_common.logging.constants`.
+pub mod log_stream {
+    /// Topic of a piece of a stream; answered.
+    pub const REQUEST: &str = "ObjectStreamer.Request";
+    /// Topic of the word that no more pieces come; expects no reply.
+    pub const ABORT: &str = "ObjectStreamer.Abort";
+    /// Header: the stream, by a name that its sender made.
+    pub const ID: &str = "ObjectStreamer.TX_ID";
+    /// Header: the number of the piece, from 0.
+    pub const NUMBER: &str = "ObjectStreamer.SEQ";
+    /// Header: what the stream is of; [`OF_LOGS`].
+    pub const CHANNEL: &str = "ObjectStreamer.CHANNEL";
+    /// Header: the same in more detail; [`LIVE`].
+    pub const TOPIC: &str = "ObjectStreamer.TOPIC";
+    /// Header of the first piece: facts about the stream.
+    pub const CONTEXT: &str = "ObjectStreamer.CTX";
+    /// Of the context: the name of the file.
+    pub const FILE_NAME: &str = "Streamer.file_name";
+    /// Field: the bytes, or none.
+    pub const DATA: &str = "Streamer.data";
+    /// Field: how many they are.
+    pub const SIZE: &str = "Streamer.size";
+    /// Field: whether this is the last piece.
+    pub const END: &str = "Streamer.eof";
+    /// A stream of a log.
+    pub const OF_LOGS: &str = "log_streaming";
+    /// It comes while it is written.
+    pub const LIVE: &str = "live_log";
+}
+
 /// An auxiliary message within a job. The cell topic is that of the message.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AuxRequest {

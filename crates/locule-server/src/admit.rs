@@ -12,7 +12,7 @@ use locule_message::{Payload, ReturnCode, key};
 use locule_protocol::{
     AuxReply, AuxRequest, ChallengeReply, ChallengeRequest, ClientType, DecodeError, Dialect, EncodeError,
     Heartbeat, HeartbeatReply, NVFLARE_VERSION, OutcomeReport, Parts, Quit, QuitReply, Refusal,
-    RegisterReply, RegisterRequest, prop, server_context,
+    RegisterReply, RegisterRequest, log_stream, prop, server_context,
 };
 
 use crate::book::Entry;
@@ -245,11 +245,32 @@ pub(crate) fn one_line(text: &str) -> String {
     shown
 }
 
-async fn aux(_: Arc<Shared>, incoming: Incoming) -> Result<Reply, HandlerError> {
+async fn aux(shared: Arc<Shared>, incoming: Incoming) -> Result<Reply, HandlerError> {
     let peer = server_context("server", None);
-    let known = AuxRequest::from_parts(&incoming.headers, &incoming.payload()).is_ok();
-    let code = if known { "TOPIC_UNKNOWN" } else { "MISSING_PEER_CONTEXT" };
+    let code = match AuxRequest::from_parts(&incoming.headers, &incoming.payload()) {
+        Ok(aux) if matches!(aux.topic.as_str(), log_stream::REQUEST | log_stream::ABORT) => {
+            let site = claimed(&incoming)?;
+            let taking = tokio::task::spawn_blocking(move || log(&shared, &site, &aux));
+            taking.await.unwrap_or("EXECUTION_EXCEPTION")
+        }
+        Ok(_) => "TOPIC_UNKNOWN",
+        Err(_) => "MISSING_PEER_CONTEXT",
+    };
     reply(AuxReply::new(code, peer).to_parts())
+}
+
+/// A site, or its half of a job, sends a log of a job that it takes part in.
+fn log(shared: &Shared, site: &str, aux: &AuxRequest) -> &'static str {
+    if aux.topic == log_stream::ABORT {
+        return shared.site_logs.abort(site, aux);
+    }
+    let run_dir = || {
+        let job = aux.peer_props.str(prop::RUN_NUM)?;
+        let takes_part = shared.book.record(job)?.sites.iter().any(|named| named == site);
+        let run_dir = shared.kit.run_dir(job).ok().filter(|_| takes_part)?;
+        Some(run_dir.path().to_owned())
+    };
+    shared.site_logs.take(site, run_dir, aux)
 }
 
 async fn job_report(shared: Arc<Shared>, incoming: Incoming) -> Result<Reply, HandlerError> {

@@ -37,6 +37,7 @@ mod rejoin;
 mod schedule;
 mod server;
 mod settings;
+mod site_logs;
 mod watch;
 
 pub use book::{BookError, read_records};

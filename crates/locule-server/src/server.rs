@@ -31,6 +31,7 @@ use crate::life::{self, Signal};
 use crate::queue::Queue;
 use crate::record::{JobRecord, JobStatus, SERVER};
 use crate::settings::{ServerParts, ServerSettings};
+use crate::site_logs::SiteLogs;
 
 /// Events that a slow watcher may fall behind before it loses some.
 const EVENTS: usize = 4096;
@@ -85,6 +86,7 @@ pub(crate) struct Shared {
     /// Changes when a site joins or leaves.
     pub(crate) presence: watch::Sender<u64>,
     pub(crate) book: Book,
+    pub(crate) site_logs: SiteLogs,
     /// Sites whose heartbeat was heard since they registered: only then do they have their token.
     ready: Mutex<BTreeSet<String>>,
     jobs: Mutex<BTreeMap<String, Line>>,
@@ -144,6 +146,7 @@ impl Server {
             signing: Arc::new(Semaphore::new(SIGNERS)),
             presence: watch::channel(0).0,
             book,
+            site_logs: SiteLogs::default(),
             ready: Mutex::default(),
             jobs: Mutex::default(),
             inherited: Mutex::new(open.iter().map(|record| record.job_id.clone()).collect()),

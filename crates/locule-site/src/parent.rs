@@ -1,6 +1,8 @@
 //! A site's parent: obeys its server, listens to its jobs, reports how they ended.
 
 use std::fmt;
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -45,6 +47,21 @@ const RESTARTS_WITHIN: Duration = Duration::from_secs(600);
 /// nvflare 2.9.0, `nvflare.private.defs`, `nvflare.private.fed.server.admin`.
 pub(crate) const ERROR_PREFIX: &str = "NVFLARE_ERROR";
 
+/// Most bytes of a job's log that the server is sent: the last ones.
+const LOG: u64 = 1 << 20;
+
+/// How long that may take.
+const LOG_SENT: Duration = Duration::from_secs(10);
+
+fn end_of(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    let mut file = File::open(path)?;
+    let length = file.metadata()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(most)))?;
+    let mut bytes = Vec::new();
+    file.take(most).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
 /// Everything that the site's handlers and tasks share.
 pub(crate) struct Parent {
     pub(crate) site: String,
@@ -56,6 +73,8 @@ pub(crate) struct Parent {
     /// Whether, and how often, it says what its checkers would say of a job.
     pub(crate) answer_checks: bool,
     pub(crate) checks: CheckLimit,
+    /// Whether the server is sent logs of jobs.
+    pub(crate) send_logs: bool,
     pub(crate) launcher: Arc<dyn Launcher>,
     pub(crate) internal: Endpoint,
     pub(crate) book: JobBook,
@@ -401,6 +420,7 @@ impl Parent {
         for Refusal { component, file, path, code, reason, .. } in &report.refusals {
             tracing::info!(job = job_id, ?component, ?file, ?path, ?code, ?reason, "component refused");
         }
+        self.send_log(&job_id).await;
         let (code, reason, refusals) = (report.code, report.reason.clone(), report.refusals.clone());
         self.events.send(SiteEvent::JobEnded { job: job_id.clone(), code, reason, refusals }).ok();
         tokio::select! {
@@ -411,6 +431,28 @@ impl Parent {
             () = self.no_more_time.cancelled() => {
                 tracing::warn!(site = self.site, job = job_id, "server has not taken the job's outcome");
             }
+        }
+    }
+
+    /// Sends the server the end of what the job has printed here, before the server hears that it is over.
+    async fn send_log(&self, job_id: &str) {
+        let Some(run_dir) = self.folders.kit.run_dir(job_id).ok().filter(|_| self.send_logs) else { return };
+        let path = run_dir.path().join("log.txt");
+        let sending = async {
+            let read = tokio::task::spawn_blocking(move || end_of(&path, LOG)).await;
+            let log = read.ok().and_then(Result::ok).filter(|log| !log.is_empty())?;
+            match self.communicator.send_log(job_id, "log.txt", &log.into()).await {
+                Ok(true) => {}
+                Ok(false) => tracing::debug!(job = job_id, "server takes no logs"),
+                Err(error) => tracing::debug!(job = job_id, %error, "log not sent"),
+            }
+            Some(())
+        };
+        tokio::select! {
+            sent = tokio::time::timeout(LOG_SENT, sending) => if sent.is_err() {
+                tracing::warn!(site = self.site, job = job_id, "server has not taken all of the job's log in time");
+            },
+            () = self.no_more_time.cancelled() => {}
         }
     }
 

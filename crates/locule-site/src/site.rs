@@ -44,6 +44,8 @@ pub struct SiteSettings {
     /// Whether the site answers what its checkers would say of a job that nobody has submitted yet (true). An answer
     /// holds codes and what the policy marks public.
     pub answer_checks: bool,
+    /// Whether the server is sent the end of a job's log when the job has ended here (true).
+    pub send_logs: bool,
     /// Most jobs that run, or have room promised, at a time (8).
     pub max_jobs: usize,
     /// What there is for them (nothing: a job that wants something of it is refused).
@@ -66,6 +68,7 @@ impl SiteSettings {
             communicator,
             require_signed_jobs: true,
             answer_checks: true,
+            send_logs: true,
             max_jobs: 8,
             resources: SiteResources::default(),
             max_run_folders: 1000,
@@ -151,6 +154,7 @@ impl Site {
             folders,
             host: parts.host,
             answer_checks: settings.answer_checks,
+            send_logs: settings.send_logs,
             checks: CheckLimit::default(),
             launcher: parts.launcher,
             internal,

@@ -5,12 +5,12 @@
 mod federation;
 
 use std::fs;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use federation::{Heard, JOB, SITE, Server, Signers, endpoint, make_kit, order_from, site_name, start_site};
-use locule_cell::{Cell, CellConfig, Now, OutgoingFilter, Refusal};
+use locule_cell::{Cell, CellConfig, Incoming, Now, OutgoingFilter, Refusal, Reply};
 use locule_component::{
     BuildCx, BuildError, Built, Component, ExecuteError, Executor, Kind, Registry, Task, TaskCx,
 };
@@ -18,7 +18,9 @@ use locule_fobs::{Map, Shareable};
 use locule_identity_openssl::Subject;
 use locule_message::{Fqcn, Message, ReturnCode, key};
 use locule_policy::RefuseComponents;
-use locule_protocol::{AdminBody, AdminCommand, outcome};
+use locule_protocol::{
+    AdminBody, AdminCommand, AuxReply, AuxRequest, log_stream, outcome, prop, server_context,
+};
 use locule_site::{Site, SiteEvent};
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
@@ -308,6 +310,51 @@ async fn an_idle_run_ends_when_the_server_says_so() {
     federation::end_run(&job).await.unwrap();
     let report = server.outcome().await;
     assert_eq!((report.code, report.tasks_done), (outcome::DONE, 1));
+}
+
+/// What the server has of the job's log when it hears of the outcome.
+async fn sent_log(allowed: bool, log: &[u8]) -> Vec<u8> {
+    let (kit, signers) = (tempfile::tempdir().unwrap(), Signers::new());
+    make_kit(kit.path());
+    let mut server = Server::start().await;
+    let sent = Arc::new(Mutex::new(Vec::new()));
+    let taken = Arc::clone(&sent);
+    server.cell.handle(AuxRequest::CHANNEL, log_stream::REQUEST, move |incoming: Incoming| {
+        let aux = AuxRequest::from_parts(&incoming.headers, &incoming.payload()).unwrap();
+        assert_eq!(aux.peer_props.str(prop::RUN_NUM), Some(JOB));
+        let mut taken = taken.lock().unwrap();
+        let context = aux.headers.map(log_stream::CONTEXT);
+        assert_eq!(context.is_some(), aux.headers.int(log_stream::NUMBER) == Some(0));
+        assert!(context.is_none_or(|context| context.str(log_stream::FILE_NAME) == Some("log.txt")));
+        let data = aux.fields.bytes(log_stream::DATA);
+        assert_eq!(data.is_none(), aux.fields.bool(log_stream::END) == Some(true));
+        taken.extend_from_slice(data.map_or(&[][..], |data| data));
+        let parts = AuxReply::new("OK", server_context("server", None)).to_parts().unwrap();
+        async move { Ok(Reply::ok(parts.payload)) }
+    });
+    let site = federation::start_site_with(&server, kit.path(), registry(), &signers, |settings| {
+        settings.send_logs = allowed;
+    });
+    let site = site.await;
+    assert!(matches!(server.next().await, Heard::Registration));
+    let (end, ending) = watch::channel(false);
+    let _job = server.open_job(ending).await;
+    server.run_app(signers.signed_app(&app(&json!({ "path": "test.AddOne" })))).await;
+    assert!(matches!(server.next().await, Heard::Result(_)));
+    fs::write(kit.path().join(JOB).join("log.txt"), log).unwrap();
+    end.send_replace(true);
+    assert_eq!(server.outcome().await.code, outcome::DONE);
+    let sent = sent.lock().unwrap().clone();
+    site.shutdown().await.unwrap();
+    sent
+}
+
+#[tokio::test]
+async fn the_end_of_a_jobs_log_is_with_the_server_before_the_outcome_if_the_site_agrees() {
+    let log: Vec<u8> = (0..(1_u32 << 20) + 70_000).map(|at| (at % 251) as u8).collect();
+    assert_eq!(sent_log(true, &log).await, log[70_000..]);
+    assert_eq!(sent_log(true, b"short").await, b"short");
+    assert_eq!(sent_log(false, b"short").await, b"");
 }
 
 #[tokio::test]

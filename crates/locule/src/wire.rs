@@ -382,7 +382,8 @@ pub(crate) async fn site(
     };
     let mut settings = SiteSettings::new(settings);
     settings.require_signed_jobs = kit.require_signed_jobs;
-    settings.answer_checks = answer_checks(kit)?;
+    settings.answer_checks = allows(kit, "allow_job_checks")?;
+    settings.send_logs = allows(kit, "allow_log_streaming")?;
     settings.resources = site_resources(&kit.resources)?;
     let site = Site::start(settings, parts).await?;
     let events = site.events();
@@ -422,12 +423,14 @@ fn no_host(reason: String) -> JobFailure {
     JobFailure::new(FailureKind::Infrastructure, reason)
 }
 
-/// Whether the operator lets the site say beforehand what it would refuse: `allow_job_checks` in `resources.json`.
-fn answer_checks(kit: &SiteKit) -> Result<bool, Failure> {
-    let Some(node) = kit.resources.root().get("allow_job_checks") else { return Ok(true) };
+/// Whether the operator allows something: a setting of `resources.json` that is not there does.
+///
+/// `allow_job_checks`: the site says beforehand what it would refuse; `allow_log_streaming`: it sends logs of jobs.
+fn allows(kit: &SiteKit, setting: &str) -> Result<bool, Failure> {
+    let Some(node) = kit.resources.root().get(setting) else { return Ok(true) };
     let said = node.as_bool().ok_or_else(|| {
         let line = node.place().line;
-        anyhow!("`allow_job_checks` must be `true` or `false` in {}, line {line}", node.file())
+        anyhow!("`{setting}` must be `true` or `false` in {}, line {line}", node.file())
     });
     said.or_exit(Code::Config)
 }

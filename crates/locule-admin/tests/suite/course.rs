@@ -68,6 +68,18 @@ async fn a_whole_session_from_login_to_logout() {
         serde_json::from_slice(&fs::read(fetched.join("meta.json")).unwrap()).unwrap();
     assert_eq!(meta["status"], "FINISHED:COMPLETED");
 
+    let run_dir = scene.server.files(&job).unwrap().run_dir;
+    fs::create_dir_all(run_dir.join("site_logs/site-1")).unwrap();
+    fs::write(run_dir.join("site_logs/site-1/log.txt"), "no such column: age\n").unwrap();
+    let log = ann.ask(&format!("get_job_log {job} all")).await;
+    let Item::Dict(told) = &log.items[0] else { panic!("{log:?}") };
+    let text = told["logs"]["site-1"].as_str().unwrap_or_default();
+    assert!(text.ends_with("--- log.txt ---\nno such column: age\n"), "{told}");
+    let mia = Console::log_in(&scene, "mia").await;
+    let log = mia.ask(&format!("get_job_log {job} all")).await;
+    let Item::Dict(told) = &log.items[0] else { panic!("{log:?}") };
+    assert!(!told.to_string().contains("no such column"), "a member sees the course only: {told}");
+
     let cloned = scene.ends(ann.ask(&format!("clone_job {job}"))).await;
     let clone = cloned.meta["job_id"].as_str().unwrap().to_owned();
     let meta = ann.ask(&format!("get_job_meta {clone}")).await;

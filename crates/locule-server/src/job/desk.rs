@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use locule_cell::{Cell, HandlerError, Incoming, LinkSecurity, Reply};
@@ -12,13 +13,14 @@ use locule_fobs::{Map, Shareable};
 use locule_message::{Fqcn, Payload, ReturnCode, key};
 use locule_protocol::{
     Assignment, AuxReply, AuxRequest, DecodeError, Dialect, GetTask, SubmitReply, SubmitUpdate, TaskReply,
-    aux_topic, channel,
+    aux_topic, channel, log_stream,
 };
 
 use super::board::Board;
 use super::standing::{Assigned, Submitted};
 use super::tracking::Tracking;
 use crate::admit::{not_understood, reply};
+use crate::site_logs::SiteLogs;
 
 /// How long a pull waits at the server for a task, so that a site learns of it at once.
 const HOLD: Duration = Duration::from_secs(5);
@@ -70,6 +72,8 @@ pub(super) struct Desk {
     pub(super) herald: Herald,
     pub(super) workflow: tokio::sync::watch::Receiver<String>,
     pub(super) tracking: Arc<Tracking>,
+    pub(super) logs: SiteLogs,
+    pub(super) run_dir: PathBuf,
 }
 
 /// Registers the desk's handlers on the job's cell.
@@ -222,6 +226,8 @@ impl Desk {
             | aux_topic::JOB_HEARTBEAT
             | aux_topic::TASK_CHECK
             | aux_topic::END_RUN => "OK",
+            log_stream::REQUEST => self.logs.take(site, || Some(self.run_dir.clone()), &aux),
+            log_stream::ABORT => self.logs.abort(site, &aux),
             aux_topic::FED_EVENT => self.tracking.take(site, aux),
             _ => "TOPIC_UNKNOWN",
         };
@@ -248,6 +254,7 @@ impl Desk {
         let cell = cell.map_err(|error| HandlerError::invalid_request(error.to_string()))?;
         self.participants.add(cell, site);
         self.board.add_site(site);
+        self.tracking.add_site(site);
         Ok(Reply::ok(Payload::none()))
     }
 

@@ -33,6 +33,7 @@ use super::log::{FOLDER, RunLog};
 use super::report::{JobReport, RunEnd};
 use super::tracking::Tracking;
 use crate::record::SERVER;
+use crate::site_logs::SiteLogs;
 
 /// Progress reports that may wait to be sent.
 const REPORTS: usize = 1024;
@@ -251,6 +252,8 @@ impl Job {
             herald: herald.clone(),
             workflow: current,
             tracking: Arc::clone(&tracking),
+            logs: SiteLogs::default(),
+            run_dir: start.run_dir.clone(),
         };
         desk::open(&cell, Arc::new(desk));
         let reporting = tokio::spawn(forward(cell.clone(), start.job_id.clone(), reports));

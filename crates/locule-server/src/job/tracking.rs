@@ -180,6 +180,11 @@ impl OfSite {
 }
 
 impl Tracking {
+    /// A site takes part from now on.
+    pub(super) fn add_site(&self, site: &str) {
+        lock(&self.kept).sites.entry(site.to_owned()).or_default();
+    }
+
     /// For these sites, with what an earlier process has kept of them. Blocking.
     pub(super) fn open(job_id: &str, run_dir: &Path, sites: &[String]) -> Self {
         let (notices, waiting) = mpsc::channel(WAITING);

@@ -2,10 +2,11 @@
 
 use std::fs;
 
+use locule_fobs::Map;
 use locule_message::{Fqcn, Payload, key};
 use locule_protocol::{
-    AuxRequest, GetTask, OutcomeReport, SubmitUpdate, TaskReply, aux_topic, outcome, prop, site_context,
-    to_props,
+    AuxReply, AuxRequest, GetTask, OutcomeReport, SubmitUpdate, TaskReply, aux_topic, log_stream, outcome,
+    prop, site_context, to_props,
 };
 use locule_server::{JobStatus, ServerEvent};
 use serde_json::json;
@@ -300,6 +301,43 @@ async fn the_desk_answers_housekeeping_and_refuses_what_it_does_not_understand()
     let reply = half.request(GetTask::CHANNEL, GetTask::TOPIC, get.to_parts().unwrap()).await.unwrap();
     let reply = TaskReply::from_parts(&reply.headers, &reply.payload).unwrap();
     assert!(matches!(reply, TaskReply::EndRun { .. }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_log_is_taken_from_sites_of_the_job_only_by_its_half_and_by_the_server() {
+    let scene = Scene::start().await;
+    let mut site = Site::join(&scene, "site-1").await;
+    let stranger = Site::join(&scene, "site-2").await;
+    let meta = json!({ "deploy_map": { "app": ["server", "site-1"] } });
+    let job = scene.submit(meta, json!({})).await;
+    let id = site.started().await;
+    let piece = |site: &str, name: &str| {
+        let props = to_props(&site_context(site, Some(&id)));
+        let mut aux = AuxRequest::new(log_stream::REQUEST, props);
+        aux.headers.insert(log_stream::ID, "1");
+        aux.headers.insert(log_stream::CHANNEL, log_stream::OF_LOGS);
+        aux.headers.insert(log_stream::TOPIC, log_stream::LIVE);
+        aux.headers.insert(log_stream::NUMBER, 0_i64);
+        aux.headers.insert(log_stream::CONTEXT, Map::from_iter([(log_stream::FILE_NAME, name)]));
+        aux.fields.insert(log_stream::DATA, bytes::Bytes::from_static(b"why\n"));
+        aux.fields.insert(log_stream::END, true);
+        aux
+    };
+    let to_server = async |of: &Site, aux: AuxRequest| {
+        let request =
+            locule_cell::Request::new(AuxRequest::CHANNEL, &aux.topic, aux.to_parts().unwrap().payload);
+        let reply = of.cell.request(&Fqcn::server(), request).await.unwrap().into_ok().unwrap();
+        AuxReply::from_parts(&reply.headers, &reply.payload).unwrap().code
+    };
+    assert_eq!(site.job(&scene, &id).await.aux(piece("site-1", "error_log.txt")).await, "OK");
+    assert_eq!(to_server(&site, piece("site-1", "log.txt")).await, "OK");
+    assert_eq!(to_server(&stranger, piece("site-2", "log.txt")).await, "EXECUTION_EXCEPTION");
+    assert_eq!(to_server(&stranger, piece("site-1", "log.txt")).await, "EXECUTION_EXCEPTION");
+    let files = scene.server.files(&job).unwrap();
+    let log = |name: &str| (name.to_owned(), "why\n".to_owned());
+    assert_eq!(files.logs(Some("site-1"), 100), [log("error_log.txt"), log("log.txt")]);
+    assert_eq!(files.logs(Some("site-2"), 100), []);
+    assert!(scene.server.abort(&job, "enough").await);
 }
 
 #[tokio::test(start_paused = true)]

@@ -77,10 +77,12 @@ async fn jobs_that_the_server_does_not_run_are_to_be_aborted() {
 async fn an_auxiliary_message_to_the_server_itself_is_answered() {
     let scene = Scene::start().await;
     let site = Site::join(&scene, "site-1").await;
-    let request = AuxRequest::new("ObjectStreamer.Request", to_props(&site_context("site-1", None)));
-    let reply = ask(&site.cell, AuxRequest::CHANNEL, &request.topic, request.to_parts().unwrap()).await;
-    let reply = reply.unwrap().into_ok().unwrap();
-    assert_eq!(AuxReply::from_parts(&reply.headers, &reply.payload).unwrap().code, "TOPIC_UNKNOWN");
+    for (topic, code) in [("another", "TOPIC_UNKNOWN"), ("ObjectStreamer.Request", "BAD_REQUEST_DATA")] {
+        let request = AuxRequest::new(topic, to_props(&site_context("site-1", None)));
+        let reply = ask(&site.cell, AuxRequest::CHANNEL, topic, request.to_parts().unwrap()).await;
+        let reply = reply.unwrap().into_ok().unwrap();
+        assert_eq!(AuxReply::from_parts(&reply.headers, &reply.payload).unwrap().code, code, "{topic}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -289,6 +289,16 @@ pub(crate) fn make_kit(kit: &Path) {
 
 /// The site, linked to the server.
 pub(crate) async fn start_site(server: &Server, kit: &Path, registry: Registry, signers: &Signers) -> Site {
+    start_site_with(server, kit, registry, signers, |_| {}).await
+}
+
+pub(crate) async fn start_site_with(
+    server: &Server,
+    kit: &Path,
+    registry: Registry,
+    signers: &Signers,
+    change: impl FnOnce(&mut SiteSettings),
+) -> Site {
     let mut settings = Settings::new(PROJECT, SITE, "server");
     settings.secure = false;
     settings.heartbeat_interval = Duration::from_millis(20);
@@ -318,5 +328,7 @@ pub(crate) async fn start_site(server: &Server, kit: &Path, registry: Registry, 
         kit,
         attendants: Attendants::default(),
     };
-    Site::start(SiteSettings::new(settings), parts).await.unwrap()
+    let mut settings = SiteSettings::new(settings);
+    change(&mut settings);
+    Site::start(settings, parts).await.unwrap()
 }

@@ -239,8 +239,14 @@ async fn failed(fleet: &mut Fleet, words: &[&str]) -> anyhow::Result<(String, St
 }
 
 async fn fails(fleet: &mut Fleet, words: &'static [&'static str], told: &'static str) -> anyhow::Result<()> {
-    let (_, reason) = failed(fleet, words).await?;
+    let (id, reason) = failed(fleet, words).await?;
     ensure!(reason.contains(told) && SITES.iter().any(|site| reason.contains(site)), "{reason}");
+    if words == ["fail"] {
+        let folder = fleet.project.kit(SERVER).join(&id).join("site_logs");
+        let logs = SITES.map(|site| std::fs::read_to_string(folder.join(site).join("log.txt")));
+        let sent = logs.iter().flatten().any(|log| log.contains(told));
+        ensure!(sent, "no site has sent why, into {}: {logs:?}", folder.display());
+    }
     Ok(())
 }
 
