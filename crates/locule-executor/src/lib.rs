@@ -24,8 +24,8 @@
 //! Start with [`TaskLoop`], [`Workbench`] and [`RunSummary`].
 
 mod task_loop;
-mod turns;
 mod tell;
+mod turns;
 mod workbench;
 
 pub use task_loop::{Pace, RunError, RunSummary, TaskLoop};

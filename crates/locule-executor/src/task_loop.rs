@@ -12,8 +12,8 @@ use locule_protocol::Assignment;
 use tokio::time::{Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-use crate::turns::{Turn, Turns};
 use crate::tell::Teller;
+use crate::turns::{Turn, Turns};
 use crate::workbench::Workbench;
 
 /// Waits of a task loop.

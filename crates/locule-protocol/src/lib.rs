@@ -45,7 +45,9 @@ mod report;
 mod task;
 mod upload;
 
-pub use admin::{AdminBody, AdminCommand, AdminContext, AdminReply, AdminRequest, JobStatus, Person, Shortage};
+pub use admin::{
+    AdminBody, AdminCommand, AdminContext, AdminReply, AdminRequest, JobStatus, Person, Shortage,
+};
 pub use aux_message::{AuxReply, AuxRequest, aux_topic, log_stream};
 pub use console::{
     CommandDocument, DocumentError, Item, MAX_ANSWER, MAX_DOCUMENT, ReplyDocument, Status, command_line,

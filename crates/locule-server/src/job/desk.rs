@@ -1,8 +1,8 @@
 //! Where sites pull tasks and hand results in: the handlers of a job's cell.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError, RwLock};
 use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use locule_cell::{Cell, HandlerError, Incoming, LinkSecurity, Reply};
