@@ -93,7 +93,7 @@ pub(crate) fn meta_of(
         ("progress", news.progress(record.rounds_done, tracked)),
     ]);
     meta.extend(of_now.into_iter().map(|(key, value)| (key.to_owned(), value)));
-    if let Some(Waiting { since, reason }) = &record.waiting {
+    if let Some(Waiting { since, reason }) = record.waiting.as_deref() {
         meta.insert("waits".into(), json!(reason));
         meta.insert("waits_since".into(), json!(since));
     }

@@ -78,7 +78,7 @@ impl JobProcess {
         };
         let thread = std::thread::Builder::new().name("locule-orders".to_owned()).spawn(obey);
         thread.map_err(BeginError::Streams)?;
-        Ok(JobProcess { start, brief, abort, last_word })
+        Ok(JobProcess { start: *start, brief, abort, last_word })
     }
 
     /// Runs the job to its end and tells the launcher how it ended. The process should end then.

@@ -97,7 +97,7 @@ impl Launcher for ProcessLauncher {
         };
         let mut brief = self.brief.clone();
         let told = brief.borrow_and_update().clone();
-        let begin = Order::Begin { start: job.clone(), limits: self.limits, brief: told };
+        let begin = Order::Begin { start: Box::new(job.clone()), limits: self.limits, brief: told };
         let begin = wire::line(&begin).ok_or_else(|| failed("its start cannot be told".into()))?;
         let mut child = self.spawn(&job.environment).map_err(|error| failed(error.into()))?;
         let streams = (child.stdin.take(), child.stdout.take(), child.stderr.take());

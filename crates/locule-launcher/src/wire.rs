@@ -41,7 +41,7 @@ impl fmt::Debug for Brief {
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub(crate) enum Order {
     Begin {
-        start: JobStart,
+        start: Box<JobStart>,
         limits: Limits,
         brief: Brief,
     },

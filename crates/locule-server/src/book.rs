@@ -201,7 +201,7 @@ fn apply(records: &mut BTreeMap<String, JobRecord>, entry: Entry) -> Option<JobR
             if let Some(record) =
                 records.get_mut(&job).filter(|record| record.status() == JobStatus::Submitted)
             {
-                record.waiting = Some(Waiting { since: time, reason });
+                record.waiting = Some(Box::new(Waiting { since: time, reason }));
             }
         }
         Entry::Ending { job, status, time, reason } => {

@@ -21,8 +21,11 @@ use std::time::{Duration, Instant};
 /// Refusals for resources after which a job holds its place.
 const HOLDS_AFTER: u32 = 3;
 
+/// Characters of a job's id that are enough for a person.
+const ID: usize = 8;
+
 /// Sites that a reason names.
-const NAMED: usize = 5;
+pub(crate) const NAMED: usize = 5;
 
 /// The bounds of a queue.
 #[derive(Clone, Copy, Debug)]
@@ -246,7 +249,8 @@ impl Queue {
                 }
                 if let Some((holder, held)) = held.iter().find(|(_, held)| !held.is_disjoint(&sites)) {
                     let of = names(held.intersection(&sites));
-                    let reason = format!("job {} is ahead of it and waits for resources of {of}", holder.job);
+                    let holder: String = holder.job.chars().take(ID).collect();
+                    let reason = format!("job {holder} is ahead of it and waits for resources of {of}");
                     return wait(reason, None);
                 }
                 if free == 0 {
@@ -516,7 +520,7 @@ mod tests {
         bench.runs("long", "a");
         bench.enter("big", 0, "a b");
         for round in 0..HOLDS_AFTER {
-            let passing = format!("passing-{round}");
+            let passing = format!("pass-{round}");
             bench.enter(&passing, 0, "b");
             assert!(bench.refused("big", "a", true));
             if round + 1 < HOLDS_AFTER {

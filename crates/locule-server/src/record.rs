@@ -141,7 +141,7 @@ pub struct JobRecord {
     pub waits: bool,
     /// What it waits for, if it has not begun. A server that was started again says it anew.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub waiting: Option<Waiting>,
+    pub waiting: Option<Box<Waiting>>,
     /// The submission that made it, if its submitter gave it a token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub submission: Option<Box<Submission>>,

@@ -17,7 +17,7 @@ use crate::event::ServerEvent;
 use crate::intake::Intake;
 use crate::life::Ending;
 use crate::orders::{OrderError, Orders, to_map};
-use crate::queue::{Demand, Refusal, Turn};
+use crate::queue::{Demand, NAMED, Refusal, Turn};
 use crate::record::JobStatus;
 use crate::server::{Shared, now_instant};
 
@@ -67,8 +67,9 @@ impl Scheduling<'_> {
     pub(crate) async fn run(mut self) -> Result<BTreeMap<String, Fqcn>, Ending> {
         let (job, demand) = (&self.intake.job_id, self.demand());
         *self.place = Some(Place::enter(self.shared, job, demand.clone()));
+        let mut said = None;
         loop {
-            let candidates = self.turn().await;
+            let candidates = self.turn(&mut said).await;
             let (refusal, never) = self.ask(&candidates).await;
             if self.intake.is_enough(self.reservations.keys()) {
                 let sites: BTreeSet<String> = self.reservations.keys().cloned().collect();
@@ -101,10 +102,9 @@ impl Scheduling<'_> {
         }
     }
 
-    /// Waits until it may ask its sites; those that are there.
-    async fn turn(&self) -> BTreeMap<String, Fqcn> {
+    /// Waits until it may ask its sites; those that are there. Why it waits is told unless it was `said` last.
+    async fn turn(&self, said: &mut Option<String>) -> BTreeMap<String, Fqcn> {
         let (mut presence, mut queue) = (self.shared.presence.subscribe(), self.shared.queue.subscribe());
-        let mut said = None;
         loop {
             // What changes from here on is looked at again.
             presence.mark_unchanged();
@@ -122,9 +122,9 @@ impl Scheduling<'_> {
                     return there;
                 }
                 Some(Turn::Wait { reason, again }) => {
-                    if reason.is_some() && reason != said {
-                        self.waits(reason.as_deref().unwrap_or_default());
-                        said = reason;
+                    if let Some(reason) = reason.filter(|reason| said.as_ref() != Some(reason)) {
+                        self.waits(&reason);
+                        *said = Some(reason);
                     }
                     again
                 }
@@ -169,7 +169,11 @@ impl Scheduling<'_> {
         };
         self.shared.notice(&Event::AfterCheckClientResources { job_id: &self.intake.job_id });
         unwilling.sort_by_key(|(site, _)| *site);
-        let why: Vec<String> = unwilling.iter().map(|(site, error)| format!("{site}: {error}")).collect();
+        let mut why: Vec<String> =
+            unwilling.iter().take(NAMED).map(|(site, error)| format!("{site}: {error}")).collect();
+        if unwilling.len() > NAMED {
+            why.push(format!("and {} more", unwilling.len() - NAMED));
+        }
         let of = |wanted: fn(&OrderError) -> bool| {
             let sites = unwilling.iter().filter(|(_, error)| wanted(error));
             sites.map(|(site, _)| (*site).to_owned()).collect::<BTreeSet<String>>()

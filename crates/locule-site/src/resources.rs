@@ -24,6 +24,8 @@ const NO_MANAGER: &str =
 const MOST: u64 = 4_096;
 /// Jobs that are named as those that use something.
 const NAMED: usize = 3;
+/// Characters of a job's id that are enough for a person.
+const ID: usize = 8;
 /// Amounts that differ by less are the same.
 const TINY: f64 = 1e-9;
 
@@ -42,8 +44,9 @@ const TINY: f64 = 1e-9;
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct SiteResources {
-    /// GPUs by what `CUDA_VISIBLE_DEVICES` calls them, with their memory in GiB; 0 if that is not said.
-    pub gpus: BTreeMap<String, f64>,
+    /// GPUs by what `CUDA_VISIBLE_DEVICES` calls them, with their memory in GiB; 0 if that is not said. The first are
+    /// given out first.
+    pub gpus: Vec<(String, f64)>,
     /// What jobs call the number of GPUs and the memory that they want of each, if not `num_of_gpus` and
     /// `mem_per_gpu_in_GiB`.
     pub gpu_keys: Option<(String, String)>,
@@ -70,10 +73,6 @@ impl SiteResources {
     /// # Source
     /// nvflare 2.9.0, `nvflare.app_common.resource_managers`.
     pub fn read(resources: &Document, visible: Option<&str>) -> Result<Self, Diagnostics> {
-        Ok(Self::read_one(resources, visible)?)
-    }
-
-    fn read_one(resources: &Document, visible: Option<&str>) -> Result<Self, Diagnostic> {
         if let Some(node) = resources.root().get(KEY) {
             return Self::of_object(node, visible);
         }
@@ -91,7 +90,7 @@ impl SiteResources {
             LIST_MANAGER => {
                 let lists = args.get(KEY).unwrap_or(args);
                 let units = lists.entries().map(|(kind, node)| Ok((kind.to_owned(), units(node)?)));
-                Self { units: units.collect::<Result<_, Diagnostic>>()?, ..Self::default() }
+                Self { units: units.collect::<Result<_, Diagnostics>>()?, ..Self::default() }
             }
             _ => Self { unlimited: true, ..Self::default() },
         };
@@ -103,7 +102,7 @@ impl SiteResources {
         Ok(all)
     }
 
-    fn of_object(node: &Node, visible: Option<&str>) -> Result<Self, Diagnostic> {
+    fn of_object(node: &Node, visible: Option<&str>) -> Result<Self, Diagnostics> {
         if node.kind() != NodeKind::Object {
             return Err(wrong(node, "must be an object"));
         }
@@ -118,7 +117,7 @@ impl SiteResources {
         Ok(all)
     }
 
-    fn of_gpu_manager(args: &Node, visible: Option<&str>) -> Result<Self, Diagnostic> {
+    fn of_gpu_manager(args: &Node, visible: Option<&str>) -> Result<Self, Diagnostics> {
         let key = |name: &str| args.get(name).and_then(Node::as_str).map(str::to_owned);
         let keys = (key("num_gpu_key"), key("gpu_mem_key"));
         let gpu_keys = (keys.0.is_some() || keys.1.is_some())
@@ -167,27 +166,23 @@ impl SiteResources {
         number: f64,
         memory: f64,
         others: &[(&str, &Grant)],
-    ) -> Result<BTreeMap<String, f64>, Lack> {
+    ) -> Result<Vec<(String, f64)>, Lack> {
         let name = if memory > 0.0 { format!("GPUs with {memory} GiB") } else { "GPUs".to_owned() };
-        let fit: Vec<(&String, f64)> = self
-            .gpus
-            .iter()
-            .filter(|(_, all)| **all + TINY >= memory)
-            .map(|(gpu, all)| (gpu, *all))
-            .collect();
-        let is_free = |(gpu, all): &&(&String, f64)| {
-            let mut shares = others.iter().filter_map(|(_, other)| other.gpus.get(*gpu));
+        let fit: Vec<&(String, f64)> = self.gpus.iter().filter(|(_, all)| all + TINY >= memory).collect();
+        let is_free = |(gpu, all): &&(String, f64)| {
+            let shares = others.iter().flat_map(|(_, other)| &other.gpus);
+            let mut shares = shares.filter(|(other, _)| other == gpu).map(|(_, share)| *share);
             if memory > 0.0 {
                 // A share without memory is the whole.
-                shares.clone().all(|share| *share > 0.0) && shares.sum::<f64>() + memory <= all + TINY
+                shares.clone().all(|share| share > 0.0) && shares.sum::<f64>() + memory <= all + TINY
             } else {
                 shares.next().is_none()
             }
         };
-        let free: Vec<_> = fit.iter().filter(is_free).collect();
+        let free: Vec<_> = fit.iter().copied().filter(is_free).collect();
         let stock = Stock { name: &name, all: fit.len() as f64, free: free.len() as f64 };
         stock.check(number.ceil(), others, |grant| grant.gpus.len() as f64)?;
-        Ok(free.into_iter().take(number.ceil() as usize).map(|(gpu, _)| ((*gpu).clone(), memory)).collect())
+        Ok(free.into_iter().take(number.ceil() as usize).map(|(gpu, _)| (gpu.clone(), memory)).collect())
     }
 
     /// All of it and who has what, for administrators.
@@ -209,7 +204,7 @@ impl SiteResources {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Grant {
     /// GPUs, with the memory that it has of each; 0 for the whole.
-    gpus: BTreeMap<String, f64>,
+    gpus: Vec<(String, f64)>,
     amounts: BTreeMap<String, f64>,
     units: BTreeMap<String, Vec<String>>,
 }
@@ -220,12 +215,8 @@ impl Grant {
     /// # Source
     /// nvflare 2.9.0, `nvflare.app_common.resource_consumers`.
     pub(crate) fn environment(&self) -> BTreeMap<String, String> {
-        let gpus: Vec<&str> = self
-            .gpus
-            .keys()
-            .chain(self.units.get(GPU_UNITS).into_iter().flatten())
-            .map(String::as_str)
-            .collect();
+        let units = self.units.get(GPU_UNITS).into_iter().flatten();
+        let gpus: Vec<&str> = self.gpus.iter().map(|(gpu, _)| gpu).chain(units).map(String::as_str).collect();
         if gpus.is_empty() {
             return BTreeMap::new();
         }
@@ -274,7 +265,7 @@ impl Stock<'_> {
             .iter()
             .map(|(job, grant)| (job, of(grant)))
             .filter(|(_, used)| *used > 0.0)
-            .map(|(job, used)| format!("job {job} uses {used}"))
+            .map(|(job, used)| format!("job {} uses {used}", job.chars().take(ID).collect::<String>()))
             .collect();
         let more = if users.len() > NAMED { ", …" } else { "" };
         let users = users.into_iter().take(NAMED).collect::<Vec<_>>().join(", ");
@@ -285,7 +276,7 @@ impl Stock<'_> {
 }
 
 /// So many GPUs with so much memory each.
-fn gpus(node: &Node, visible: Option<&str>) -> Result<BTreeMap<String, f64>, Diagnostic> {
+fn gpus(node: &Node, visible: Option<&str>) -> Result<Vec<(String, f64)>, Diagnostics> {
     let number = match node.get(GPUS) {
         Some(node) => {
             let number = node.as_i64().and_then(|number| u64::try_from(number).ok());
@@ -302,15 +293,15 @@ fn gpus(node: &Node, visible: Option<&str>) -> Result<BTreeMap<String, f64>, Dia
         Some(gpu) => (*gpu).to_owned(),
         None => index.to_string(),
     };
-    let gpus: BTreeMap<String, f64> = (0..number).map(|index| (name(index), memory)).collect();
-    if gpus.len() as u64 != number || (!visible.is_empty() && (visible.len() as u64) < number) {
+    let seen: BTreeSet<&&str> = visible.iter().collect();
+    if !seen.is_empty() && (seen.len() < visible.len() || (seen.len() as u64) < number) {
         let node = node.get(GPUS).unwrap_or(node);
         return Err(wrong(node, "is more than the GPUs that CUDA_VISIBLE_DEVICES lets the site see"));
     }
-    Ok(gpus)
+    Ok((0..number).map(|index| (name(index), memory)).collect())
 }
 
-fn units(node: &Node) -> Result<Vec<String>, Diagnostic> {
+fn units(node: &Node) -> Result<Vec<String>, Diagnostics> {
     let name = |item: &Node| match (item.as_str(), item.as_i64()) {
         (Some(text), _) => Ok(text.to_owned()),
         (None, Some(number)) => Ok(number.to_string()),
@@ -323,13 +314,13 @@ fn units(node: &Node) -> Result<Vec<String>, Diagnostic> {
     Ok(all)
 }
 
-fn amount(node: &Node) -> Result<f64, Diagnostic> {
+fn amount(node: &Node) -> Result<f64, Diagnostics> {
     let amount = node.as_f64().filter(|amount| amount.is_finite() && *amount >= 0.0);
     amount.ok_or_else(|| wrong(node, "must be a number from 0 on, or a list of names"))
 }
 
-fn wrong(node: &Node, why: &str) -> Diagnostic {
-    Diagnostic::at(node, KEY, format!("what the site has to give {why}"))
+fn wrong(node: &Node, why: &str) -> Diagnostics {
+    Diagnostic::at(node, KEY, format!("what the site has to give {why}")).into()
 }
 
 #[cfg(test)]
@@ -373,7 +364,7 @@ mod tests {
         let two =
             component(gpu, r#"{ "num_of_gpus": 2, "mem_per_gpu_in_GiB": 24.5, "num_gpu_key": "cards" }"#)
                 .unwrap();
-        assert_eq!(two.gpus, BTreeMap::from([("0".into(), 24.5), ("1".into(), 24.5)]));
+        assert_eq!(two.gpus, [("0".into(), 24.5), ("1".into(), 24.5)]);
         assert_eq!(two.find(&wanted(&[("cards", 1.0)]), &[]).unwrap().gpus.len(), 1);
         let list =
             component("list_resource_manager.ListResourceManager", r#"{ "resources": { "gpu": [4, 5] } }"#);
@@ -402,9 +393,11 @@ mod tests {
     fn gpus_are_those_that_the_site_sees() {
         let text = r#"{ "resources": { "num_of_gpus": 2 } }"#;
         let document = Document::parse_json("local/resources.json", text).unwrap();
-        let seen =
-            |visible| SiteResources::read(&document, visible).map(|all| all.gpus.into_keys().collect());
-        assert_eq!(seen(Some("5, GPU-ab,7")), Ok(vec!["5".to_owned(), "GPU-ab".to_owned()]));
+        let seen = |visible| {
+            SiteResources::read(&document, visible)
+                .map(|all| all.gpus.into_iter().map(|(gpu, _)| gpu).collect())
+        };
+        assert_eq!(seen(Some("15, GPU-ab,7")), Ok(vec!["15".to_owned(), "GPU-ab".to_owned()]));
         assert!(seen(Some("5")).unwrap_err().to_string().contains("CUDA_VISIBLE_DEVICES"));
     }
 

@@ -58,7 +58,7 @@ impl Federation {
         let listening = running.listening();
         let RunningServer { server, events, .. } = running;
         self.server = Some(server.clone());
-        self.happenings.send(Happening::Server(listening)).await.ok();
+        self.happenings.send(Happening::Server(Box::new(listening))).await.ok();
         tokio::spawn(tell(events, self.happenings.clone()));
         server.submit(job).await?;
         Ok(())
@@ -118,7 +118,7 @@ async fn watch_over(
 async fn tell(mut events: Receiver<ServerEvent>, happenings: mpsc::Sender<Happening>) {
     loop {
         let happening = match events.recv().await {
-            Ok(event) => Happening::Server(event),
+            Ok(event) => Happening::Server(Box::new(event)),
             Err(RecvError::Lagged(missed)) => {
                 tracing::warn!(missed, "events were not seen");
                 continue;

@@ -109,7 +109,7 @@ async fn watch_over(
 
 async fn tell(happenings: &mpsc::Sender<Happening>, line: &str) {
     if let Ok(event) = serde_json::from_str::<ServerEvent>(line) {
-        happenings.send(Happening::Server(event)).await.ok();
+        happenings.send(Happening::Server(Box::new(event))).await.ok();
     }
 }
 

@@ -45,16 +45,18 @@ impl<'a> Course<'a> {
         federation.start_server(self.scene).await?;
         while let Some(happening) = happenings.recv().await {
             match happening {
-                Happening::Server(ServerEvent::Listening { .. }) => {
-                    federation.start_sites(self.scene).await?
+                Happening::Server(event) => {
+                    if let ServerEvent::Listening { .. } = *event {
+                        federation.start_sites(self.scene).await?;
+                    } else if let ServerEvent::JobFinished { record, bytes_moved } = *event {
+                        self.bytes_moved = bytes_moved;
+                        self.seconds = self.started.elapsed().as_secs_f64();
+                        self.note_ends(&record);
+                        return Ok(record);
+                    } else {
+                        self.see(&event)?;
+                    }
                 }
-                Happening::Server(ServerEvent::JobFinished { record, bytes_moved }) => {
-                    self.bytes_moved = bytes_moved;
-                    self.seconds = self.started.elapsed().as_secs_f64();
-                    self.note_ends(&record);
-                    return Ok(record);
-                }
-                Happening::Server(event) => self.see(&event)?,
                 Happening::Ended { how } => return Err(Failure::new(Code::Unavailable, anyhow!(how))),
             }
         }

@@ -17,8 +17,17 @@ pub(super) fn row(job: &Job, now: SystemTime) -> [String; 7] {
         cell(&job.submitter.name),
         job.submitted.map(day_and_time).unwrap_or_default(),
         job.elapsed(now).map_or_else(|| job.duration.clone(), span),
-        cell(&waits(job).unwrap_or_default()),
+        if job.is_over() { String::new() } else { shortened(&cell(&job.waits)) },
     ]
+}
+
+/// A text in a table that would be too wide.
+fn shortened(text: &str) -> String {
+    const WIDEST: usize = 100;
+    match text.char_indices().nth(WIDEST) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
 }
 
 /// Why a job waits, and since when.
