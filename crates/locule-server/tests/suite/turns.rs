@@ -56,11 +56,12 @@ async fn a_job_whose_resources_are_in_use_is_asked_about_when_another_job_ends()
     scene.running(&first).await;
     let free = Arc::new(AtomicBool::new(false));
     let is_free = Arc::clone(&free);
-    site.answers(move |order| match order {
-        Order::CheckResource(_) if !is_free.load(Ordering::Relaxed) => {
-            Answer::Short("0 of 1 GPUs are free", Shortage::Taken)
+    site.answers(move |order| {
+        let asks = matches!(order, Order::CheckResource(_));
+        match asks && !is_free.load(Ordering::Relaxed) {
+            true => Answer::Short("0 of 1 GPUs are free", Shortage::Taken),
+            false => Answer::Yes,
         }
-        _ => Answer::Yes,
     });
     let second = scene.submit(json!({}), json!({})).await;
     scene.waits(&second, "too few sites are ready: site-1: 0 of 1 GPUs are free").await;
@@ -81,9 +82,9 @@ async fn a_job_for_which_a_site_never_has_enough_is_refused_at_once_with_site_an
     let mut scene = Scene::start().await;
     let mut one = Site::join(&scene, "site-1").await;
     let mut two = Site::join(&scene, "site-2").await;
-    two.answers(|order| match order {
-        Order::CheckResource(_) => Answer::Short("it has 1 GPU, and 4 are wanted", Shortage::Never),
-        _ => Answer::Yes,
+    two.answers(|order| match matches!(order, Order::CheckResource(_)) {
+        true => Answer::Short("it has 1 GPU, and 4 are wanted", Shortage::Never),
+        false => Answer::Yes,
     });
     let both = json!({ "deploy_map": { "app": ["server", "site-1", "site-2"] } });
     let job = scene.submit(both.clone(), json!({})).await;
