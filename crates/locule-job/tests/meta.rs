@@ -127,6 +127,51 @@ fn an_image_or_python_of_the_jobs_choice_counts_as_its_own_runtime() {
 }
 
 #[test]
+fn a_priority_is_a_whole_number_within_bounds() {
+    let of = |text: &str| meta(&format!(r#"{{"deploy_map": {{"app": ["@ALL"]}}, "priority": {text}}}"#));
+    for (text, priority) in [("null", 0), ("5", 5), ("-100", -100), ("100", 100)] {
+        assert_eq!(of(text).unwrap().priority, priority);
+    }
+    for text in ["101", "-101", "1.5", "\"high\"", "true"] {
+        with_map(
+            &format!(r#""priority": {text}"#),
+            "priority must be a whole number from -100 to 100 for job hello",
+        );
+    }
+}
+
+#[test]
+fn what_a_site_is_asked_for_is_what_the_stock_server_asks_for() {
+    // What nvflare 2.9.0's `get_resource_manager_spec` says of site-1.
+    for (spec, asked) in [
+        (
+            r#"{"site-1": {"num_of_gpus": 1, "mem_per_gpu_in_GiB": 4}}"#,
+            r#"{"num_of_gpus": 1, "mem_per_gpu_in_GiB": 4}"#,
+        ),
+        (
+            r#"{"@default": {"num_of_gpus": 1, "num_of_cpus": 2, "memory": "4Gi"}, "site-1": {"num_of_gpus": 2, "x": 3}}"#,
+            r#"{"num_of_gpus": 2, "x": 3}"#,
+        ),
+        (
+            r#"{"site-1": {"process": {"num_of_gpus": 1, "memory": "4Gi"}, "docker": {"num_of_gpus": 8}}}"#,
+            r#"{"num_of_gpus": 1, "memory": "4Gi"}"#,
+        ),
+        (
+            r#"{"@default": {"memory": "4Gi"}, "site-1": {"process": {"num_of_gpus": 1}, "docker": {}}}"#,
+            r#"{"num_of_gpus": 1}"#,
+        ),
+        (r#"{"site-1": {"num_of_gpus": 0, "mem_per_gpu_in_GiB": 4, "y": 1}}"#, r#"{"y": 1}"#),
+        (r#"{"site-1": {"docker": {"num_of_gpus": 8}}}"#, "{}"),
+        (r#"{"site-2": {"num_of_gpus": 1}}"#, "{}"),
+    ] {
+        let meta =
+            meta(&format!(r#"{{"deploy_map": {{"app": ["@ALL"]}}, "resource_spec": {spec}}}"#)).unwrap();
+        let asked: serde_json::Map<String, serde_json::Value> = serde_json::from_str(asked).unwrap();
+        assert_eq!(meta.resources_of("site-1"), asked, "{spec}");
+    }
+}
+
+#[test]
 fn a_job_with_its_apps_is_read() {
     let job = job();
     let read = JobFolder::read(job.path().join("hello")).unwrap();
