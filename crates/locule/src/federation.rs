@@ -24,7 +24,7 @@ const GRACE: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(crate) enum Happening {
     /// The server says something.
-    Server(ServerEvent),
+    Server(Box<ServerEvent>),
     /// The server or a site ended.
     Ended { how: String },
 }

@@ -90,12 +90,14 @@ impl<'a> Course<'a> {
                 happening = happenings.recv() => happening,
             };
             match happening {
-                Some(Happening::Server(ServerEvent::JobFinished { record, bytes_moved })) => {
-                    self.seen.bytes_moved = bytes_moved;
-                    self.seen.seconds = self.started.elapsed().as_secs_f64();
-                    return Ok(record);
+                Some(Happening::Server(event)) => {
+                    if let ServerEvent::JobFinished { record, bytes_moved } = *event {
+                        self.seen.bytes_moved = bytes_moved;
+                        self.seen.seconds = self.started.elapsed().as_secs_f64();
+                        return Ok(record);
+                    }
+                    self.see(*event);
                 }
-                Some(Happening::Server(event)) => self.see(event),
                 Some(Happening::Ended { how }) => return Err(Failure::new(Code::Unavailable, anyhow!(how))),
                 None => return Err(Failure::new(Code::Software, anyhow!("nothing happens any more"))),
             }
