@@ -111,25 +111,39 @@ impl JobCommunicator {
         *self.session.write().unwrap_or_else(PoisonError::into_inner) = session;
     }
 
-    /// Waits until the job at the server is ready, asking every half second for at most `limit`.
+    /// Waits until the job at the server is ready, asking every half second for at most `limit`, in which the time does
+    /// not count that the server itself is away.
     ///
     /// # Errors
     /// [`SyncError`]; the job cannot begin.
     pub async fn sync(&self, limit: Duration) -> Result<(), SyncError> {
-        let asking = async {
-            loop {
-                match self.aux(&self.about(aux_topic::SYNC_RUNNER), SYNC_TIMEOUT).await {
-                    Ok(reply) if reply.is_ok() => return,
-                    Ok(reply) => tracing::debug!(code = redact(&reply.code), "job not ready"),
-                    Err(error) => tracing::debug!(%error, "job not ready"),
+        let question = self.about(aux_topic::SYNC_RUNNER);
+        let mut deadline = Instant::now() + limit;
+        loop {
+            let asked = tokio::select! {
+                asked = self.aux(&question, SYNC_TIMEOUT) => asked,
+                () = self.cancel.cancelled() => return Err(SyncError::Cancelled),
+            };
+            match asked {
+                Ok(reply) if reply.is_ok() => return Ok(()),
+                Ok(reply) => tracing::debug!(code = redact(&reply.code), "job not ready"),
+                Err(error) => {
+                    tracing::debug!(%error, "job not ready");
+                    // A cell below the server says that there is no way to it.
+                    if matches!(&error, SayError::Request(RequestError::Returned { by, .. }) if *by != Fqcn::server())
+                    {
+                        deadline = Instant::now() + limit;
+                    }
                 }
-                tokio::time::sleep(SYNC_INTERVAL).await;
             }
-        };
-        tokio::select! {
-            () = asking => Ok(()),
-            () = tokio::time::sleep(limit) => Err(SyncError::TooLate(limit)),
-            () = self.cancel.cancelled() => Err(SyncError::Cancelled),
+            let pause = tokio::time::sleep_until(deadline.min(Instant::now() + SYNC_INTERVAL));
+            tokio::select! {
+                () = pause => {}
+                () = self.cancel.cancelled() => return Err(SyncError::Cancelled),
+            }
+            if deadline <= Instant::now() {
+                return Err(SyncError::TooLate(limit));
+            }
         }
     }
 

@@ -22,7 +22,8 @@ use crate::workbench::Workbench;
 pub struct Pace {
     /// How long the job at the server may take to become ready (60 s).
     pub sync_limit: Duration,
-    /// Pause before a pull or submission that failed is tried again (2 s).
+    /// Longest pause before a pull or submission that failed is tried again (2 s); the first is an eighth of it, and
+    /// each one after that twice as long.
     pub retry: Duration,
     /// Shortest pause between two pulls, whatever the server says (10 ms).
     pub shortest: Duration,
@@ -85,8 +86,8 @@ pub struct TaskLoop {
     cancel: CancellationToken,
     last_task: Option<String>,
     tasks_done: u64,
-    /// The server did not answer last time: the operator was told, and need not be told each time.
-    server_away: bool,
+    /// How often in a row the server did not answer: the operator is told once.
+    failures: u32,
 }
 
 impl TaskLoop {
@@ -109,7 +110,7 @@ impl TaskLoop {
             cancel,
             last_task: None,
             tasks_done: 0,
-            server_away: false,
+            failures: 0,
         }
     }
 
@@ -159,13 +160,13 @@ impl TaskLoop {
             self.herald.tell(&Event::AfterPullTask).await;
             let wait = match pulled {
                 Ok(Pulled::Task(task)) => {
-                    self.server_away = false;
+                    self.failures = 0;
                     self.perform_and_submit(&task).await?;
                     self.last_task = Some(task.id.clone());
                     task.wait
                 }
                 Ok(Pulled::TryAgain { wait }) => {
-                    self.server_away = false;
+                    self.failures = 0;
                     wait
                 }
                 Ok(Pulled::EndRun) => return Ok(()),
@@ -175,7 +176,7 @@ impl TaskLoop {
                 Err(PullError::Replaced) => Duration::ZERO,
                 Err(error) => {
                     self.note_failure(&error, "pull failed; trying again");
-                    self.pace.retry
+                    self.next_try()
                 }
             };
             self.pause(wait.max(self.pace.shortest)).await?;
@@ -255,7 +256,7 @@ impl TaskLoop {
             match self.communicator.is_wanted(&task.id).await {
                 Ok(true) => match self.communicator.submit_update(&submission, ssid).await {
                     Ok(()) => {
-                        self.server_away = false;
+                        self.failures = 0;
                         self.tasks_done += 1;
                         return Ok(());
                     }
@@ -278,7 +279,7 @@ impl TaskLoop {
                 Err(SayError::Request(RequestError::Closed)) => return Err(RunError::Aborted),
                 Err(error) => self.note_failure(&error, "task check failed; trying again"),
             }
-            tokio::time::sleep(self.pace.retry).await;
+            tokio::time::sleep(self.next_try()).await;
         }
     }
 
@@ -301,11 +302,18 @@ impl TaskLoop {
 
     /// Says once aloud that the server is away.
     fn note_failure(&mut self, error: &dyn fmt::Display, what: &'static str) {
-        if std::mem::replace(&mut self.server_away, true) {
+        self.failures = self.failures.saturating_add(1);
+        if self.failures > 1 {
             tracing::debug!(%error, "{what}");
         } else {
             tracing::warn!(%error, "{what}");
         }
+    }
+
+    /// How long to wait after a failure: a server that is back within a second is found at once, and one that stays
+    /// away is not pestered.
+    fn next_try(&self) -> Duration {
+        self.pace.retry / (1 << 3_u32.saturating_sub(self.failures.saturating_sub(1)))
     }
 
     async fn pause(&mut self, wait: Duration) -> Result<(), RunError> {

@@ -136,6 +136,11 @@ impl Board {
         tokio::time::timeout(hold, waiting).await.unwrap_or(Assigned::Nothing)
     }
 
+    /// Whether it is known what is wanted.
+    pub(super) fn has_begun(&self) -> bool {
+        self.tasks().has_begun()
+    }
+
     /// Whether a result of this task is still wanted from this site.
     pub(super) fn wants(&self, site: &str, id: &str) -> bool {
         self.tasks().wants(site, id)

@@ -145,6 +145,9 @@ impl Desk {
     async fn submit_update(&self, incoming: Incoming) -> Result<Reply, HandlerError> {
         let site = &self.participant(&incoming)?;
         self.find_again(site).await;
+        if !self.board.has_begun() {
+            return Err(HandlerError::new(ReturnCode::ServiceUnavailable, "the run has not begun"));
+        }
         let mut update =
             SubmitUpdate::from_parts(&incoming.headers, &incoming.payload()).map_err(not_understood)?;
         // Whatever became of it, the site may go on: a late or repeated result is no mistake of its own.
@@ -219,6 +222,7 @@ impl Desk {
         };
         self.find_again(site).await;
         let code = match aux.topic.as_str() {
+            aux_topic::TASK_CHECK if !self.board.has_begun() => "SERVER_NOT_READY",
             aux_topic::TASK_CHECK if !aux.task_id().is_some_and(|id| self.board.wants(site, id)) => {
                 "TASK_UNKNOWN"
             }

@@ -75,6 +75,8 @@ pub(super) struct Tasks {
     settled: VecDeque<Settled>,
     /// Late results, by site.
     kept: BTreeMap<String, Kept>,
+    /// Whether there was a task yet.
+    begun: bool,
     ended: bool,
     late: u64,
 }
@@ -157,11 +159,17 @@ impl Tasks {
     /// No task yet for these sites, in site order.
     pub(super) fn new(sites: Vec<String>) -> Self {
         let (lost, settled, kept) = (BTreeMap::new(), VecDeque::new(), BTreeMap::new());
-        Self { sites, lost, standing: None, settled, kept, ended: false, late: 0 }
+        Self { sites, lost, standing: None, settled, kept, begun: false, ended: false, late: 0 }
     }
 
     pub(super) fn sites(&self) -> &[String] {
         &self.sites
+    }
+
+    /// Whether it is known what is wanted: a run that goes on after a restart has yet to put up the task that its sites
+    /// work on.
+    pub(super) fn has_begun(&self) -> bool {
+        self.begun
     }
 
     /// Submissions that nobody waited for.
@@ -180,6 +188,7 @@ impl Tasks {
         };
         let parts = self.sites.iter().filter(|site| task.is_for(site)).map(part).collect();
         let limit = task.limit.and_then(|limit| now.checked_add(limit));
+        self.begun = true;
         self.standing = Some(Standing { task, parts, deadline: None, limit });
     }
 
@@ -446,7 +455,7 @@ impl Tasks {
     pub(super) fn end(&mut self) {
         self.take_down();
         self.kept.clear();
-        self.ended = true;
+        (self.begun, self.ended) = (true, true);
     }
 
     /// Sites that are not lost.
