@@ -80,7 +80,12 @@ async fn a_site_that_comes_back_without_the_job_is_given_it_again() {
             Order::Start(_) if has_lost_all.swap(false, std::sync::atomic::Ordering::Relaxed) => {
                 Answer::No("it is not deployed here")
             }
-            _ => Answer::Yes,
+            Order::CheckResource(_)
+            | Order::CancelResource(_)
+            | Order::Check
+            | Order::Deploy(_)
+            | Order::Start(_)
+            | Order::Abort(_) => Answer::Yes,
         });
         one.beat(&[]).await;
         assert_eq!(one.started().await, job);
