@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::conversation::{Conversation, SayError, request};
+use crate::patience::Patience;
 use crate::redact::{redact, redacted};
 use crate::settings::Settings;
 use crate::submission::{StateProcessors, Submission};
@@ -45,6 +46,7 @@ pub struct JobCommunicator {
     processors: Arc<StateProcessors>,
     /// Which start of the job at the server answered last, if it says so.
     instance: Arc<Mutex<Option<String>>>,
+    patience: Arc<Patience>,
     cancel: CancellationToken,
 }
 
@@ -87,6 +89,7 @@ impl JobCommunicator {
             peer,
             processors: Arc::default(),
             instance: Arc::default(),
+            patience: Arc::default(),
             cancel,
         })
     }
@@ -161,7 +164,7 @@ impl JobCommunicator {
             peer: self.peer.clone(),
             last_task_id: last_task_id.map(str::to_owned),
         };
-        let timeout = self.settings.communication_timeout;
+        let timeout = self.patience.wait(0, self.settings.communication_timeout);
         let request = request(GetTask::CHANNEL, GetTask::TOPIC, get.to_parts()?, timeout).optional();
         let reply = tokio::select! {
             reply = self.conversation.send(request) => reply,
@@ -178,8 +181,15 @@ impl JobCommunicator {
                 }
                 return Err(PullError::Authentication);
             }
-            Err(error) => return Err(PullError::Request(error)),
+            Err(error) => {
+                self.note_loss(&error);
+                return Err(PullError::Request(error));
+            }
         };
+        self.patience.answered(started.elapsed(), timeout);
+        if reply.headers.get(TaskReply::COUNTS_ONCE).is_some() {
+            self.patience.counts_once();
+        }
         let bytes = reply.payload.bytes.len();
         let pulled = TaskReply::from_parts(&reply.headers, &reply.payload)?;
         let elapsed_ms = millis(started.elapsed());
@@ -260,14 +270,15 @@ impl JobCommunicator {
         let started = Instant::now();
         let bytes = submission.len();
         let (channel, topic) = (SubmitUpdate::CHANNEL, SubmitUpdate::TOPIC);
-        let timeout = self.settings.communication_timeout;
+        let timeout = self.patience.wait(bytes, self.settings.communication_timeout);
         let mut request = request(channel, topic, submission.parts.clone(), timeout);
         request.optional = submission.aborted;
         tokio::select! {
-            reply = self.conversation.send(request) => reply?,
+            reply = self.conversation.send(request) => reply.inspect_err(|error| self.note_loss(error))?,
             () = self.until_replaced() => return Err(SubmitError::Replaced),
             () = self.cancel.cancelled() => return Err(SubmitError::Cancelled),
         };
+        self.patience.answered(started.elapsed(), timeout);
         tracing::debug!(task, bytes, elapsed_ms = millis(started.elapsed()), "result submitted");
         Ok(())
     }
@@ -350,6 +361,12 @@ impl JobCommunicator {
 
     fn instance(&self) -> MutexGuard<'_, Option<String>> {
         self.instance.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note_loss(&self, error: &RequestError) {
+        if matches!(error, RequestError::Timeout) {
+            self.patience.lost();
+        }
     }
 
     fn about(&self, topic: &str) -> AuxRequest {

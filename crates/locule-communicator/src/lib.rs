@@ -48,6 +48,7 @@ mod communicator;
 mod conversation;
 mod heartbeat;
 mod job;
+mod patience;
 mod redact;
 mod register;
 mod settings;

@@ -127,7 +127,10 @@ impl Desk {
             Assigned::EndRun => TaskReply::EndRun { peer },
         };
         self.herald.tell(&Event::AfterProcessTaskRequest { site }).await;
-        reply(answer.to_parts())
+        reply(answer.to_parts().map(|mut parts| {
+            parts.headers.set(TaskReply::COUNTS_ONCE, "true");
+            parts
+        }))
     }
 
     /// What a site has to echo; a stock site names its task by the cookie only.
