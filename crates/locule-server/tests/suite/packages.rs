@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use locule_job::{pack_job, sign_folder};
 use locule_protocol::Refusal;
-use locule_server::{DeleteError, JobStatus, Package, SubmitError, Submitter};
+use locule_server::{DeleteError, JobStatus, Package, ServerEvent, SubmitError, Submitter};
 use serde_json::json;
 
 use crate::scene::{Scene, signer};
@@ -60,8 +60,15 @@ async fn a_packed_job_that_waits_for_its_sites_does_so_across_a_restart_and_a_cr
     assert!(matches!(scene.server.delete(&job).await, Err(DeleteError::NotOver)));
     scene.server.shutdown().await;
 
-    let scene = Scene::with(scene.kit.snapshot(), |_| {}).await;
+    let mut scene = Scene::with(scene.kit.snapshot(), |_| {}).await;
     assert_eq!(scene.server.record(&job).unwrap().status(), JobStatus::Submitted);
+    let why = |event: &ServerEvent| {
+        let ServerEvent::JobWaits { reason, .. } = event else { return None };
+        Some(reason.clone())
+    };
+    let why = scene.until(why).await;
+    let waiting = scene.server.record(&job).unwrap().waiting.unwrap();
+    assert_eq!((waiting.reason, why.as_str()), (why.clone(), "waiting for 1 more site(s)"));
     // this time nobody stopped it first
     let mut scene = Scene::with(scene.kit.snapshot(), |_| {}).await;
     let mut site = Site::join(&scene, "site-1").await;
