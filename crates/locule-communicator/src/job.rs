@@ -150,6 +150,21 @@ impl JobCommunicator {
         }
     }
 
+    /// Waits until there is a task for this site, or the run has ended, for as long as the server lets it wait; whether
+    /// that is so. A server that cannot say is taken to have one.
+    ///
+    /// # Errors
+    /// [`SayError`] if the server could not be asked, or this side was cancelled.
+    pub async fn await_task(&self) -> Result<bool, SayError> {
+        let request = self.about(aux_topic::AWAIT_TASK);
+        tokio::select! {
+            reply = self.aux(&request, self.settings.communication_timeout) => {
+                Ok(reply?.code != aux_topic::NO_TASK_YET)
+            }
+            () = self.cancel.cancelled() => Err(RequestError::Closed.into()),
+        }
+    }
+
     /// Asks for the next task. `last_task_id` is the one done last.
     ///
     /// If the server does not accept the token, the error comes after a pause (`auth_error_pause`), so that

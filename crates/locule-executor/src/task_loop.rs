@@ -155,6 +155,13 @@ impl TaskLoop {
 
     async fn pull_until_the_end(&mut self) -> Result<(), RunError> {
         loop {
+            let turn = match self.turns.clone() {
+                Some(turns) => match self.turn(&turns).await? {
+                    Some(turn) => Some(turn),
+                    None => continue,
+                },
+                None => None,
+            };
             self.herald.tell(&Event::BeforePullTask).await;
             let pulled = self.communicator.pull_task(self.last_task.as_deref()).await;
             self.herald.tell(&Event::AfterPullTask).await;
@@ -163,6 +170,7 @@ impl TaskLoop {
                     self.failures = 0;
                     self.perform_and_submit(&task).await?;
                     self.last_task = Some(task.id.clone());
+                    turn.iter().for_each(Turn::count);
                     task.wait
                 }
                 Ok(Pulled::TryAgain { wait }) => {
@@ -179,15 +187,14 @@ impl TaskLoop {
                     self.next_try()
                 }
             };
+            drop(turn);
             self.pause(wait.max(self.pace.shortest)).await?;
         }
     }
 
     async fn perform_and_submit(&mut self, task: &Assignment) -> Result<(), RunError> {
         let ssid = self.communicator.session().ssid().to_owned();
-        let turn = self.turn().await?;
         let result = self.perform(task).await?;
-        drop(turn);
         self.herald.tell(&Event::BeforeSendTaskResult { task: &task.name }).await;
         let cancel = self.cancel.clone();
         let sent = tokio::select! {
@@ -198,9 +205,24 @@ impl TaskLoop {
         sent
     }
 
-    /// Waits for a turn, if there are turns, with signs of life to the server meanwhile.
-    async fn turn(&mut self) -> Result<Option<Turn>, RunError> {
-        let Some(turns) = &self.turns else { return Ok(None) };
+    /// Waits for a turn, with signs of life to the server meanwhile; none if there is nothing to do in it.
+    ///
+    /// A site takes its turn before it gets its task, and has it until its result is out: so no more models are in
+    /// memory than sites work. Nobody waits in a turn for what others do.
+    async fn turn(&mut self, turns: &Turns) -> Result<Option<Turn>, RunError> {
+        match self.communicator.await_task().await {
+            Ok(true) => {}
+            Ok(false) => {
+                self.pause(self.pace.shortest).await?;
+                return Ok(None);
+            }
+            Err(SayError::Request(RequestError::Closed)) => return Err(RunError::Aborted),
+            Err(error) => {
+                self.note_failure(&error, "no word of tasks; trying again");
+                self.pause(self.pace.retry).await?;
+                return Ok(None);
+            }
+        }
         let taking = turns.take();
         tokio::pin!(taking);
         let mut heartbeat = ticks(self.pace.heartbeat).await;

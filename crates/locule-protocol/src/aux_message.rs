@@ -17,6 +17,11 @@ pub mod aux_topic {
     pub const JOB_HEARTBEAT: &str = "__job_heartbeat__";
     /// A site's job asks whether a task still wants its result.
     pub const TASK_CHECK: &str = "__task_check__";
+    /// From a site: answer when there is a task for it, or the run has ended, with `OK`; with
+    /// [`NO_TASK_YET`] after a while. Ours; another server says that it does not know the topic.
+    pub const AWAIT_TASK: &str = "locule.await_task";
+    /// The code of an answer to [`AWAIT_TASK`].
+    pub const NO_TASK_YET: &str = "NO_TASK_YET";
     /// An event of one side is told to the other; expects no reply.
     pub const FED_EVENT: &str = "fed.event";
     /// The run is over; expects no reply.

@@ -206,6 +206,7 @@ pub(crate) async fn server(
         .start();
 
     let host = Arc::new(JobHost {
+        patient: seed.is_some(),
         registry,
         checkers,
         transports: inside,
@@ -395,6 +396,7 @@ pub(crate) async fn site(
 pub(crate) fn host_of_server_job(brief: &watch::Receiver<Brief>) -> Result<Arc<JobHost>, JobFailure> {
     let brief = ServerBrief::read(&brief.borrow()).map_err(no_host)?;
     Ok(Arc::new(JobHost {
+        patient: false,
         registry: registry(),
         checkers: checkers().map_err(|failure| no_host(failure.text()))?,
         transports: Transports::new().with(UdsTransport::new()),

@@ -123,6 +123,7 @@ impl Scene {
         let mut registry = Registry::new();
         registry.register::<Saves>();
         let host = Arc::new(JobHost {
+            patient: false,
             registry: Arc::new(registry),
             checkers: Arc::new(locule_assembly::NoCheckerFiles),
             transports,

@@ -54,6 +54,7 @@ pub(super) struct Board {
     progress: Mutex<Option<mpsc::Sender<Progress>>>,
     herald: Herald,
     abort: CancellationToken,
+    patient: bool,
 }
 
 /// What a board is of.
@@ -90,7 +91,13 @@ impl Board {
             progress: Mutex::new(Some(progress)),
             herald,
             abort,
+            patient: false,
         }
+    }
+
+    /// The same, on which no clock ends a task if it is patient.
+    pub(super) fn patient(self, patient: bool) -> Self {
+        Self { patient, ..self }
     }
 
     fn tasks(&self) -> MutexGuard<'_, Tasks> {
@@ -448,6 +455,9 @@ impl TaskBoard for Board {
             let data = self.filter(data, &name, Chain::TaskData, Direction::Out);
             self.herald.tell(&Event::AfterTaskDataFilter { task: &name }).await;
             task.data = data.map_err(|reason| WorkflowError::Failed(format!("task `{name}`: {reason}")))?;
+            if self.patient {
+                (task.grace, task.limit) = (Duration::MAX, None);
+            }
             self.put_up(task).await?;
             self.changed.notify_waiters();
             let gathered = self.gather(&name, sink).await;

@@ -229,7 +229,11 @@ impl Desk {
             aux_topic::TASK_CHECK if !aux.task_id().is_some_and(|id| self.board.wants(site, id)) => {
                 "TASK_UNKNOWN"
             }
+            aux_topic::AWAIT_TASK if matches!(self.board.assign(site, HOLD).await, Assigned::Nothing) => {
+                aux_topic::NO_TASK_YET
+            }
             aux_topic::SYNC_RUNNER
+            | aux_topic::AWAIT_TASK
             | aux_topic::JOB_HEARTBEAT
             | aux_topic::TASK_CHECK
             | aux_topic::END_RUN => "OK",

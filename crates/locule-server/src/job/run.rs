@@ -61,6 +61,9 @@ pub struct JobHost {
     pub org: String,
     /// What stamps messages of the server's own.
     pub stamp: Arc<ServerStamp>,
+    /// Whether no clock ends a task: all sites are waited for that are there, whatever the job says. For runs that can
+    /// be repeated.
+    pub patient: bool,
 }
 
 impl JobHost {
@@ -241,7 +244,7 @@ impl Job {
         let (herald_of_board, abort) = (herald.clone(), abort.clone());
         let job =
             BoardOf { run: run.clone(), run_dir, sites, filters, progress, herald: herald_of_board, abort };
-        let board = Arc::new(Board::new(job, log, restored));
+        let board = Arc::new(Board::new(job, log, restored).patient(host.patient));
         let (workflow, current) = watch::channel(String::new());
         let desk = Desk {
             cell: cell.clone(),

@@ -200,6 +200,7 @@ impl Scene {
             .start();
         let workspace = Workspace::new(kit.root());
         let host = Arc::new(JobHost {
+            patient: false,
             registry: Arc::new(work::registry()),
             checkers: Arc::new(locule_assembly::NoCheckerFiles),
             transports,
