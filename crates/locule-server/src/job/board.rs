@@ -757,4 +757,34 @@ mod tests {
         board(dir.path(), &[]).run_ended(end.clone()).await.unwrap();
         assert_eq!(board(dir.path(), &[]).resumes_at(), Err(end));
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn on_a_patient_board_no_clock_ends_a_task() {
+        for patient in [true, false] {
+            let dir = tempfile::tempdir().unwrap();
+            let sites = ["a", "b"].map(str::to_owned);
+            let board = board(dir.path(), &sites).patient(patient);
+            let mut taken = Taken::default();
+            let second = Duration::from_secs(1);
+            let task = OutgoingTask {
+                name: "train".into(),
+                min_results: 1,
+                grace: second,
+                limit: Some(second * 10),
+                ..OutgoingTask::default()
+            };
+            let submitting = async {
+                for site in &sites {
+                    let Assigned::Task { id, .. } = board.assign(site, second).await else { return };
+                    let update = Map::from_iter([("w", Array::from(&[1.0][..]))]);
+                    let result = Shareable::with_dxo(Dxo::new(DataKind::Weights, update));
+                    board.submit(site, &id, result).await;
+                    tokio::time::advance(second * 60).await;
+                    tokio::task::yield_now().await;
+                }
+            };
+            let (gathered, ()) = tokio::join!(board.broadcast(task, &mut taken), submitting);
+            assert_eq!(gathered.unwrap().accepted.len(), if patient { 2 } else { 1 });
+        }
+    }
 }
