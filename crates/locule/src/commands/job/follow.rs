@@ -192,7 +192,8 @@ impl Screen {
         }
         let of = progress.rounds.map(|rounds| format!("/{rounds}")).unwrap_or_default();
         let moved = progress.bytes_moved.map(|moved| format!(", {} so far", text::bytes(moved)));
-        let metrics = if progress.metrics.is_empty() { &progress.tracked } else { &progress.metrics };
+        let with_results = progress.metrics.iter().any(|site| !site.metrics.is_empty());
+        let metrics = if with_results { &progress.metrics } else { &progress.tracked };
         let metrics: Vec<String> = metrics.iter().map(text::metrics).collect();
         let metrics = if metrics.is_empty() { String::new() } else { format!(": {}", metrics.join("; ")) };
         say(&format!("round {}{of} is done{}{metrics}", progress.rounds_done, moved.unwrap_or_default()));

@@ -73,7 +73,7 @@ pub(super) fn whole(job: &Job, now: SystemTime) -> String {
             Some(rounds(progress)).filter(|rounds| !rounds.is_empty()).map(|text| headed("rounds", &text)),
         );
         lines.extend(progress.bytes_moved.map(|moved| headed("moved", &bytes(moved))));
-        for site in &progress.metrics {
+        for site in progress.metrics.iter().filter(|site| !site.metrics.is_empty()) {
             lines.push(headed("metrics", &metrics(site)));
         }
         for site in &progress.tracked {
