@@ -15,6 +15,9 @@ const ADMIN: &str = "admin@locule.org";
 /// From one look at the job to the next. Each is a visit of an administrator, of whom the server takes one a second.
 pub(crate) const LOOK: Duration = Duration::from_millis(1500);
 
+/// The shortest time that passes.
+const MOMENT: Duration = Duration::from_millis(20);
+
 /// Lines of each log that are shown when something went wrong.
 const LAST_LINES: usize = 12;
 
@@ -146,8 +149,17 @@ impl Federation {
             !status.starts_with("FINISHED") || status == "FINISHED:COMPLETED",
             "the job ended: {record:#}"
         );
-        let rounds = record["rounds_done"].as_u64().unwrap_or_default();
+        let rounds = record["progress"]["rounds_done"].as_u64().unwrap_or_default();
         Ok(Some(Progress { rounds, is_over: status == "FINISHED:COMPLETED" }))
+    }
+
+    /// Waits for some time, or until so many rounds are done.
+    pub(crate) fn wait_for_round(&self, round: u64, time: Duration) {
+        let done = self.kits.join("server").join(&self.job).join(format!("models/round-{round:04}.npz"));
+        let until = Instant::now() + time;
+        while Instant::now() < until && !done.exists() {
+            pause(MOMENT);
+        }
     }
 
     /// Waits until the job has completed.

@@ -23,7 +23,7 @@ const LULL: Duration = Duration::from_secs(3);
 /// How long a job may make no progress, once it is left in peace.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Rounds of the job for each kill, so that it outlasts them.
+/// Rounds of the job for each kill: when they are done before its moment has come, it comes.
 const ROUNDS_PER_KILL: u64 = 12;
 
 /// What is done to a job.
@@ -85,7 +85,9 @@ fn kill(
     let mut killed = Target::SORTS.map(|sort| (sort, 0));
     let (mut kills, mut rounds, mut looked) = (0, 0, Instant::now());
     while kills < plan.kills {
-        federation::pause(LULL.mul_f64(random.random()));
+        // A random moment, but one at which there is still a job to be disturbed.
+        let round = kills * ROUNDS_PER_KILL + random.random_range(0..ROUNDS_PER_KILL);
+        federation.wait_for_round(round, LULL.mul_f64(random.random()));
         let target = federation.targets()[random.random_range(0..federation.targets().len())];
         if !federation.kill(target)? {
             continue; // it is on its way up again

@@ -778,7 +778,7 @@ mod tests {
                     let Assigned::Task { id, .. } = board.assign(site, second).await else { return };
                     let update = Map::from_iter([("w", Array::from(&[1.0][..]))]);
                     let result = Shareable::with_dxo(Dxo::new(DataKind::Weights, update));
-                    board.submit(site, &id, result).await;
+                    board.submit(site, &id, "train", result).await.unwrap();
                     tokio::time::advance(second * 60).await;
                     tokio::task::yield_now().await;
                 }
