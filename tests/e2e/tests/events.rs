@@ -220,8 +220,10 @@ fn a_gate_of_a_site_keeps_a_job_waiting_and_its_reason_reaches_the_server() {
     let why = server.wait_for("too few sites are ready");
     assert!(why.contains("site-1 runs no jobs of the organization"), "{why}");
 
-    // The same at the server: it does not even take the job.
+    // The same at a server: it does not even take the job.
     drop(server);
+    let dir = tempfile::tempdir().unwrap();
+    let (server_kit, job) = (demo(dir.path()).join("server"), dir.path().join("job"));
     fs::write(server_kit.join("local/job_resources.json"), gate.to_string()).unwrap();
     let server = Running::start(&["server", text(&server_kit), "--job", text(&job)]);
     let (code, _, said) = server.finish();
