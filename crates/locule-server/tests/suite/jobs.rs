@@ -274,6 +274,7 @@ async fn the_desk_answers_housekeeping_and_refuses_what_it_does_not_understand()
     scene.submit(json!({}), json!({})).await;
     let id = site.started().await;
     let half = site.job(&scene, &id).await;
+    half.pull().await.unwrap(); // from here on it is known which tasks there are
     let props = || to_props(&site_context("site-1", Some(&id)));
     for (topic, code) in [
         (aux_topic::SYNC_RUNNER, "OK"),
