@@ -35,45 +35,49 @@ pub struct Plan {
     pub seed: u64,
 }
 
-/// What came of it.
+/// A job that was left in peace.
+#[derive(Debug)]
+pub struct Quiet {
+    /// Digest of its model.
+    pub model: String,
+    /// How many rounds it had.
+    pub rounds: u64,
+    /// How long it took, with the start of its federation.
+    pub took: Duration,
+}
+
+/// What came of the same job in a storm.
 #[derive(Debug)]
 pub struct Outcome {
     /// How often each sort of process was killed.
     pub killed: Vec<(&'static str, u64)>,
-    /// Rounds of the job.
-    pub rounds: u64,
-    /// Digests of the two models: in peace, and with kills.
-    pub models: [String; 2],
-    /// How long the two jobs took.
-    pub took: [Duration; 2],
+    /// Digest of its model.
+    pub model: String,
+    /// How long it took, with the start of its federation.
+    pub took: Duration,
 }
 
-impl Outcome {
-    /// Whether both jobs came to the same model.
-    pub fn is_identical(&self) -> bool {
-        self.models[0] == self.models[1]
-    }
-}
-
-/// Runs the job twice. `tell` hears what happens, a line each.
+/// Runs a job that is long enough for so many kills, and leaves it in peace.
 ///
 /// # Errors
 /// A job that does not complete, and what else goes wrong on the way; with the last lines of the logs.
-pub fn run(plan: Plan, folder: &Path, tell: impl Fn(String)) -> anyhow::Result<Outcome> {
-    let rounds = (plan.kills * ROUNDS_PER_KILL).max(20);
-    let began = Instant::now();
-    let quiet = Federation::start(&folder.join("quiet"), rounds)?;
-    quiet.wait_for_end(PATIENCE).with_context(|| quiet.last_words())?;
-    let (quiet_model, quiet_took) = (digest(&quiet.model())?, began.elapsed());
-    tell(format!("left in peace: {rounds} rounds in {:.1} s", quiet_took.as_secs_f64()));
-    drop(quiet);
+pub fn leave_in_peace(kills: u64, folder: &Path) -> anyhow::Result<Quiet> {
+    let (began, rounds) = (Instant::now(), (kills * ROUNDS_PER_KILL).max(20));
+    let federation = Federation::start(folder, rounds)?;
+    federation.wait_for_end(PATIENCE).with_context(|| federation.last_words())?;
+    Ok(Quiet { model: digest(&federation.model())?, rounds, took: began.elapsed() })
+}
 
+/// Runs the same job and kills. `tell` hears what happens, a line each.
+///
+/// # Errors
+/// As [`leave_in_peace`].
+pub fn storm(plan: Plan, quiet: &Quiet, folder: &Path, tell: impl Fn(String)) -> anyhow::Result<Outcome> {
     let began = Instant::now();
-    let mut stormy = Federation::start(&folder.join("stormy"), rounds)?;
-    let killed = kill(&mut stormy, plan, &tell).with_context(|| stormy.last_words())?;
-    stormy.wait_for_end(PATIENCE).with_context(|| stormy.last_words())?;
-    let models = [quiet_model, digest(&stormy.model())?];
-    Ok(Outcome { killed, rounds, models, took: [quiet_took, began.elapsed()] })
+    let mut federation = Federation::start(folder, quiet.rounds)?;
+    let killed = kill(&mut federation, plan, &tell).with_context(|| federation.last_words())?;
+    federation.wait_for_end(PATIENCE).with_context(|| federation.last_words())?;
+    Ok(Outcome { killed, model: digest(&federation.model())?, took: began.elapsed() })
 }
 
 fn kill(
