@@ -5,8 +5,9 @@ use std::time::Duration;
 use locule_launcher::{FailureKind, JobFailure, JobHandle, JobOutcome, JobStart, LaunchError, Launcher};
 use tokio::time::Instant;
 
-/// How often a half whose process died is started again within [`RESTARTS_WITHIN`]; after that it fails.
-const RESTARTS: usize = 3;
+/// How often a half whose process died before it got a round done is started again within [`RESTARTS_WITHIN`]; after
+/// that it fails.
+const RESTARTS: usize = 4;
 const RESTARTS_WITHIN: Duration = Duration::from_secs(600);
 
 /// Pause before a half is tried again that may have found another at work.
@@ -30,6 +31,11 @@ impl Half {
     ) -> Result<Self, LaunchError> {
         let handle = launcher.start(start.clone())?;
         Ok(Self { start, handle, deaths: Vec::new(), left_over })
+    }
+
+    /// It has got something done: earlier deaths are forgiven.
+    pub(crate) fn got_on(&mut self) {
+        self.deaths.clear();
     }
 
     /// Starts the half again, with what it was started with, if another start may do better; why.
@@ -64,7 +70,8 @@ impl Half {
             self.deaths.push(now);
         }
         if self.deaths.len() > RESTARTS {
-            let reason = format!("{reason}; that was the {}th time in ten minutes", self.deaths.len());
+            let times = self.deaths.len();
+            let reason = format!("{reason}; that was the {times}th time in ten minutes without a round done");
             return Err(JobOutcome::Failed(JobFailure::new(failure.kind(), reason)));
         }
         match launcher.start(self.start.clone()) {

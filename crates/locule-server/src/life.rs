@@ -420,6 +420,9 @@ impl Life {
         tokio::select! {
             biased; // what the server's half said counts before that it ended
             Some(signal) = self.signals.recv() => {
+                if let (Signal::Report(JobReport::RoundFinished { .. }), Some(half)) = (&signal, &mut self.half) {
+                    half.got_on();
+                }
                 let ending = self.watch.hear(&handle, signal).await;
                 self.give();
                 ending

@@ -42,6 +42,8 @@ struct Held {
     abort_wanted: bool,
     ended: bool,
     refusals: Vec<Refusal>,
+    /// By the processes of the job before this one.
+    tasks_before: u64,
     tasks_done: u64,
 }
 
@@ -165,6 +167,7 @@ impl JobBook {
             abort_wanted: false,
             ended: false,
             refusals: Vec::new(),
+            tasks_before: 0,
             tasks_done: 0,
         };
         state.jobs.insert(job_id.to_owned(), held);
@@ -186,6 +189,15 @@ impl JobBook {
     pub(crate) fn is_to_end(&self, job_id: &str) -> bool {
         let state = self.state();
         state.closed || state.jobs.get(job_id).is_none_or(|job| job.abort_wanted)
+    }
+
+    /// The job's process died; whether it had got something done.
+    pub(crate) fn died(&self, job_id: &str) -> bool {
+        self.state().jobs.get_mut(job_id).is_some_and(|job| {
+            let done = std::mem::take(&mut job.tasks_done);
+            job.tasks_before += done;
+            done > 0
+        })
     }
 
     /// The job runs as `handle` now, from its beginning. True when it was meanwhile to be aborted.
@@ -236,7 +248,7 @@ impl JobBook {
             job.status = JobStatus::Stopped;
             job.handle = None;
             report.refusals = job.refusals.clone();
-            report.tasks_done = job.tasks_done;
+            report.tasks_done = job.tasks_before + job.tasks_done;
         }
         report
     }

@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use locule_component::{Event, EventCx, ObserveError, Observer};
@@ -18,7 +17,7 @@ pub(crate) struct EndOfRun {
     stop: CancellationToken,
     over: Arc<watch::Sender<bool>>,
     busy: Arc<watch::Sender<bool>>,
-    tasks_sent: Arc<AtomicU64>,
+    tasks_sent: Arc<watch::Sender<u64>>,
 }
 
 impl EndOfRun {
@@ -31,7 +30,7 @@ impl EndOfRun {
             stop: abort.child_token(),
             over: Arc::new(watch::Sender::new(false)),
             busy: Arc::new(watch::Sender::new(false)),
-            tasks_sent: Arc::default(),
+            tasks_sent: Arc::new(watch::Sender::new(0)),
         }
     }
 
@@ -47,7 +46,12 @@ impl EndOfRun {
 
     /// Results that were sent, wanted or not.
     pub(crate) fn tasks_sent(&self) -> u64 {
-        self.tasks_sent.load(Ordering::Relaxed)
+        *self.tasks_sent.borrow()
+    }
+
+    /// Follows how many they are.
+    pub(crate) fn follow(&self) -> watch::Receiver<u64> {
+        self.tasks_sent.subscribe()
     }
 
     /// Stops a run that is over and idle.
@@ -75,7 +79,7 @@ impl Observer for Work {
         if matches!(event, Event::BeforeTaskDataFilter { .. } | Event::BeforeSendTaskResult { .. }) {
             self.0.busy.send_replace(true);
         } else if matches!(event, Event::AfterSendTaskResult { .. }) {
-            self.0.tasks_sent.fetch_add(1, Ordering::Relaxed);
+            self.0.tasks_sent.send_modify(|sent| *sent += 1);
             self.0.busy.send_replace(false);
         }
         Ok(())

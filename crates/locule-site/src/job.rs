@@ -188,6 +188,7 @@ impl Job {
             ended = Box::pin(task_loop.run()) => ended,
             never = end.stop_when_idle() => match never {},
             never = self.follow_session(&communicator) => match never {},
+            never = self.tell_progress(&end) => match never {},
         };
         self.judge(ended, &end).await
     }
@@ -292,6 +293,17 @@ impl Job {
                 }
             }
         });
+    }
+
+    /// Tells the parent after each task how many there were: a process that gets something done may die more often.
+    async fn tell_progress(&self, end: &EndOfRun) -> Infallible {
+        let mut sent = end.follow();
+        while sent.changed().await.is_ok() {
+            let body = json!({ "tasks_done": *sent.borrow_and_update() }).to_string();
+            let news = Request::new(news::CHANNEL, news::DONE, Payload::bytes(body.into()));
+            self.cell.notify(&self.parent, news.optional()).await.ok();
+        }
+        std::future::pending().await
     }
 
     /// When the site registers anew, the job's messages carry the new token from then on.

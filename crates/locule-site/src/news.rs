@@ -6,7 +6,7 @@ pub(crate) const CHANNEL: &str = "locule.job";
 /// A list of [`Refusal`](locule_protocol::Refusal)s.
 pub(crate) const REFUSED: &str = "refused";
 
-/// `{"tasks_done": n}`: results that the server took.
+/// `{"tasks_done": n}`: results that this process of the job sent so far, and at its end those that the server took.
 pub(crate) const DONE: &str = "done";
 
 /// Longest body, in bytes.

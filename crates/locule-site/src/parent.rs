@@ -37,8 +37,9 @@ use crate::{meta, news};
 /// Deployments that are checked and unpacked at a time.
 pub(crate) const DEPLOYMENTS: usize = 2;
 
-/// How often a job whose process died is started again within [`RESTARTS_WITHIN`]; after that it fails.
-const RESTARTS: usize = 3;
+/// How often a job whose process died before it got a task done is started again within [`RESTARTS_WITHIN`]; after that
+/// it fails.
+const RESTARTS: usize = 4;
 const RESTARTS_WITHIN: Duration = Duration::from_secs(600);
 
 /// How a server tells that a start failed: the return code alone does not make it give up.
@@ -467,11 +468,14 @@ impl Parent {
                 return outcome;
             }
             let now = Instant::now();
-            deaths.retain(|death| now.duration_since(*death) < RESTARTS_WITHIN);
+            let got_on = self.book.died(job_id);
+            deaths.retain(|death| !got_on && now.duration_since(*death) < RESTARTS_WITHIN);
             deaths.push(now);
             let reason = failure.reason();
             if deaths.len() > RESTARTS {
-                let reason = format!("{reason}; that was the {}th time in ten minutes", deaths.len());
+                let times = deaths.len();
+                let reason =
+                    format!("{reason}; that was the {times}th time in ten minutes without a task done");
                 return JobOutcome::Failed(JobFailure::new(failure.kind(), reason));
             }
             tracing::warn!(site = self.site, job = job_id, reason, "job's process died; starting it again");
