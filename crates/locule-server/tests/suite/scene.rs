@@ -160,14 +160,18 @@ impl Kit {
     }
 }
 
+/// Copies a folder as it is at a moment: what is gone before its turn comes is left out.
 fn copy_folder(from: &Path, to: &Path) {
     for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
         let to = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             fs::create_dir_all(&to).unwrap();
             copy_folder(&entry.path(), &to);
         } else {
-            fs::copy(entry.path(), &to).unwrap();
+            match fs::copy(entry.path(), &to) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                copied => drop(copied.unwrap()),
+            }
         }
     }
 }
