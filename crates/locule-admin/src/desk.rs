@@ -394,13 +394,13 @@ fn commands(names: &[String]) -> ReplyDocument {
     reply.status(Status::Ok, "")
 }
 
-/// A chunk of a job that is sent, or of another stream that nobody here wants.
+/// A chunk of a job that is sent, or of a site's log, which is the server's.
 async fn chunk(desk: Arc<Desk>, incoming: Incoming) -> Result<Reply, HandlerError> {
     let Ok(request) = AuxRequest::from_parts(&incoming.headers, &incoming.payload()) else {
         return aux("MISSING_PEER_CONTEXT", None);
     };
     if !UploadChunk::is_upload(&request.headers) {
-        return aux("TOPIC_UNKNOWN", None);
+        return desk.server.take_log(incoming).await;
     }
     let holder = desk.administrator(&incoming)?;
     let cell = incoming.origin.clone();
@@ -504,6 +504,7 @@ async fn abort(desk: Arc<Desk>, incoming: Incoming) -> Result<Reply, HandlerErro
     if let Some(id) = UploadChunk::id(&request.headers) {
         let given_up = lock(&desk.uploads).end(&incoming.origin, id);
         desk.clear(Vec::from_iter(given_up)).await;
+        drop(desk.server.take_log(incoming).await); // if it is of a log
     }
     aux("OK", None)
 }

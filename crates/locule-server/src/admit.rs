@@ -245,7 +245,7 @@ pub(crate) fn one_line(text: &str) -> String {
     shown
 }
 
-async fn aux(shared: Arc<Shared>, incoming: Incoming) -> Result<Reply, HandlerError> {
+pub(crate) async fn aux(shared: Arc<Shared>, incoming: Incoming) -> Result<Reply, HandlerError> {
     let peer = server_context("server", None);
     let code = match AuxRequest::from_parts(&incoming.headers, &incoming.payload()) {
         Ok(aux) if matches!(aux.topic.as_str(), log_stream::REQUEST | log_stream::ABORT) => {

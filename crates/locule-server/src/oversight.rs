@@ -6,9 +6,11 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use locule_auth::TokenLedger;
+use locule_cell::{HandlerError, Incoming, Reply};
 use locule_journal::AppendError;
 use locule_message::Fqcn;
 
+use crate::admit;
 use crate::book::Entry;
 use crate::intake::{package_file, read_meta};
 use crate::record::JobRecord;
@@ -37,6 +39,15 @@ impl Server {
         let kit = &self.shared.kit;
         let run_dir = kit.run_dir(job_id).ok()?.path().to_owned();
         Some(JobFiles { run_dir, package: package_file(kit, job_id) })
+    }
+
+    /// Takes a piece of a log that a site sends, for whoever else hears streams of auxiliary messages on the server's
+    /// cell: what is none of theirs.
+    ///
+    /// # Errors
+    /// [`HandlerError`] if nobody is known to have sent it.
+    pub async fn take_log(&self, incoming: Incoming) -> Result<Reply, HandlerError> {
+        admit::aux(Arc::clone(&self.shared), incoming).await
     }
 
     /// The sites that are there, by name.

@@ -174,6 +174,7 @@ impl JobFiles {
                 Some((entry.file_name().into_string().ok()?, tail(&entry.path(), most).ok()?))
             })
             .collect();
+        logs.retain(|(_, text)| !text.is_empty());
         logs.sort();
         logs
     }
@@ -251,6 +252,8 @@ mod tests {
             site_logs.take("site-1", there, &first);
         }
         assert_eq!(logs(dir.path(), "site-1").len(), MAX_LOGS);
+        assert_eq!(site_logs.take("site-3", there, &piece("1", 0, "", true)), "OK");
+        assert_eq!(logs(dir.path(), "site-3"), [], "of an empty one there is nothing to show");
         assert_eq!(site_logs.take("site-2", || None, &piece("1", 0, "x", true)), "EXECUTION_EXCEPTION");
     }
 }

@@ -5,6 +5,10 @@ use std::io::Read as _;
 use std::path::Path;
 
 use locule_admin::{COMMANDS, Item};
+use locule_cell::{Cell, Request};
+use locule_fobs::Map;
+use locule_message::Fqcn;
+use locule_protocol::{AuxReply, AuxRequest, log_stream, site_context, to_props};
 use serde_json::json;
 
 use crate::console::Console;
@@ -21,10 +25,25 @@ fn unzipped(archive: &Path, name: &str) -> String {
     text
 }
 
+/// A site sends the log of a job, in one piece.
+async fn send_log(site: &Cell, job: &str, log: &'static [u8]) {
+    let mut piece = AuxRequest::new(log_stream::REQUEST, to_props(&site_context("site-1", Some(job))));
+    piece.headers.insert(log_stream::ID, "1");
+    piece.headers.insert(log_stream::CHANNEL, log_stream::OF_LOGS);
+    piece.headers.insert(log_stream::TOPIC, log_stream::LIVE);
+    piece.headers.insert(log_stream::NUMBER, 0_i64);
+    piece.headers.insert(log_stream::CONTEXT, Map::from_iter([(log_stream::FILE_NAME, "log.txt")]));
+    piece.fields.insert(log_stream::DATA, bytes::Bytes::from_static(log));
+    piece.fields.insert(log_stream::END, true);
+    let request = Request::new(AuxRequest::CHANNEL, &piece.topic, piece.to_parts().unwrap().payload);
+    let reply = site.request(&Fqcn::server(), request).await.unwrap().into_ok().unwrap();
+    assert_eq!(AuxReply::from_parts(&reply.headers, &reply.payload).unwrap().code, "OK");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_whole_session_from_login_to_logout() {
     let scene = Scene::start().await;
-    let _site = site(&scene).await;
+    let site = site(&scene).await;
     let ann = Console::log_in(&scene, "ann").await;
 
     let commands = ann.ask("_commands").await;
@@ -68,9 +87,7 @@ async fn a_whole_session_from_login_to_logout() {
         serde_json::from_slice(&fs::read(fetched.join("meta.json")).unwrap()).unwrap();
     assert_eq!(meta["status"], "FINISHED:COMPLETED");
 
-    let run_dir = scene.server.files(&job).unwrap().run_dir;
-    fs::create_dir_all(run_dir.join("site_logs/site-1")).unwrap();
-    fs::write(run_dir.join("site_logs/site-1/log.txt"), "no such column: age\n").unwrap();
+    send_log(&site, &job, b"no such column: age\n").await;
     let log = ann.ask(&format!("get_job_log {job} all")).await;
     let Item::Dict(told) = &log.items[0] else { panic!("{log:?}") };
     let text = told["logs"]["site-1"].as_str().unwrap_or_default();
