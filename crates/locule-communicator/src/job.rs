@@ -179,7 +179,7 @@ impl JobCommunicator {
             peer: self.peer.clone(),
             last_task_id: last_task_id.map(str::to_owned),
         };
-        let timeout = self.patience.wait(0, self.settings.communication_timeout);
+        let timeout = self.wait(0);
         let request = request(GetTask::CHANNEL, GetTask::TOPIC, get.to_parts()?, timeout).optional();
         let reply = tokio::select! {
             reply = self.conversation.send(request) => reply,
@@ -202,9 +202,6 @@ impl JobCommunicator {
             }
         };
         self.patience.answered(started.elapsed(), timeout);
-        if reply.headers.get(TaskReply::COUNTS_ONCE).is_some() {
-            self.patience.counts_once();
-        }
         let bytes = reply.payload.bytes.len();
         let pulled = TaskReply::from_parts(&reply.headers, &reply.payload)?;
         let elapsed_ms = millis(started.elapsed());
@@ -285,7 +282,7 @@ impl JobCommunicator {
         let started = Instant::now();
         let bytes = submission.len();
         let (channel, topic) = (SubmitUpdate::CHANNEL, SubmitUpdate::TOPIC);
-        let timeout = self.patience.wait(bytes, self.settings.communication_timeout);
+        let timeout = self.wait(bytes);
         let mut request = request(channel, topic, submission.parts.clone(), timeout);
         request.optional = submission.aborted;
         tokio::select! {
@@ -372,6 +369,13 @@ impl JobCommunicator {
                 return;
             }
         }
+    }
+
+    /// How long to wait for the answer to a request of so many bytes. Only a server whose job says which start of it this
+    /// is may be asked again at once: with any other, a result may count twice.
+    fn wait(&self, bytes: usize) -> Duration {
+        let may_ask_again = self.instance().is_some();
+        self.patience.wait(bytes, self.settings.communication_timeout, may_ask_again)
     }
 
     fn instance(&self) -> MutexGuard<'_, Option<String>> {

@@ -8,8 +8,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// A bound on the task loops of one process that work on a task at one time; clones share it.
 ///
-/// A turn lasts from before a task is fetched until its result is out. Who waits for one holds nothing that another needs
-/// to end its own, and turns are given in the order in which they were asked for: so all get one, however many they are.
+/// A turn lasts from before a task is fetched until its result is out. Who waits for one holds nothing that another
+/// needs to end its own, and turns are given in the order in which they were asked for: so all get one, however many
+/// they are.
 #[derive(Clone, Debug)]
 pub struct Turns {
     free: Arc<Semaphore>,
@@ -69,23 +70,16 @@ mod tests {
         assert_eq!((turns.working(), turns.done()), (2, 0));
         let third = turns.take();
         tokio::pin!(third);
-        assert!(futures_poll(third.as_mut()).await.is_none());
+        tokio::select! {
+            biased;
+            _ = &mut third => panic!("a third works beside two"),
+            () = std::future::ready(()) => {}
+        }
         first.count();
         drop(first);
         let third = third.await;
         assert_eq!((turns.working(), turns.done()), (2, 1));
         drop((second, third));
         assert_eq!((turns.working(), turns.done()), (0, 1));
-    }
-
-    /// What a future gives when it is asked once.
-    async fn futures_poll<F: Future + Unpin>(mut future: F) -> Option<F::Output> {
-        std::future::poll_fn(|cx| {
-            std::task::Poll::Ready(match std::pin::Pin::new(&mut future).poll(cx) {
-                std::task::Poll::Ready(output) => Some(output),
-                std::task::Poll::Pending => None,
-            })
-        })
-        .await
     }
 }

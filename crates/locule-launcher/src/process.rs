@@ -35,11 +35,11 @@ pub struct JobCommand {
 
 /// Runs each job as a process of its own, so that a crash, a leak or an OOM kill of one touches no other.
 ///
-/// The process gets an environment of what [`ProcessLauncher::environment`] and its [`JobStart`] name and nothing else, a group of its
-/// own, its start and [`Brief`] through a pipe, and the [`Limits`]. What it prints goes to `log.txt` in its run folder,
-/// at most 16 MiB of it. To stop, it is first asked; when half the grace is over its group gets SIGTERM, and SIGKILL
-/// at the end. When a process has ended, whatever is left of its group is killed. When the launcher's process ends,
-/// by whatever means, so do its jobs.
+/// The process gets an environment of what [`ProcessLauncher::environment`] and its [`JobStart`] name and nothing else,
+/// a group of its own, its start and [`Brief`] through a pipe, and the [`Limits`]. What it prints goes to `log.txt` in
+/// its run folder, at most 16 MiB of it. To stop, it is first asked; when half the grace is over its group gets SIGTERM,
+/// and SIGKILL at the end. When a process has ended, whatever is left of its group is killed. When the launcher's
+/// process ends, by whatever means, so do its jobs.
 #[derive(Clone)]
 pub struct ProcessLauncher {
     command: JobCommand,

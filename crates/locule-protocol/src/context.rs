@@ -17,8 +17,9 @@ pub mod prop {
     pub const CLIENT_NAME: &str = "__client_name__";
     /// Identifier of the job, within a job.
     pub const CURRENT_JOB_ID: &str = "__current_job_id__";
-    /// Ours: which start of the job's half at the server this is. Whoever is asked by another than before has lost what
-    /// the one before was asked. nvflare's sites keep it and do nothing with it.
+    /// Ours: which start of the job's half at the server this is; what the one before was asked is lost. A half that says
+    /// so counts a result once, however often it is handed in, and gives the same task to who asks again. nvflare's
+    /// sites keep it and do nothing with it.
     pub const INSTANCE: &str = "locule_instance";
 }
 

@@ -116,10 +116,6 @@ impl Assignment {
 }
 
 impl TaskReply {
-    /// Header of an answer, whatever its value: who gives it counts a result once, however often it is handed in, and
-    /// gives the same task to who asks again. Ours; a stock server does not say so.
-    pub const COUNTS_ONCE: &str = "locule.counts_once";
-
     /// Longest wait that is read from the wire; more counts as this.
     pub const MAX_WAIT: Duration = Duration::from_secs(3600);
 

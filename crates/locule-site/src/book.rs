@@ -105,10 +105,10 @@ impl JobBook {
         let others = state.in_use(job_id);
         let grant = self.resources.find(wanted, &others);
         // What can never be is told first.
-        if let Err(lack) = grant.as_ref().map_err(Clone::clone)
+        if let Err(lack) = &grant
             && lack.never
         {
-            return Err(NotTaken::Lack(lack));
+            return Err(NotTaken::Lack(lack.clone()));
         }
         if others.len() >= self.room {
             return Err(NotTaken::Full);

@@ -54,15 +54,6 @@ const LOG: u64 = 1 << 20;
 /// How long that may take.
 const LOG_SENT: Duration = Duration::from_secs(10);
 
-fn end_of(path: &Path, most: u64) -> io::Result<Vec<u8>> {
-    let mut file = File::open(path)?;
-    let length = file.metadata()?.len();
-    file.seek(SeekFrom::Start(length.saturating_sub(most)))?;
-    let mut bytes = Vec::new();
-    file.take(most).read_to_end(&mut bytes)?;
-    Ok(bytes)
-}
-
 /// Everything that the site's handlers and tasks share.
 pub(crate) struct Parent {
     pub(crate) site: String,
@@ -682,4 +673,13 @@ fn answer(reply: &AdminReply) -> Result<Reply, HandlerError> {
         }
         Err(error) => Err(HandlerError::failed(error.to_string())),
     }
+}
+
+fn end_of(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    let mut file = File::open(path)?;
+    let length = file.metadata()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(most)))?;
+    let mut bytes = Vec::new();
+    file.take(most).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }

@@ -1,13 +1,14 @@
 //! Where logs go, and how much of them: `RUST_LOG`, or else the number of `-v`.
 
-use std::fs::File;
 use std::io::IsTerminal as _;
-use std::path::Path;
-use std::sync::Mutex;
+#[cfg(feature = "simulate")]
+use std::{fs::File, path::Path, sync::Mutex};
 
+#[cfg(feature = "simulate")]
 use anyhow::Context as _;
 use tracing_subscriber::EnvFilter;
 
+#[cfg(feature = "simulate")]
 use crate::exit::{Code, Failure, OrExit as _};
 
 /// What is logged without a `-v`.

@@ -18,6 +18,8 @@ mod scheduler;
 #[cfg(feature = "simulate")]
 mod simulate;
 mod stop;
+#[cfg(feature = "simulate")]
+mod table;
 mod version;
 mod wire;
 

@@ -18,12 +18,14 @@ fn transports(binary: &Path) -> String {
 fn a_distribution_has_the_transports_that_were_chosen_and_no_other() {
     let dir = tempfile::tempdir().unwrap();
     for chosen in ["mem", "grpc,mem", "tcp,ws"] {
-        let status = Command::new(env!("CARGO"))
+        let output = Command::new(env!("CARGO"))
             .args(["xtask", "dist", "--profile", "dev", "--transports", chosen, "--out"])
             .arg(dir.path())
             .current_dir(root())
-            .status();
-        assert!(status.unwrap().success());
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success() && !said.contains("warning:"), "{said}");
         let binary = dir.path().join("locule");
         assert_eq!(transports(&binary), chosen.replace(',', ", "));
         if chosen == "mem" {

@@ -182,16 +182,14 @@ impl Board {
         result: Shareable,
     ) -> Result<Submitted, AppendError> {
         let (log, tasks) = (Arc::clone(&self.log), Arc::clone(&self.tasks));
-        let failed = failure(&result);
-        let standing = self.tasks().current();
+        let failed = failure(&result).and_then(|fault| Some((fault, self.tasks().current()?)));
         let (site_name, id, task) = (site.to_owned(), id.to_owned(), task.to_owned());
         let work = move || {
             let digest = digest(&result);
             let is_next = lock(&tasks).is_next(&site_name);
-            let look = || lock(&tasks).look(&site_name, &id, digest);
             let settle = |held| lock(&tasks).submit(&site_name, &id, held, digest, now());
             let note = || {
-                let late = match look() {
+                let late = match lock(&tasks).look(&site_name, &id, digest) {
                     Submitted::Accepted => false,
                     Submitted::Kept => true,
                     Submitted::Repeated | Submitted::Conflict | Submitted::Late | Submitted::Unknown => {
@@ -201,17 +199,12 @@ impl Board {
                 let digest = digest.unwrap_or_default();
                 Some(ResultNote { site: site_name.clone(), id: id.clone(), task, late, digest })
             };
-            match look() {
-                Submitted::Accepted | Submitted::Kept => log.take(result, is_next, note, settle),
-                Submitted::Repeated | Submitted::Conflict | Submitted::Late | Submitted::Unknown => {
-                    Ok(settle(Held::Memory(Box::new(result))))
-                }
-            }
+            log.take(result, is_next, note, settle)
         };
         let outcome = written(work).await;
-        if let (Ok(Submitted::Accepted), Some(failed), Some((task, round))) = (&outcome, failed, standing) {
+        if let (Ok(Submitted::Accepted), Some((fault, (task, round)))) = (&outcome, failed) {
             // Its turn to be folded may come much later.
-            self.tell_unusable(site, &task, round, failed);
+            self.tell_unusable(site, &task, round, fault);
         }
         self.changed.notify_waiters();
         outcome
@@ -529,11 +522,14 @@ async fn written<T: Send + 'static>(
 /// What a site says of its own failure, if that is what its result is.
 fn failure(result: &Shareable) -> Option<Unusable> {
     let code = result.return_code();
+    if code == "OK" {
+        return None;
+    }
     let reason = match result.headers.str(header::ERROR) {
         Some(error) => format!("the site answered {}: {}", one_line(code), one_line(error)),
         None => format!("the site answered {}", one_line(code)),
     };
-    (code != "OK").then(|| Unusable::new(Fault::Failed, reason))
+    Some(Unusable::new(Fault::Failed, reason))
 }
 
 /// A panic under one of these locks leaves the state whole: each is changed in one step.

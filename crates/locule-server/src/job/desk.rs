@@ -127,10 +127,7 @@ impl Desk {
             Assigned::EndRun => TaskReply::EndRun { peer },
         };
         self.herald.tell(&Event::AfterProcessTaskRequest { site }).await;
-        reply(answer.to_parts().map(|mut parts| {
-            parts.headers.set(TaskReply::COUNTS_ONCE, "true");
-            parts
-        }))
+        reply(answer.to_parts())
     }
 
     /// What a site has to echo; a stock site names its task by the cookie only.

@@ -23,7 +23,9 @@ pub(crate) use provision::provision;
 pub(crate) use relay::relay;
 pub(crate) use schema::schema;
 pub(crate) use script::script;
-pub(crate) use server::{server, why_not_done};
+pub(crate) use server::server;
+#[cfg(feature = "simulate")]
+pub(crate) use server::why_not_done;
 pub(crate) use sign::sign;
 pub(crate) use site::site;
 #[cfg(feature = "simulate")]

@@ -2,10 +2,12 @@
 
 use std::path::PathBuf;
 
-use comfy_table::{CellAlignment, Table, TableComponent, presets};
+use comfy_table::{CellAlignment, Table};
 use locule_demo::Judgement;
 use locule_protocol::Refusal;
 use serde::Serialize;
+
+use crate::table;
 
 /// The demo's result; with `--output json` this is all that standard output gets.
 #[derive(Debug, Serialize)]
@@ -93,17 +95,7 @@ impl Report {
     }
 
     fn table(&self) -> Table {
-        let mut table = Table::new();
-        table.load_preset(presets::UTF8_HORIZONTAL_ONLY);
-        for line in [
-            TableComponent::HorizontalLines,
-            TableComponent::MiddleIntersections,
-            TableComponent::LeftBorderIntersections,
-            TableComponent::RightBorderIntersections,
-        ] {
-            table.remove_style(line);
-        }
-        table.set_header(["trained on", "rows", "AUC", "accuracy"]);
+        let mut table = table::with_head(["trained on", "rows", "AUC", "accuracy"]);
         let row = |name: &str, rows: usize, quality: Quality| {
             [
                 name.to_owned(),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use comfy_table::{CellAlignment, Table, TableComponent, presets};
+use comfy_table::{CellAlignment, Table};
 use locule_protocol::Refusal;
 use locule_server::JobRecord;
 use serde::Serialize;
@@ -12,6 +12,7 @@ use super::course::{Seen, SiteFailure, means};
 use super::picture;
 use super::scene::Scene;
 use crate::exit::Failure;
+use crate::table;
 
 /// The result; with `--output json` this is all that standard output gets.
 #[derive(Debug, Serialize)]
@@ -131,18 +132,8 @@ impl Report {
         let mut names: Vec<&String> = self.sites.iter().flat_map(|site| site.metrics.keys()).collect();
         names.sort_unstable();
         names.dedup();
-        let mut table = Table::new();
-        table.load_preset(presets::UTF8_HORIZONTAL_ONLY);
-        for line in [
-            TableComponent::HorizontalLines,
-            TableComponent::MiddleIntersections,
-            TableComponent::LeftBorderIntersections,
-            TableComponent::RightBorderIntersections,
-        ] {
-            table.remove_style(line);
-        }
         let head = ["site", "tasks"].into_iter().chain(names.iter().map(|name| name.as_str()));
-        table.set_header(head.chain(["end"]));
+        let mut table = table::with_head(head.chain(["end"]));
         let cell = |value: Option<&f64>| value.map_or_else(String::new, |value| format!("{value:.4}"));
         for site in &self.sites {
             let failed = self.failures.iter().filter(|failure| failure.site == site.name).count();

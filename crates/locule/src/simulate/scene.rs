@@ -128,7 +128,8 @@ fn names(arguments: &Simulate, job: &JobFolder) -> Result<Vec<String>, Failure> 
     Ok(names)
 }
 
-/// A federation that begins and ends with this process: real certificates, over one key for all sites, and no TLS where no network is.
+/// A federation that begins and ends with this process: real certificates, over one key for all sites, and no TLS where
+/// no network is.
 fn project(sites: &[String]) -> Project {
     let mut project =
         Project::new("simulation", "server", "simulation").admin(ADMIN, "simulation", "project_admin");
