@@ -43,8 +43,8 @@ impl JobHandle {
         ended.ok().and_then(|ended| ended.clone()).unwrap_or_else(lost)
     }
 
-    /// Asks the job to stop, and has it ended when `grace` is over. Asking again can only shorten
-    /// the grace.
+    /// Asks the job to stop, and has it ended when `grace` is over; with no grace it is ended and not asked.
+    /// Asking again can only shorten the grace.
     pub fn request_abort(&self, grace: Duration) {
         let now = Instant::now();
         let wanted = now.checked_add(grace).unwrap_or(now + A_YEAR);

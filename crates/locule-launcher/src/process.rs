@@ -210,11 +210,15 @@ impl Watch {
     }
 
     fn ask_to_stop(&self, ending: &mut Ending, deadline: Instant) {
-        self.order(&Order::Abort);
-        let now = Instant::now();
-        let half = now + deadline.saturating_duration_since(now) / 2;
-        if !ending.forced {
-            ending.terminate = Some(ending.terminate.map_or(half, |set| set.min(half)));
+        let grace = deadline.saturating_duration_since(Instant::now());
+        if grace.is_zero() {
+            ending.terminate = None;
+        } else {
+            self.order(&Order::Abort);
+            let half = deadline - grace / 2;
+            if !ending.forced {
+                ending.terminate = Some(ending.terminate.map_or(half, |set| set.min(half)));
+            }
         }
         ending.kill = Some(ending.kill.map_or(deadline, |set| set.min(deadline)));
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use tokio::runtime::Handle;
 use tokio::task::{JoinError, JoinHandle};
-use tokio::time::sleep_until;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::{JobFailure, JobHandle, JobOutcome, JobReport, JobStart, LaunchError, Launcher, truncated};
@@ -75,7 +75,9 @@ async fn supervise(
             biased; // a job that has ended has ended as it did, whoever wants it aborted by now
             ended = &mut work => break outcome_of(ended, abort.is_cancelled()),
             earlier = report.abort_requested() => {
-                abort.cancel();
+                if earlier > Instant::now() {
+                    abort.cancel();
+                }
                 deadline = Some(earlier);
             }
             () = grace_over => {

@@ -9,6 +9,7 @@ use locule_launcher::{
 };
 use tokio::sync::Notify;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 const GRACE: Duration = Duration::from_secs(10);
 
@@ -69,6 +70,25 @@ async fn a_job_that_does_not_stop_is_killed_when_the_grace_is_over() {
     let outcome = stubborn().abort(GRACE).await;
     assert_eq!((outcome.code(), outcome), (9, JobOutcome::Killed));
     assert_eq!(began.elapsed(), GRACE);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_without_a_grace_is_not_asked() {
+    let asked = Arc::new(Notify::new());
+    let launcher = TaskLauncher::new({
+        let asked = asked.clone();
+        move |_, abort: CancellationToken| {
+            let asked = asked.clone();
+            async move {
+                abort.cancelled().await;
+                asked.notify_one();
+                Ok(())
+            }
+        }
+    });
+    let outcome = launcher.start(job("suspended")).unwrap().abort(Duration::ZERO).await;
+    assert_eq!(outcome, JobOutcome::Killed);
+    assert!(tokio::time::timeout(GRACE, asked.notified()).await.is_err());
 }
 
 #[tokio::test(start_paused = true)]

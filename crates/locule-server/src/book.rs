@@ -20,7 +20,7 @@ pub(crate) enum Entry {
         #[serde(default)]
         submitter: Submitter,
         #[serde(default)]
-        waits: bool,
+        packed: bool,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         submission: Option<Submission>,
     },
@@ -165,13 +165,13 @@ pub fn read_records(journal: Box<dyn Journal>) -> Result<BTreeMap<String, JobRec
 /// Applies an entry; the record that it deletes, if that was made with a token.
 fn apply(records: &mut BTreeMap<String, JobRecord>, entry: Entry) -> Option<JobRecord> {
     match entry {
-        Entry::Submitted { job, name, time, submitter, waits, submission } => {
+        Entry::Submitted { job, name, time, submitter, packed, submission } => {
             let first = StatusChange { status: JobStatus::Submitted, time, reason: "accepted".into() };
             let record = JobRecord {
                 job_id: job.clone(),
                 name,
                 submitter,
-                waits,
+                packed,
                 waiting: None,
                 submission: submission.map(Box::new),
                 sites: Vec::new(),

@@ -95,7 +95,7 @@ impl Intake {
         let submitter = signer_of(shared, folder)?.unwrap_or_default();
         let apps = pack_apps(&job)?;
         let entry =
-            Accepted { job: &job, submitter: &submitter, waits: false, cloned_from: None, submission: None };
+            Accepted { job: &job, submitter: &submitter, packed: false, cloned_from: None, submission: None };
         let store = |run_dir: &Path, kept: &Path| {
             store_app(run_dir, &job, &apps)?;
             let max_bytes = Limits::default().max_bytes;
@@ -118,7 +118,7 @@ impl Intake {
         let submission =
             token.as_deref().map(|token| submission(shared, &job, submitter, token)).transpose()?;
         let cloned_from = cloned_from.as_deref();
-        let entry = Accepted { job: &job, submitter, waits: true, cloned_from, submission };
+        let entry = Accepted { job: &job, submitter, packed: true, cloned_from, submission };
         let keep = |_: &Path, kept: &Path| {
             let moved = fs::rename(&package.file, kept);
             moved.map_err(|source| SubmitError::Store { path: kept.to_owned(), source })
@@ -281,8 +281,8 @@ fn document(job: &JobFolder, job_id: &str, submitter: &Submitter) -> Value {
 struct Accepted<'a> {
     job: &'a JobFolder,
     submitter: &'a Submitter,
-    /// Whether it waits for its sites across restarts.
-    waits: bool,
+    /// Whether an administrator sent it.
+    packed: bool,
     cloned_from: Option<&'a str>,
     submission: Option<Submission>,
 }
@@ -296,7 +296,7 @@ impl Accepted<'_> {
         job_id: &str,
         store: impl FnOnce(&Path, &Path) -> Result<(), SubmitError>,
     ) -> Result<(PathBuf, Value), SubmitError> {
-        let Self { job, submitter, waits, cloned_from, submission } = self;
+        let Self { job, submitter, packed, cloned_from, submission } = self;
         if job.meta.app_of("server").is_none() {
             return Err(SubmitError::NoServerApp);
         }
@@ -314,7 +314,7 @@ impl Accepted<'_> {
             name: job.meta.name.clone(),
             time: seconds(SystemTime::now()),
             submitter: submitter.clone(),
-            waits,
+            packed,
             submission,
         };
         let made = fs::create_dir_all(&run_dir)

@@ -25,7 +25,7 @@ use crate::permit::permit;
 use crate::record::{JobRecord, JobStatus, SERVER, SiteOutcome};
 use crate::rejoin::{Giving, change};
 use crate::schedule::{Place, Reservation, Scheduling};
-use crate::server::{STOPPING, Shared};
+use crate::server::Shared;
 use crate::watch::{Course, Watch};
 
 /// How long the server's half of a job may take to stop.
@@ -51,6 +51,15 @@ pub(crate) enum Signal {
     SiteHolds { site: String, holds: bool, at: Instant, is_new: bool },
 }
 
+/// Why a life stops before the job is over.
+#[derive(Clone, Debug)]
+pub(crate) enum Halt {
+    /// Somebody aborted the job, for this reason.
+    Aborted(String),
+    /// The server ends. The job stays open, for the next one to take up.
+    Suspended,
+}
+
 /// How a job ends: its last state and the reason.
 pub(crate) type Ending = (JobStatus, String);
 
@@ -61,7 +70,7 @@ pub(crate) async fn run(
     intake: Intake,
     begun: Option<JobRecord>,
     signals: mpsc::Receiver<Signal>,
-    mut aborted: watch::Receiver<Option<String>>,
+    mut halted: watch::Receiver<Option<Halt>>,
 ) {
     let job_id = intake.job_id.clone();
     let orders = Orders { shared: Arc::clone(&shared), submitter: intake.submitter.clone() };
@@ -81,20 +90,17 @@ pub(crate) async fn run(
     };
     let (status, reason) = tokio::select! {
         biased;
-        reason = abort_of(&mut aborted) => (JobStatus::Aborted, reason),
+        halt = halt_of(&mut halted) => match halt {
+            Halt::Aborted(reason) => (JobStatus::Aborted, reason),
+            Halt::Suspended => return life.suspend().await,
+        },
         ending = life.live(begun) => ending.unwrap_or_else(|ending| ending),
     };
-    let stays = |record: JobRecord| reason == STOPPING && record.still_waits();
-    let stays = shared.book.record(&job_id).is_some_and(stays);
-    if !stays && !life.started.is_empty() {
+    if !life.started.is_empty() {
         // It takes a while to stop it, and a restart of the server meanwhile must not make it run again.
         shared.decide(&job_id, status, &reason).await;
     }
     life.close(status).await;
-    if stays {
-        // The next run of the server takes it up.
-        return shared.forget(&job_id);
-    }
     over(&shared, &job_id, status, &reason).await;
 }
 
@@ -103,7 +109,7 @@ pub(crate) async fn begin(
     shared: Arc<Shared>,
     record: JobRecord,
     signals: mpsc::Receiver<Signal>,
-    aborted: watch::Receiver<Option<String>>,
+    halted: watch::Receiver<Option<Halt>>,
 ) {
     let (job_id, server) = (record.job_id.clone(), Arc::clone(&shared));
     if let Some(ending) = &record.ending {
@@ -113,7 +119,7 @@ pub(crate) async fn begin(
     let intake = tokio::task::spawn_blocking(move || Intake::prepare(&server, record)).await;
     let intake = intake.unwrap_or_else(|error| Err(SubmitError::Interrupted(error.to_string())));
     match (intake, begun) {
-        (Ok(intake), begun) => run(shared, intake, begun, signals, aborted).await,
+        (Ok(intake), begun) => run(shared, intake, begun, signals, halted).await,
         (Err(error), None) => {
             let reason = format!("it cannot be prepared: {}", with_causes(&error));
             over(&shared, &job_id, JobStatus::FailedToRun, &reason).await;
@@ -140,11 +146,11 @@ async fn over(shared: &Arc<Shared>, job_id: &str, status: JobStatus, reason: &st
     }
 }
 
-async fn abort_of(aborted: &mut watch::Receiver<Option<String>>) -> String {
-    if aborted.wait_for(Option::is_some).await.is_err() {
-        std::future::pending::<()>().await; // nobody is left who could abort it
+async fn halt_of(halted: &mut watch::Receiver<Option<Halt>>) -> Halt {
+    match halted.wait_for(Option::is_some).await.ok().and_then(|halt| halt.clone()) {
+        Some(halt) => halt,
+        None => std::future::pending().await, // nobody is left who could stop it
     }
-    aborted.borrow().clone().unwrap_or_default()
 }
 
 /// A job on its way. An abort drops [`Life::live`] wherever it is, so whatever has to be undone stands here.
@@ -464,6 +470,21 @@ impl Life {
             }
             (false, false) => (JobStatus::Abnormal, format!("no outcome from {}", self.watch.silent())),
         }
+    }
+
+    /// Leaves the job as it is for the next server of this kit. The server's half is ended at once and not asked to:
+    /// it would tell the sites that the run is over.
+    async fn suspend(&mut self) {
+        self.giving.stop();
+        if let Some(half) = self.half.take() {
+            half.handle.abort(Duration::ZERO).await;
+        }
+        let reserved = tokio::time::timeout(self.shared.settings.abort_grace, self.give_back());
+        if reserved.await.is_err() {
+            tracing::debug!(job = self.intake.job_id, "not every site gave back what it has reserved");
+        }
+        tracing::info!(job = self.intake.job_id, "job stays open: the next start of the server takes it up");
+        self.shared.forget(&self.intake.job_id);
     }
 
     /// Stops whatever was started and gives back whatever was reserved, within bounds.

@@ -136,9 +136,9 @@ pub struct JobRecord {
     /// Who handed it in.
     #[serde(default)]
     pub submitter: Submitter,
-    /// Whether it waits for its sites even if the server is shut down, as jobs do that administrators send.
+    /// Whether an administrator sent it, packed; else it was a folder at the server.
     #[serde(default)]
-    pub waits: bool,
+    pub packed: bool,
     /// What it waits for, if it has not begun. A server that was started again says it anew.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting: Option<Box<Waiting>>,
@@ -164,11 +164,6 @@ impl JobRecord {
     #[must_use]
     pub fn status(&self) -> JobStatus {
         self.history.last().map_or(JobStatus::Submitted, |change| change.status)
-    }
-
-    /// Whether it has not begun and may do so after a server that shut down is started again.
-    pub(crate) fn still_waits(&self) -> bool {
-        self.waits && self.status() == JobStatus::Submitted
     }
 
     /// Whether sites may hold it, and a server that takes it up goes on with them.

@@ -27,7 +27,7 @@ use crate::book::{Book, BookError, Entry, seconds};
 use crate::event::ServerEvent;
 use crate::intake::{Intake, Package, SubmitError};
 use crate::job::JobHost;
-use crate::life::{self, Signal};
+use crate::life::{self, Halt, Signal};
 use crate::queue::Queue;
 use crate::record::{JobRecord, JobStatus, SERVER};
 use crate::settings::{ServerParts, ServerSettings};
@@ -46,7 +46,7 @@ const JOBS: usize = 256;
 const LAST_WORDS: usize = 5;
 
 /// What is said to who still wants something of a server that ends.
-pub(crate) const STOPPING: &str = "server shuts down";
+const STOPPING: &str = "server shuts down";
 
 /// From one look for silent sites to the next.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -104,8 +104,19 @@ struct Line {
     /// Sites that take part; their signals concern the job.
     sites: BTreeSet<String>,
     signals: mpsc::Sender<Signal>,
-    /// Why the job is to stop; it hears of it whatever it does.
-    abort: watch::Sender<Option<String>>,
+    /// That the job is to stop; it hears of it whatever it does.
+    halt: watch::Sender<Option<Halt>>,
+}
+
+impl Line {
+    /// Tells the job to stop, if nobody has: the first reason stays.
+    fn halt(&self, why: Halt) {
+        self.halt.send_if_modified(|said| {
+            let first = said.is_none();
+            said.get_or_insert(why);
+            first
+        });
+    }
 }
 
 impl fmt::Debug for Shared {
@@ -157,12 +168,12 @@ impl Server {
         });
         shared.notice(&Event::SystemStart);
         for record in open {
-            let (receiver, aborted) = shared.line(&record.job_id);
+            let (receiver, halted) = shared.line(&record.job_id);
             // Before the first heartbeat of a site: what it holds of the job is its own.
             for site in record.sites.iter().filter(|_| record.has_begun() && record.ending.is_none()) {
                 shared.count_on(&record.job_id, site, true);
             }
-            shared.tasks.spawn(life::begin(Arc::clone(&shared), record, receiver, aborted));
+            shared.tasks.spawn(life::begin(Arc::clone(&shared), record, receiver, halted));
         }
         admit::open(&shared);
         shared.tasks.spawn(sweep(Arc::clone(&shared)));
@@ -186,8 +197,8 @@ impl Server {
         let take = move |shared: Arc<Shared>, job_id: String| async move {
             let (server, id) = (Arc::clone(&shared), job_id.clone());
             let intake = blocking(move || Intake::take(&server, &id, &folder)).await?;
-            let (receiver, aborted) = shared.line(&job_id);
-            Ok(Box::pin(life::run(shared, intake, None, receiver, aborted)) as BoxFuture<'static, ()>)
+            let (receiver, halted) = shared.line(&job_id);
+            Ok(Box::pin(life::run(shared, intake, None, receiver, halted)) as BoxFuture<'static, ()>)
         };
         self.take_in(take).await
     }
@@ -210,8 +221,8 @@ impl Server {
             blocking(move || Intake::accept(&server, &id, &package)).await?;
             let record = shared.book.record(&job_id);
             let record = record.ok_or_else(|| SubmitError::Interrupted("the job was deleted".into()))?;
-            let (receiver, aborted) = shared.line(&job_id);
-            Ok(Box::pin(life::begin(shared, record, receiver, aborted)) as BoxFuture<'static, ()>)
+            let (receiver, halted) = shared.line(&job_id);
+            Ok(Box::pin(life::begin(shared, record, receiver, halted)) as BoxFuture<'static, ()>)
         };
         self.take_in(take).await
     }
@@ -247,30 +258,26 @@ impl Server {
 
     /// Aborts a job; whether there is such a job that still runs.
     pub async fn abort(&self, job_id: &str, reason: &str) -> bool {
-        if reason != STOPPING && self.shared.has_started(job_id) {
+        if self.shared.has_started(job_id) {
             // Before anybody hears that the job is aborted; a restart of the server makes no other job of it.
             self.shared.decide(job_id, JobStatus::Aborted, reason).await;
         }
         let jobs = lock(&self.shared.jobs);
         let line = jobs.get(job_id);
-        // The first reason stays.
         line.is_some_and(|line| {
-            line.abort.send_if_modified(|said| {
-                let first = said.is_none();
-                said.get_or_insert_with(|| reason.to_owned());
-                first
-            });
+            line.halt(Halt::Aborted(reason.to_owned()));
             true
         })
     }
 
-    /// Aborts the jobs that still run, waits for their end, and closes the cell.
+    /// Stops where it is, and closes the cell. Jobs that are not over stay open: their sites are told nothing and
+    /// keep their halves, and the next server of this kit takes the jobs up, as after a crash. Who wants them to end
+    /// aborts them first.
     pub async fn shutdown(&self) {
         // Before the look at the jobs: one that is submitted meanwhile sees it, or is seen.
         self.shared.stop.cancel();
-        let jobs: Vec<String> = lock(&self.shared.jobs).keys().cloned().collect();
-        for job in jobs {
-            self.abort(&job, STOPPING).await;
+        for line in lock(&self.shared.jobs).values() {
+            line.halt(Halt::Suspended);
         }
         self.shared.tasks.close();
         let limit = self.shared.settings.abort_grace * 3;
@@ -324,15 +331,16 @@ impl Shared {
     }
 
     /// Opens the way to a job; its other ends.
-    fn line(&self, job_id: &str) -> (mpsc::Receiver<Signal>, watch::Receiver<Option<String>>) {
+    fn line(&self, job_id: &str) -> (mpsc::Receiver<Signal>, watch::Receiver<Option<Halt>>) {
         let (signals, receiver) = mpsc::channel(SIGNALS);
-        let (abort, aborted) = watch::channel(None);
+        let (halt, halted) = watch::channel(None);
+        let line = Line { sites: BTreeSet::new(), signals, halt };
         let mut jobs = lock(&self.jobs);
         if self.stop.is_cancelled() {
-            abort.send_replace(Some(STOPPING.to_owned()));
+            line.halt(Halt::Suspended);
         }
-        jobs.insert(job_id.to_owned(), Line { sites: BTreeSet::new(), signals, abort });
-        (receiver, aborted)
+        jobs.insert(job_id.to_owned(), line);
+        (receiver, halted)
     }
 
     /// Sends a signal to a job, if it is not over.
@@ -394,7 +402,7 @@ impl Shared {
             let open: Vec<String> = lock(&shared.inherited).iter().cloned().collect();
             let mut same = open.into_iter().filter(|job_id| {
                 let record = shared.book.record(job_id);
-                record.is_some_and(|record| !record.waits && Intake::is_of(&shared, job_id, &folder))
+                record.is_some_and(|record| !record.packed && Intake::is_of(&shared, job_id, &folder))
             });
             Ok(same.next().filter(|job_id| lock(&shared.inherited).remove(job_id)))
         })

@@ -43,7 +43,7 @@ async fn a_packed_job_runs_and_is_kept_until_it_is_deleted() {
     assert!(!package.file.exists(), "the archive is moved, not copied");
     site.work(&scene, 7).await;
     let record = scene.finished(&job).await;
-    assert_eq!((record.status(), &record.submitter, record.waits), (JobStatus::Completed, &ann(), true));
+    assert_eq!((record.status(), &record.submitter, record.packed), (JobStatus::Completed, &ann(), true));
     let files = scene.server.files(&job).unwrap();
     assert_eq!(files.read_meta().unwrap()["submitter_name"], "ann");
     assert!(files.package.is_file());

@@ -31,35 +31,40 @@ async fn found(mut site: Site, scene: &Scene) -> Site {
 const RESUMED: (JobStatus, &str) = (JobStatus::Running, "resumed after a restart of the server");
 
 #[tokio::test(start_paused = true)]
-async fn a_job_that_ran_when_its_server_was_killed_goes_on_with_the_sites_that_hold_it() {
-    let mut scene = Scene::start().await;
-    let mut site = Site::join(&scene, "site-1").await;
-    let done = scene.submit(json!({}), json!({})).await;
-    site.work(&scene, 1).await;
-    let before = scene.finished(&done).await;
-    let running = scene.submit(json!({}), json!({})).await;
-    scene.running(&running).await;
-    let waiting = scene.submit(json!({ "deploy_map": { "app": ["server", "site-3"] } }), json!({})).await;
-    site.orders();
+async fn a_job_that_ran_when_its_server_was_killed_or_stopped_goes_on_with_the_sites_that_hold_it() {
+    for stopped in [false, true] {
+        let mut scene = Scene::start().await;
+        let mut site = Site::join(&scene, "site-1").await;
+        let done = scene.submit(json!({}), json!({})).await;
+        site.work(&scene, 1).await;
+        let before = scene.finished(&done).await;
+        let running = scene.submit(json!({}), json!({})).await;
+        scene.running(&running).await;
+        let waiting = scene.submit(json!({ "deploy_map": { "app": ["server", "site-3"] } }), json!({})).await;
+        site.orders();
 
-    let mut scene = restarted(&scene).await;
-    assert_eq!(scene.server.record(&done).unwrap(), before);
-    scene.running(&running).await;
-    let record = scene.server.record(&running).unwrap();
-    assert_eq!((record.status(), reason(&record)), RESUMED);
-    assert_eq!(scene.server.record(&waiting).unwrap().status(), JobStatus::Submitted);
+        if stopped {
+            scene.server.shutdown().await;
+        }
+        let mut scene = restarted(&scene).await;
+        assert_eq!(scene.server.record(&done).unwrap(), before);
+        scene.running(&running).await;
+        let record = scene.server.record(&running).unwrap();
+        assert_eq!((record.status(), reason(&record)), RESUMED);
+        assert_eq!(scene.server.record(&waiting).unwrap().status(), JobStatus::Submitted);
 
-    let mut site = found(site, &scene).await;
-    assert!(site.beat(&[&running]).await.is_empty(), "it goes on");
-    at_work(&mut scene).await;
-    let half = site.job(&scene, &running).await;
-    let task = half.pull().await.unwrap();
-    half.submit(&task, result(7)).await;
-    assert!(half.pull().await.is_none());
-    site.report_code(&running, outcome::DONE, "").await;
-    let record = scene.finished(&running).await;
-    assert_eq!((record.status(), record.rounds_done), (JobStatus::Completed, 1), "{}", reason(&record));
-    assert!(site.orders().is_empty());
+        let mut site = found(site, &scene).await;
+        assert!(site.beat(&[&running]).await.is_empty(), "it goes on");
+        at_work(&mut scene).await;
+        let half = site.job(&scene, &running).await;
+        let task = half.pull().await.unwrap();
+        half.submit(&task, result(7)).await;
+        assert!(half.pull().await.is_none());
+        site.report_code(&running, outcome::DONE, "").await;
+        let record = scene.finished(&running).await;
+        assert_eq!((record.status(), record.rounds_done), (JobStatus::Completed, 1), "{}", reason(&record));
+        assert!(site.orders().is_empty());
+    }
 }
 
 #[tokio::test(start_paused = true)]
