@@ -4,8 +4,9 @@
 //! a server does before it takes a job; [`sign_folder`] and [`verify_folder`] put and check the
 //! signatures by which sites know who wrote an app; [`pack_app`], [`pack_job`] and [`unpack`] carry
 //! folders over the wire. Archives and folders come from peers: everything is bounded, links are
-//! refused, nothing is written outside the target and nothing is left half written. What an app's
-//! configuration means is not known here; see `locule-component`.
+//! refused, nothing is written outside the target and nothing is left half written. [`Retention`] says
+//! which folders go when jobs are over. What an app's configuration means is not known here; see
+//! `locule-component`.
 //!
 //! ```
 //! # let scratch = tempfile::tempdir()?; let here = scratch.path();
@@ -28,6 +29,7 @@
 mod archive;
 mod folder;
 mod meta;
+mod retention;
 mod signature;
 mod tree;
 
@@ -36,6 +38,7 @@ pub use archive::{
 };
 pub use folder::{JobError, JobFolder, has_custom_code};
 pub use meta::{DeployTo, JobMeta};
+pub use retention::{Remains, Retention};
 pub use signature::{
     CERTIFICATE_FILE, FolderSignError, SIGNATURE_FILE, VerifyError, is_signed, sign_folder, verify_folder,
 };

@@ -26,6 +26,7 @@
 //! Start with [`Launcher`], [`ProcessLauncher`] and [`JobOutcome`].
 
 mod child;
+mod disk;
 mod epitaph;
 mod handle;
 mod limits;
@@ -35,6 +36,7 @@ mod task;
 mod wire;
 
 pub use child::{BeginError, JobProcess};
+pub use disk::disk_usage;
 pub use handle::{JobHandle, JobReport};
 pub use limits::Limits;
 pub use process::{JobCommand, ProcessLauncher};

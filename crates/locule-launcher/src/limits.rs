@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 /// The limits of a job's process; without one, what the daemon itself may use.
 ///
 /// The process sets them on itself before anything of the job runs, and never lifts them again. They hold for each
-/// process that the job starts by itself as well, each on its own; `wall_seconds` holds for all of them together.
+/// process that the job starts by itself as well, each on its own; `wall_seconds` and `disk_mib` hold for all of them
+/// together, and it is the launcher that ends them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
@@ -22,6 +23,10 @@ pub struct Limits {
     /// Time from its start, in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wall_seconds: Option<u64>,
+    /// What its folder may take up on disk, in MiB. It is looked at every ten seconds, so that a job may be over it for
+    /// as long.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_mib: Option<u64>,
     /// Open files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub open_files: Option<u64>,

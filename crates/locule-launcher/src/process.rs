@@ -15,8 +15,9 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use crate::disk::disk_usage;
 use crate::epitaph::{Epitaph, epitaph};
 use crate::log::{JobLog, LastLines};
 use crate::wire::{self, Brief, MAX_LINE, Order, Word};
@@ -54,8 +55,10 @@ type Environment = dyn Fn() -> Vec<(OsString, OsString)> + Send + Sync;
 const ORDERS: usize = 16;
 /// How long a process that has stopped may still have something to read in its streams.
 const DRAIN: Duration = Duration::from_secs(1);
-/// How long a process may take to stop that has run for as long as it may.
-const WALL_GRACE: Duration = Duration::from_secs(10);
+/// How long a process may take to stop that has passed a limit.
+const LIMIT_GRACE: Duration = Duration::from_secs(10);
+/// From one look at what a job takes up on disk to the next.
+const DISK_LOOK: Duration = Duration::from_secs(10);
 /// Stands in for a time that overflows the clock.
 const A_YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
@@ -113,6 +116,7 @@ impl Launcher for ProcessLauncher {
             group: child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)),
             child,
             job_id: job.job_id.clone(),
+            folder: job.run_dir.clone(),
             limits: self.limits,
             orders,
             brief,
@@ -153,6 +157,7 @@ struct Watch {
     child: Child,
     group: Option<Pid>,
     job_id: String,
+    folder: PathBuf,
     limits: Limits,
     orders: mpsc::Sender<Vec<u8>>,
     brief: watch::Receiver<Brief>,
@@ -164,7 +169,8 @@ struct Watch {
 #[derive(Default)]
 struct Ending {
     aborted: bool,
-    overdue: bool,
+    /// Which of its limits it has passed.
+    passed: Option<String>,
     terminate: Option<Instant>,
     kill: Option<Instant>,
     /// It was ended from outside.
@@ -174,7 +180,8 @@ struct Ending {
 impl Watch {
     async fn over(mut self, mut report: JobReport) {
         let mut ending = Ending::default();
-        let wall = self.limits.wall_seconds.map(|seconds| later(Duration::from_secs(seconds)));
+        let passes = passes(self.limits, self.folder.clone());
+        tokio::pin!(passes);
         let status = loop {
             tokio::select! {
                 biased; // a job that has ended has ended as it did, whoever wants it aborted by now
@@ -183,9 +190,9 @@ impl Watch {
                     ending.aborted = true;
                     self.ask_to_stop(&mut ending, deadline);
                 }
-                () = at(wall), if !ending.overdue && !ending.aborted => {
-                    ending.overdue = true;
-                    self.ask_to_stop(&mut ending, later(WALL_GRACE));
+                limit = &mut passes, if ending.passed.is_none() && !ending.aborted => {
+                    ending.passed = Some(limit);
+                    self.ask_to_stop(&mut ending, later(LIMIT_GRACE));
                 }
                 () = at(ending.terminate) => {
                     ending.terminate = None;
@@ -247,10 +254,7 @@ impl Watch {
         match (word, ending) {
             (_, Ending { aborted: true, forced: true, .. }) => JobOutcome::Killed,
             (_, Ending { aborted: true, .. }) => JobOutcome::Aborted,
-            (_, Ending { overdue: true, .. }) => {
-                let seconds = self.limits.wall_seconds.unwrap_or_default();
-                exception(format!("it ran longer than the {seconds} s that it may"))
-            }
+            (_, Ending { passed: Some(limit), .. }) => exception(limit.clone()),
             (Some(Word::Completed), _) => JobOutcome::Completed,
             (Some(Word::Failed { kind, reason }), _) => JobOutcome::Failed(JobFailure::new(kind, reason)),
             (Some(Word::Panicked { message }), _) => {
@@ -264,6 +268,40 @@ impl Watch {
                 }
             },
         }
+    }
+}
+
+/// Waits until a job passes a limit that no process can set on itself; which one.
+async fn passes(limits: Limits, folder: PathBuf) -> String {
+    let overdue = async {
+        match limits.wall_seconds {
+            Some(seconds) => {
+                sleep(Duration::from_secs(seconds)).await;
+                format!("it ran longer than the {seconds} s that it may")
+            }
+            None => std::future::pending().await,
+        }
+    };
+    let outgrown = async {
+        match limits.disk_mib {
+            Some(mib) => outgrows(folder, mib).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        limit = overdue => limit,
+        limit = outgrown => limit,
+    }
+}
+
+async fn outgrows(folder: PathBuf, most: u64) -> String {
+    loop {
+        let look = folder.clone();
+        let used = tokio::task::spawn_blocking(move || disk_usage(&look)).await.unwrap_or_default() >> 20;
+        if used > most {
+            return format!("its folder takes up {used} MiB on disk, and it may take up {most}");
+        }
+        sleep(DISK_LOOK).await;
     }
 }
 

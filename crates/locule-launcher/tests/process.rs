@@ -152,6 +152,11 @@ async fn who_takes_more_than_it_may_fails_with_the_limit_and_touches_no_other() 
     assert_eq!(reason(&busy), "it used up the 1 s of processor time that it may");
     let slow = Scene::new(limits("wall_seconds", 1)).outcome("patient").await;
     assert_eq!(reason(&slow), "it ran longer than the 1 s that it may");
+
+    let scene = Scene::new(limits("disk_mib", 3));
+    std::fs::write(scene.dir.path().join("model"), vec![7; 5 << 20]).unwrap();
+    let large = scene.outcome("patient").await;
+    assert_eq!(reason(&large), "its folder takes up 5 MiB on disk, and it may take up 3");
 }
 
 #[tokio::test]

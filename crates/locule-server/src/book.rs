@@ -9,10 +9,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::record::{JobRecord, JobStatus, SiteOutcome, StatusChange, Submission, Submitter, Waiting};
 
+/// Version of the records. Those of this one and of the one before it are read.
+const FORMAT: u32 = 1;
+
 /// A change of a job, as the journal keeps it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "entry", rename_all = "snake_case")]
 pub(crate) enum Entry {
+    /// The first record: what those after it are.
+    Format {
+        version: u32,
+    },
     Submitted {
         job: String,
         name: String,
@@ -82,8 +89,19 @@ pub enum BookError {
     /// The journal cannot be read.
     #[error("journal of jobs cannot be read")]
     Replay(#[from] ReplayError),
+    /// It was written by a newer version.
+    #[error(
+        "journal of jobs has format {found}, and this version knows those up to {FORMAT}; use a newer one"
+    )]
+    Newer {
+        /// The format that it has.
+        found: u32,
+    },
+    /// A new journal does not take its first record.
+    #[error("journal of jobs cannot be written")]
+    Begin(#[from] AppendError),
     /// A record is not one of ours.
-    #[error("record {index} of the journal of jobs is not understood; was it written by a newer version?")]
+    #[error("record {index} of the journal of jobs is not understood")]
     Entry {
         /// Which record, from 0.
         index: usize,
@@ -96,8 +114,17 @@ impl Book {
     /// Opens the book as the journal left it.
     pub(crate) fn open(mut journal: Box<dyn Journal>) -> Result<Self, BookError> {
         let (mut records, mut deleted) = (BTreeMap::new(), Vec::new());
-        for (index, bytes) in journal.replay()?.iter().enumerate() {
+        let written = journal.replay()?;
+        if written.is_empty() {
+            journal.append(&bytes_of(&Entry::Format { version: FORMAT }))?;
+        }
+        for (index, bytes) in written.iter().enumerate() {
             let entry = serde_json::from_slice(bytes).map_err(|source| BookError::Entry { index, source })?;
+            if let Entry::Format { version } = entry
+                && version > FORMAT
+            {
+                return Err(BookError::Newer { found: version });
+            }
             deleted.extend(apply(&mut records, entry));
         }
         let (records, deleted) = (RwLock::new(records), RwLock::new(deleted));
@@ -111,7 +138,7 @@ impl Book {
 
     /// Writes an entry. Blocks until it is durable; nobody sees it before.
     pub(crate) fn write(&self, entry: Entry) -> Result<(), AppendError> {
-        let bytes = serde_json::to_vec(&entry).expect("an entry has only text keys");
+        let bytes = bytes_of(&entry);
         let mut journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
         journal.append(&bytes)?;
         // The journal stays locked, so that the records change in the order in which they were written.
@@ -165,6 +192,7 @@ pub fn read_records(journal: Box<dyn Journal>) -> Result<BTreeMap<String, JobRec
 /// Applies an entry; the record that it deletes, if that was made with a token.
 fn apply(records: &mut BTreeMap<String, JobRecord>, entry: Entry) -> Option<JobRecord> {
     match entry {
+        Entry::Format { .. } => {}
         Entry::Submitted { job, name, time, submitter, packed, submission } => {
             let first = StatusChange { status: JobStatus::Submitted, time, reason: "accepted".into() };
             let record = JobRecord {
@@ -227,6 +255,10 @@ fn apply(records: &mut BTreeMap<String, JobRecord>, entry: Entry) -> Option<JobR
         }
     }
     None
+}
+
+fn bytes_of(entry: &Entry) -> Vec<u8> {
+    serde_json::to_vec(entry).expect("an entry has only text keys")
 }
 
 /// Seconds since the Unix epoch.

@@ -34,6 +34,7 @@ mod queue;
 mod record;
 mod rehearsal;
 mod rejoin;
+mod retention;
 mod schedule;
 mod server;
 mod settings;

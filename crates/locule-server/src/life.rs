@@ -144,6 +144,7 @@ async fn over(shared: &Arc<Shared>, job_id: &str, status: JobStatus, reason: &st
     if let Some(record) = shared.book.record(job_id) {
         shared.tell(ServerEvent::JobFinished { record, bytes_moved: shared.bytes_moved() });
     }
+    shared.job_over.notify_one();
 }
 
 async fn halt_of(halted: &mut watch::Receiver<Option<Halt>>) -> Halt {

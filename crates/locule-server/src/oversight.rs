@@ -14,7 +14,7 @@ use crate::admit;
 use crate::book::Entry;
 use crate::intake::{package_file, read_meta};
 use crate::record::JobRecord;
-use crate::server::{Server, now_instant};
+use crate::server::{Server, Shared, now_instant};
 
 impl Server {
     /// Forgets a job that is over, with all that is on disk of it.
@@ -22,23 +22,13 @@ impl Server {
     /// # Errors
     /// [`DeleteError`]; a job whose files could not be removed is forgotten nevertheless.
     pub async fn delete(&self, job_id: &str) -> Result<(), DeleteError> {
-        let record = self.record(job_id).ok_or(DeleteError::Unknown)?;
-        if !record.status().is_final() || self.shared.is_open(job_id) {
-            return Err(DeleteError::NotOver);
-        }
-        self.shared.write(Entry::Deleted { job: job_id.to_owned() }).await.map_err(DeleteError::Journal)?;
-        let files = self.files(job_id).ok_or(DeleteError::Unknown)?;
-        let removing = tokio::task::spawn_blocking(move || remove(&files));
-        let removed = removing.await.unwrap_or_else(|error| Err(io::Error::other(error)));
-        removed.map_err(DeleteError::Files)
+        self.shared.delete(job_id).await
     }
 
     /// Where a job's files lie; none if the id cannot be that of a job.
     #[must_use]
     pub fn files(&self, job_id: &str) -> Option<JobFiles> {
-        let kit = &self.shared.kit;
-        let run_dir = kit.run_dir(job_id).ok()?.path().to_owned();
-        Some(JobFiles { run_dir, package: package_file(kit, job_id) })
+        self.shared.files(job_id)
     }
 
     /// Takes a piece of a log that a site sends, for whoever else hears streams of auxiliary messages on the server's
@@ -117,6 +107,25 @@ impl Server {
         let ledger = Arc::clone(&self.shared.ledger);
         let changed = tokio::task::spawn_blocking(move || change(&ledger)).await;
         changed.unwrap_or_else(|error| Err(AppendError::Write(io::Error::other(error))))
+    }
+}
+
+impl Shared {
+    pub(crate) async fn delete(self: &Arc<Self>, job_id: &str) -> Result<(), DeleteError> {
+        let record = self.book.record(job_id).ok_or(DeleteError::Unknown)?;
+        if !record.status().is_final() || self.is_open(job_id) {
+            return Err(DeleteError::NotOver);
+        }
+        self.write(Entry::Deleted { job: job_id.to_owned() }).await.map_err(DeleteError::Journal)?;
+        let files = self.files(job_id).ok_or(DeleteError::Unknown)?;
+        let removing = tokio::task::spawn_blocking(move || remove(&files));
+        let removed = removing.await.unwrap_or_else(|error| Err(io::Error::other(error)));
+        removed.map_err(DeleteError::Files)
+    }
+
+    pub(crate) fn files(&self, job_id: &str) -> Option<JobFiles> {
+        let run_dir = self.kit.run_dir(job_id).ok()?.path().to_owned();
+        Some(JobFiles { run_dir, package: package_file(&self.kit, job_id) })
     }
 }
 

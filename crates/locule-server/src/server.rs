@@ -13,12 +13,13 @@ use locule_cell::{Cell, HandlerError, Now};
 use locule_component::{Event, RunContext};
 use locule_event::Attendants;
 use locule_identity::{Admission, AdmissionLimits, Party, Signer, Verifier};
+use locule_job::Retention;
 use locule_journal::AppendError;
 use locule_kit::Workspace;
 use locule_launcher::Launcher;
 use locule_message::{Fqcn, ReturnCode};
 use locule_protocol::Dialect;
-use tokio::sync::{Semaphore, broadcast, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -30,6 +31,7 @@ use crate::job::JobHost;
 use crate::life::{self, Halt, Signal};
 use crate::queue::Queue;
 use crate::record::{JobRecord, JobStatus, SERVER};
+use crate::retention;
 use crate::settings::{ServerParts, ServerSettings};
 use crate::site_logs::SiteLogs;
 
@@ -93,8 +95,10 @@ pub(crate) struct Shared {
     /// Jobs of an earlier run of the server, until one is submitted again that is the same.
     inherited: Mutex<BTreeSet<String>>,
     events: broadcast::Sender<ServerEvent>,
+    /// A job has come to its end.
+    pub(crate) job_over: Notify,
     tasks: TaskTracker,
-    stop: CancellationToken,
+    pub(crate) stop: CancellationToken,
     pub(crate) started: SystemTime,
 }
 
@@ -162,6 +166,7 @@ impl Server {
             jobs: Mutex::default(),
             inherited: Mutex::new(open.iter().map(|record| record.job_id.clone()).collect()),
             events: broadcast::channel(EVENTS).0,
+            job_over: Notify::new(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
             started: SystemTime::now(),
@@ -177,6 +182,9 @@ impl Server {
         }
         admit::open(&shared);
         shared.tasks.spawn(sweep(Arc::clone(&shared)));
+        if shared.settings.retention != Retention::default() {
+            shared.tasks.spawn(retention::keep(Arc::clone(&shared)));
+        }
         Ok(Self { shared })
     }
 

@@ -9,6 +9,7 @@ use locule_auth::TokenLedger;
 use locule_cell::Cell;
 use locule_event::Attendants;
 use locule_identity::{Signer, Verifier};
+use locule_job::Retention;
 use locule_journal::Journal;
 use locule_kit::Workspace;
 use locule_launcher::Launcher;
@@ -43,6 +44,8 @@ pub struct ServerSettings {
     pub schedule_tries: u32,
     /// Jobs that may run at once (4).
     pub max_jobs: usize,
+    /// What is kept of jobs that are over (all of it).
+    pub retention: Retention,
 }
 
 impl ServerSettings {
@@ -61,6 +64,7 @@ impl ServerSettings {
             longest_schedule_pause: Duration::from_secs(600),
             schedule_tries: 10,
             max_jobs: 4,
+            retention: Retention::default(),
         }
     }
 }

@@ -147,6 +147,14 @@ impl JobBook {
         Ok(Deploying { book: self, job_id: job_id.to_owned() })
     }
 
+    /// The same for a folder that is to go; nothing if the job is here, or may be about to start.
+    pub(crate) fn begin_removal(&self, job_id: &str) -> Option<Deploying<'_>> {
+        if self.state().reservations.has(job_id) {
+            return None;
+        }
+        self.begin_deploy(job_id).ok()
+    }
+
     /// Redeems a reservation and enters the job. [`started`](Self::started) or [`withdraw`](Self::withdraw)
     /// must follow.
     pub(crate) fn enter(&self, job_id: &str, token: &str, now: Instant) -> Result<(), NotTaken> {
@@ -312,7 +320,7 @@ impl State {
     }
 }
 
-/// A deployment that is under way.
+/// A deployment that is under way, or a removal.
 #[derive(Debug)]
 pub(crate) struct Deploying<'a> {
     book: &'a JobBook,

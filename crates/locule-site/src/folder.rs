@@ -121,7 +121,8 @@ impl RunFolders {
     }
 }
 
-fn is_run_folder(path: &Path) -> bool {
+/// Whether a folder is what a deployment makes.
+pub(crate) fn is_run_folder(path: &Path) -> bool {
     let is_folder = path.symlink_metadata().is_ok_and(|data| data.is_dir());
     is_folder && ["fl_app.txt", "meta.json"].iter().all(|file| path.join(file).is_file())
 }

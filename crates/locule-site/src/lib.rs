@@ -79,6 +79,7 @@ mod news;
 mod parent;
 mod reservation;
 mod resources;
+mod retention;
 mod site;
 
 pub use brief::SiteBrief;

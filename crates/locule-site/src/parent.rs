@@ -79,6 +79,8 @@ pub(crate) struct Parent {
     pub(crate) stop: CancellationToken,
     /// There is no more time for reports.
     pub(crate) no_more_time: CancellationToken,
+    /// A job has come to its end, and the server has heard of it.
+    pub(crate) job_over: Notify,
     /// The server does not know the site any more.
     pub(crate) unknown_there: Notify,
     /// Who hears of what happens here, and may say no to it.
@@ -418,6 +420,7 @@ impl Parent {
         tokio::select! {
             () = self.report(&report) => {
                 self.book.forget(&job_id);
+                self.job_over.notify_one();
                 self.events.send(SiteEvent::OutcomeTaken { job: job_id }).ok();
             }
             () = self.no_more_time.cancelled() => {

@@ -34,6 +34,11 @@ impl Reservations {
         others.map(|reservation| (reservation.job_id.as_str(), &reservation.grant))
     }
 
+    /// Whether there is a promise to this job.
+    pub(crate) fn has(&self, job_id: &str) -> bool {
+        self.by_token.values().any(|reservation| reservation.job_id == job_id)
+    }
+
     /// Promises room and these resources to `job_id` under `token`, in place of an earlier promise to that job.
     pub(crate) fn promise(&mut self, token: String, job_id: &str, grant: Grant, now: Instant) {
         self.by_token.retain(|_, reservation| reservation.job_id != job_id);

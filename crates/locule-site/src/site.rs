@@ -10,6 +10,7 @@ use locule_communicator::{Communicator, Credentials, JobKeeper as _, RegisterErr
 use locule_component::Event;
 use locule_event::Attendants;
 use locule_identity::Session;
+use locule_job::Retention;
 use locule_kit::Workspace;
 use locule_launcher::Launcher;
 use locule_message::ReturnCode;
@@ -26,6 +27,7 @@ use crate::folder::RunFolders;
 use crate::job::SiteJobHost;
 use crate::parent::{DEPLOYMENTS, Parent, is_unknown_there};
 use crate::resources::SiteResources;
+use crate::retention;
 
 /// Events that a slow watcher may lag behind.
 const EVENTS: usize = 256;
@@ -52,6 +54,8 @@ pub struct SiteSettings {
     pub resources: SiteResources,
     /// Most run folders in the kit (1,000). When there are so many, nothing more is deployed.
     pub max_run_folders: usize,
+    /// What is kept of jobs that are over (the folders of the last 500).
+    pub retention: Retention,
     /// How long room stays promised to a job that does not start, unless the resources say otherwise (300 s).
     pub reservation: Duration,
     /// How long a job may take to stop when it is aborted (10 s).
@@ -72,6 +76,7 @@ impl SiteSettings {
             max_jobs: 8,
             resources: SiteResources::default(),
             max_run_folders: 1000,
+            retention: Retention { jobs: Some(500), ..Retention::default() },
             reservation: Duration::from_secs(300),
             abort_grace: Duration::from_secs(10),
             farewell: Duration::from_secs(5),
@@ -165,12 +170,14 @@ impl Site {
             supervisors: TaskTracker::new(),
             stop: stop.clone(),
             no_more_time: CancellationToken::new(),
+            job_over: Notify::new(),
             unknown_there: Notify::new(),
             attendants: parts.attendants,
             context: context.clone(),
         });
         check::clear(&parent.host);
         parent.open();
+        tokio::spawn(retention::keep(Arc::clone(&parent), settings.retention));
         let (end, ended) = watch::channel(None);
         let presence = Presence {
             parent,

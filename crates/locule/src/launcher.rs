@@ -5,9 +5,9 @@ use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
 use locule_component::Side;
-use locule_config::{Diagnostic, Document, Node};
+use locule_config::Document;
 use locule_kit::Workspace;
 use locule_launcher::{Brief, JobCommand, Launcher, Limits, ProcessLauncher};
 use locule_python::PythonSettings;
@@ -15,11 +15,11 @@ use locule_transport::Endpoint;
 use locule_transport_uds::UdsTransport;
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_path_to_error::Segment;
 use tokio::sync::watch;
 use tracing::level_filters::LevelFilter;
 
 use crate::exit::{Code, Failure, OrExit as _};
+use crate::setting;
 
 /// How the jobs of a site or of the server are run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -53,6 +53,8 @@ pub(crate) struct JobLimits {
     cpu_seconds: Option<NonZeroU64>,
     /// Time from its start, in seconds.
     wall_seconds: Option<NonZeroU64>,
+    /// What its folder may take up on disk, in MiB.
+    disk_mib: Option<NonZeroU64>,
     /// Open files.
     open_files: Option<NonZeroU64>,
     /// Processes and threads of the daemon's user, those of the daemon included.
@@ -66,24 +68,21 @@ impl LauncherSettings {
     /// Reads them from a kit's merged configuration. What they do not know is a mistake, with its place.
     pub(crate) fn read(resources: &Document) -> Result<Self, Failure> {
         let Some(node) = resources.root().get(Self::KEY) else { return Ok(Self::default()) };
-        let settings: Self = serde_path_to_error::deserialize(node.to_json()).map_err(|error| {
-            let at = find(node, error.path());
-            let mistake = Diagnostic::at(at, "launcher", error.inner().to_string());
-            Failure::new(Code::Config, anyhow!("`launcher` of the kit cannot be used\n\n{mistake}"))
-        })?;
+        let settings: Self = setting::read(node, Self::KEY)?;
         if settings.kind == LauncherKind::Task && settings.limits != JobLimits::default() {
-            let mistake = Diagnostic::at(node, "launcher", "a job has limits only as a process of its own");
-            return Err(Failure::new(Code::Config, anyhow!("{mistake}")));
+            return Err(setting::mistake(node, Self::KEY, "a job has limits only as a process of its own"));
         }
         Ok(settings)
     }
 
     fn limits(&self) -> Limits {
-        let JobLimits { memory_mib, cpu_seconds, wall_seconds, open_files, processes } = self.limits;
+        let JobLimits { memory_mib, cpu_seconds, wall_seconds, disk_mib, open_files, processes } =
+            self.limits;
         let mut limits = Limits::default();
         limits.memory_mib = memory_mib.map(NonZeroU64::get);
         limits.cpu_seconds = cpu_seconds.map(NonZeroU64::get);
         limits.wall_seconds = wall_seconds.map(NonZeroU64::get);
+        limits.disk_mib = disk_mib.map(NonZeroU64::get);
         limits.open_files = open_files.map(NonZeroU64::get);
         limits.processes = processes.map(NonZeroU64::get);
         limits
@@ -112,21 +111,6 @@ impl LauncherSettings {
         let launcher = ProcessLauncher::new(command, brief).limits(self.limits());
         Ok(Arc::new(launcher.environment(move || environment(&kit, side, &scripts))))
     }
-}
-
-/// The deepest part of a document on this path.
-fn find<'a>(root: &'a Node, path: &serde_path_to_error::Path) -> &'a Node {
-    let mut at = root;
-    for segment in path {
-        match segment {
-            Segment::Map { key } => match at.get(key) {
-                Some(inner) => at = inner,
-                None => return at,
-            },
-            Segment::Seq { .. } | Segment::Enum { .. } | Segment::Unknown => return at,
-        }
-    }
-    at
 }
 
 /// What programs need to run at all, and how this one logs.

@@ -14,7 +14,9 @@ mod launcher;
 mod logs;
 mod mistakes;
 mod network;
+mod retention;
 mod scheduler;
+mod setting;
 #[cfg(feature = "simulate")]
 mod simulate;
 mod stop;

@@ -4,13 +4,14 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
 use anyhow::anyhow;
-use locule_config::{Diagnostic, Document, Node};
+use locule_config::{Document, Node};
 use locule_server::ServerSettings;
 use locule_site::SiteResources;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::exit::{Code, Failure};
+use crate::setting;
 
 /// nvflare's component whose arguments count where the key is missing.
 const STOCK: &str = "nvflare.app_common.job_schedulers.job_scheduler.DefaultJobScheduler";
@@ -40,12 +41,15 @@ impl SchedulerSettings {
             components.iter().filter(|node| node.get("path").and_then(Node::as_str) == Some(STOCK));
         let node = resources.root().get(Self::KEY).or_else(|| stock.next()?.get("args"));
         let Some(node) = node else { return Ok(Self::default()) };
-        let settings: Self = serde_path_to_error::deserialize(node.to_json())
-            .map_err(|error| mistake(node, &format!("{}: {}", error.path(), error.inner())))?;
+        let settings: Self = setting::read(node, Self::KEY)?;
         for seconds in [settings.min_schedule_interval, settings.max_schedule_interval].into_iter().flatten()
         {
             if seconds <= 0.0 || Duration::try_from_secs_f64(seconds).is_err() {
-                return Err(mistake(node, "an interval must be a number of seconds above 0"));
+                return Err(setting::mistake(
+                    node,
+                    Self::KEY,
+                    "an interval must be a number of seconds above 0",
+                ));
             }
         }
         Ok(settings)
@@ -72,11 +76,6 @@ pub(crate) fn site_resources(resources: &Document) -> Result<SiteResources, Fail
     })?;
     tracing::info!(gpus = all.gpus.len(), amounts = ?all.amounts, units = ?all.units, "resources for jobs");
     Ok(all)
-}
-
-fn mistake(node: &Node, why: &str) -> Failure {
-    let mistake = Diagnostic::at(node, SchedulerSettings::KEY, why);
-    Failure::new(Code::Config, anyhow!("`scheduler` of the kit cannot be used\n\n{mistake}"))
 }
 
 #[cfg(test)]

@@ -45,6 +45,7 @@ use tokio_util::sync::CancellationToken;
 use crate::exit::{Code, Failure, OrExit as _};
 use crate::launcher::{LauncherKind, LauncherSettings};
 use crate::network::{Carriers, Network};
+use crate::retention::RetentionSettings;
 use crate::scheduler::{SchedulerSettings, site_resources};
 
 /// Components that jobs and sites may name, one line each.
@@ -233,6 +234,7 @@ pub(crate) async fn server(
     settings.heartbeat_timeout = kit.heartbeat_timeout;
     settings.relays = relays;
     SchedulerSettings::read(&kit.resources)?.apply(&mut settings);
+    settings.retention = RetentionSettings::read(&kit.resources, settings.retention)?;
     let parts = ServerParts {
         cell: cell.clone(),
         signer: Arc::clone(&signer),
@@ -386,6 +388,7 @@ pub(crate) async fn site(
     settings.answer_checks = allows(kit, "allow_job_checks")?;
     settings.send_logs = allows(kit, "allow_log_streaming")?;
     settings.resources = site_resources(&kit.resources)?;
+    settings.retention = RetentionSettings::read(&kit.resources, settings.retention)?;
     let site = Site::start(settings, parts).await?;
     let events = site.events();
     let dialing = cell.connect(above).state();

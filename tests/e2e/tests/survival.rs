@@ -105,6 +105,21 @@ fn a_server_that_is_started_again_goes_on_with_its_job() {
 }
 
 #[test]
+fn a_server_that_was_stopped_goes_on_with_its_job() {
+    let federation = Federation::new();
+    let mut server = federation.start_server();
+    let sites = federation.start_sites();
+    server.wait_for("round 3/30 began");
+    server.signal("TERM");
+    let (code, _, said) = server.finish();
+    assert_eq!(code, Some(130), "{said}");
+    assert!(said.contains("job stays open"), "{said}");
+    let mut server = federation.start_server();
+    server.wait_for("is RUNNING: resumed after a restart of the server");
+    federation.completes(server, sites);
+}
+
+#[test]
 fn a_site_that_is_started_again_is_given_the_job_again() {
     let federation = Federation::new();
     let mut server = federation.start_server();

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 
 use locule_job::{pack_job, sign_folder};
 use locule_protocol::Refusal;
-use locule_server::{DeleteError, JobStatus, Package, ServerEvent, SubmitError, Submitter};
+use locule_server::{DeleteError, JobStatus, Package, ServerEvent, ServerSettings, SubmitError, Submitter};
 use serde_json::json;
 
-use crate::scene::{Scene, signer};
+use crate::scene::{Kit, SECOND, Scene, signer};
 use crate::site::{Answer, Order, Site};
 
 fn ann() -> Submitter {
@@ -94,7 +94,7 @@ async fn nothing_is_left_of_a_package_that_is_refused() {
 
     fs::write(&code.file, b"no zip").unwrap();
     assert!(scene.server.submit_package(code).await.unwrap_err().is_the_jobs_fault());
-    assert_eq!(scene.kit.jobs.records(), 0);
+    assert!(scene.server.records().is_empty());
     assert!(left_over(&scene).is_empty());
 }
 
@@ -119,4 +119,27 @@ async fn a_job_is_checked_with_server_and_sites_and_nothing_is_kept() {
     assert_eq!(two.orders(), [Order::Check]);
     let log = fs::read_to_string(scene.kit.root().join("state/audit.jsonl")).unwrap();
     assert_eq!(log.matches("\"phase\":\"submit\"").count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn jobs_that_are_over_are_kept_as_long_as_they_are_to_be() {
+    let kept = |settings: &mut ServerSettings| settings.retention.jobs = Some(1);
+    let mut scene = Scene::with(Kit::new(), kept).await;
+    let mut site = Site::join(&scene, "site-1").await;
+    let waiting = scene.submit(json!({ "deploy_map": { "app": ["server", "site-3"] } }), json!({})).await;
+    let mut jobs = Vec::new();
+    for _ in 0..2 {
+        let job = scene.server.submit_package(package(&scene, json!({}))).await.unwrap();
+        site.work(&scene, 7).await;
+        assert_eq!(scene.finished(&job).await.status(), JobStatus::Completed);
+        jobs.push(job);
+    }
+    let files = scene.server.files(&jobs[0]).unwrap();
+    while scene.server.record(&jobs[0]).is_some() || files.run_dir.exists() {
+        tokio::time::sleep(SECOND).await;
+    }
+    assert!(!files.package.exists());
+    for job in [&waiting, &jobs[1]] {
+        assert!(scene.server.record(job).is_some() && scene.server.files(job).unwrap().run_dir.exists());
+    }
 }

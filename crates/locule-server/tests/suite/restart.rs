@@ -1,6 +1,7 @@
 //! What is left of a server that ends in the middle of something.
 
 use locule_fobs::Map;
+use locule_journal::Journal as _;
 use locule_protocol::outcome;
 use locule_server::{JobStatus, ServerEvent, read_records};
 use serde_json::json;
@@ -237,7 +238,19 @@ async fn that_a_site_is_older_is_known_after_a_restart() {
 #[test]
 fn a_book_that_is_not_understood_is_an_error_that_names_the_record() {
     let mut disk = Disk::default();
-    locule_journal::Journal::append(&mut disk, br#"{"entry":"from the future"}"#).unwrap();
+    disk.append(br#"{"entry":"from the future"}"#).unwrap();
     let error = read_records(Box::new(disk)).unwrap_err();
     assert!(error.to_string().contains("record 0"), "{error}");
+}
+
+#[test]
+fn a_journal_of_a_newer_version_is_refused_by_its_number() {
+    let mut disk = Disk::default();
+    disk.append(br#"{"entry":"format","version":2}"#).unwrap();
+    disk.append(br#"{"entry":"hologram"}"#).unwrap();
+    let error = read_records(Box::new(disk)).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "journal of jobs has format 2, and this version knows those up to 1; use a newer one"
+    );
 }

@@ -8,6 +8,7 @@ use super::say;
 use crate::arguments::Schema;
 use crate::exit::{Code, Failure};
 use crate::launcher::LauncherSettings;
+use crate::retention::RetentionSettings;
 use crate::scheduler::SchedulerSettings;
 use crate::wire;
 
@@ -19,6 +20,7 @@ pub(crate) fn schema(Schema { name }: &Schema) -> Result<(), Failure> {
         Some("job-client") => document(&registry, "config_fed_client", "executors", Kind::Executor),
         Some("job-server") => document(&registry, "config_fed_server", "workflows", Kind::Workflow),
         Some(LauncherSettings::KEY) => schemars::schema_for!(LauncherSettings).to_value(),
+        Some(RetentionSettings::KEY) => schemars::schema_for!(RetentionSettings).to_value(),
         Some(SchedulerSettings::KEY) => schemars::schema_for!(SchedulerSettings).to_value(),
         Some(name) => {
             let about = registry.describe(name).ok_or_else(|| unknown(&registry, name))?;
@@ -64,7 +66,7 @@ fn plain(text: &str) -> String {
 }
 
 fn names(registry: &Registry) -> Result<(), Failure> {
-    say("job-client\njob-server\nlauncher\nscheduler");
+    say("job-client\njob-server\nlauncher\nretention\nscheduler");
     for kind in Kind::ALL {
         registry.names(kind).for_each(say);
     }
