@@ -189,7 +189,7 @@ async fn quit(shared: Arc<Shared>, incoming: Incoming) -> Result<Reply, HandlerE
         return Err(unauthenticated("Unknown client identity"));
     }
     shared.notice(&Event::ClientQuit { site: &site });
-    shared.left(&site, "quit").await;
+    shared.quit(&site).await;
     reply(QuitReply::new().to_parts())
 }
 

@@ -44,8 +44,8 @@ pub(crate) enum Signal {
     Outcome { site: String, outcome: SiteOutcome },
     /// The server's half tells how it gets on.
     Report(JobReport),
-    /// A site is gone.
-    SiteLost { site: String, reason: String },
+    /// A site is gone. One that said good-bye may only be starting again, and is waited for a while.
+    SiteLost { site: String, reason: String, said_good_bye: bool },
     /// A site said by a heartbeat at this time whether it holds the job; whether it was the first heartbeat since it
     /// registered, or since this server has it.
     SiteHolds { site: String, holds: bool, at: Instant, is_new: bool },

@@ -521,8 +521,17 @@ impl Shared {
         newly
     }
 
+    /// A site has said good-bye: its jobs wait a while whether it comes back.
+    pub(crate) async fn quit(&self, site: &str) {
+        self.leaves(site, "quit", true).await;
+    }
+
     /// A site is gone: its jobs hear of it.
     pub(crate) async fn left(&self, site: &str, reason: &str) {
+        self.leaves(site, reason, false).await;
+    }
+
+    async fn leaves(&self, site: &str, reason: &str, said_good_bye: bool) {
         tracing::info!(site, reason, "site left");
         lock(&self.ready).remove(site);
         self.presence.send_modify(|changes| *changes += 1);
@@ -533,7 +542,7 @@ impl Shared {
         };
         for job in jobs {
             let (site, reason) = (site.to_owned(), reason.to_owned());
-            job.send(Signal::SiteLost { site, reason }).await.ok();
+            job.send(Signal::SiteLost { site, reason, said_good_bye }).await.ok();
         }
     }
 

@@ -29,6 +29,8 @@ pub struct ServerSettings {
     pub require_signed_jobs: bool,
     /// A site that was silent for this long has left (600 s).
     pub heartbeat_timeout: Duration,
+    /// How long jobs wait for a site that said good-bye to come back, before they go on without it (60 s).
+    pub return_wait: Duration,
     /// How long a site may take to report how its part of a finished run ended (900 s).
     pub outcome_wait: Duration,
     /// How long a site may take to answer an order (20 s).
@@ -57,6 +59,7 @@ impl ServerSettings {
             relays: BTreeSet::new(),
             require_signed_jobs: true,
             heartbeat_timeout: Duration::from_secs(600),
+            return_wait: Duration::from_secs(60),
             outcome_wait: Duration::from_secs(900),
             order_timeout: Duration::from_secs(20),
             abort_grace: Duration::from_secs(10),

@@ -61,9 +61,9 @@ pub(crate) struct Watch {
     given: BTreeMap<String, u32>,
     /// When a site was given the job again.
     since: BTreeMap<String, Instant>,
-    /// After a restart of the server, sites that were not heard of since, and until when they have time.
-    unheard: BTreeSet<String>,
-    unheard_until: Option<Instant>,
+    /// Sites that may come back, until when they have time, and why they would be lost then: those that said good-bye,
+    /// and after a restart of the server those that were not heard of since.
+    away: BTreeMap<String, (Instant, String)>,
     /// When the server's half had ended well.
     ended: Option<Instant>,
     /// When to give up waiting for outcomes.
@@ -86,8 +86,7 @@ impl Watch {
             without_job: BTreeSet::new(),
             given: BTreeMap::new(),
             since: BTreeMap::new(),
-            unheard: BTreeSet::new(),
-            unheard_until: None,
+            away: BTreeMap::new(),
             ended: None,
             deadline: None,
         }
@@ -106,12 +105,13 @@ impl Watch {
     pub(crate) fn resume(&mut self, record: &JobRecord) -> Option<Ending> {
         let now = Instant::now();
         self.started = Some(now);
-        self.unheard = self.pending.clone();
-        self.unheard_until = Some(now + self.shared.settings.heartbeat_timeout);
+        let until = now + self.shared.settings.heartbeat_timeout;
+        let away = self.pending.iter().map(|site| (site.clone(), (until, "no heartbeat".to_owned())));
+        self.away = away.collect();
         let mut ending = None;
         for (site, outcome) in record.outcomes.iter().filter(|(site, _)| record.sites.contains(site)) {
             self.pending.remove(site);
-            self.unheard.remove(site);
+            self.away.remove(site);
             ending = ending.or_else(|| self.judged(site, outcome));
         }
         ending
@@ -147,7 +147,8 @@ impl Watch {
 
     /// When there is something to give up.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        self.deadline.into_iter().chain(self.unheard_until).min()
+        let returns = self.away.values().map(|(until, _)| *until);
+        self.deadline.into_iter().chain(returns).min()
     }
 
     /// Gives up what it is time to give up; the ending if that is one.
@@ -156,13 +157,11 @@ impl Watch {
         if self.deadline.is_some_and(|deadline| deadline <= now) {
             return Some((JobStatus::Abnormal, format!("no outcome from {}", self.silent())));
         }
-        if self.unheard_until.is_some_and(|until| until <= now) {
-            self.unheard_until = None;
-            for site in std::mem::take(&mut self.unheard) {
-                let ending = self.lose(handle, &site, "no heartbeat").await;
-                if ending.is_some() {
-                    return ending;
-                }
+        let overdue = self.away.extract_if(.., |_, (until, _)| *until <= now).collect::<Vec<_>>();
+        for (site, (_, reason)) in overdue {
+            let ending = self.lose(handle, &site, &reason).await;
+            if ending.is_some() {
+                return ending;
             }
         }
         None
@@ -184,18 +183,23 @@ impl Watch {
                 self.judge(handle, &site, &outcome).await
             }
             Signal::Report(report) => self.report(handle, report).await,
-            Signal::SiteLost { site, reason } if self.pending.contains(&site) => {
+            Signal::SiteLost { site, reason, said_good_bye } if self.pending.contains(&site) => {
+                if said_good_bye && !self.lost.contains_key(&site) {
+                    self.await_return(site, reason);
+                    return None;
+                }
+                self.away.remove(&site);
                 self.lose(handle, &site, &reason).await
             }
             Signal::SiteHolds { site, holds: true, .. } => {
-                self.unheard.remove(&site);
+                self.away.remove(&site);
                 self.missed.remove(&site);
                 self.given.remove(&site);
                 self.lost.remove(&site);
                 None
             }
             Signal::SiteHolds { site, at, is_new, .. } if self.pending.contains(&site) => {
-                self.unheard.remove(&site);
+                self.away.remove(&site);
                 self.miss(handle, &site, at, is_new).await
             }
             Signal::Outcome { .. } | Signal::SiteLost { .. } | Signal::SiteHolds { .. } => None,
@@ -322,6 +326,21 @@ impl Watch {
             self.pending.remove(site);
         }
         done
+    }
+
+    /// A site has said good-bye, and may only be starting again.
+    fn await_return(&mut self, site: String, reason: String) {
+        if self.course == Course::RunEnded && self.let_go(&site) {
+            return;
+        }
+        let wait = self.shared.settings.return_wait;
+        tracing::info!(
+            job = self.job_id,
+            site,
+            ?wait,
+            "site has said good-bye; the job waits for its return"
+        );
+        self.away.insert(site, (Instant::now() + wait, reason));
     }
 
     /// A site will not go on with this job.

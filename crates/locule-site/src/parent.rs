@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -77,6 +78,8 @@ pub(crate) struct Parent {
     pub(crate) supervisors: TaskTracker,
     /// The site is to stop.
     pub(crate) stop: CancellationToken,
+    /// Its server said so: its jobs are over.
+    pub(crate) is_dismissed: AtomicBool,
     /// There is no more time for reports.
     pub(crate) no_more_time: CancellationToken,
     /// A job has come to its end, and the server has heard of it.
@@ -188,6 +191,7 @@ impl Parent {
             AdminCommand::CheckStatus => Ok(AdminBody::json(&self.status())),
             AdminCommand::Shutdown => {
                 tracing::info!(site = self.site, "server tells the site to shut down");
+                self.is_dismissed.store(true, Ordering::Relaxed);
                 self.stop.cancel();
                 Ok(AdminBody::Text("the site shuts down".into()))
             }
@@ -401,6 +405,14 @@ impl Parent {
     /// Waits for a job to end and tells the server how, until the server has taken it.
     async fn supervise(self: Arc<Self>, job_id: String, handle: JobHandle) {
         let outcome = self.outcome(&job_id, handle).await;
+        if self.stop.is_cancelled() && !self.is_dismissed.load(Ordering::Relaxed) {
+            tracing::info!(
+                site = self.site,
+                job = job_id,
+                "job is left: the site's next start may be given it again"
+            );
+            return;
+        }
         let report = self.book.end(&job_id, outcome.code(), outcome.reason());
         self.notice(&Event::JobCompleted { job_id: &job_id });
         tracing::info!(

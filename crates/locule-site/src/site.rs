@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use locule_auth::SessionStamp;
@@ -169,6 +170,7 @@ impl Site {
             events: events.clone(),
             supervisors: TaskTracker::new(),
             stop: stop.clone(),
+            is_dismissed: AtomicBool::new(false),
             no_more_time: CancellationToken::new(),
             job_over: Notify::new(),
             unknown_there: Notify::new(),
@@ -209,8 +211,9 @@ impl Site {
         ended.ok().and_then(|ended| ended.clone()).unwrap_or(Err(SiteError::Lost))
     }
 
-    /// Stops the site: aborts its jobs, reports how they ended, says good-bye, closes the cell. Takes at most
-    /// the abort's grace, twice the farewell, and 2 s. Dropping the future does not take it back.
+    /// Stops the site: ends its jobs where they are, says good-bye, closes the cell. Jobs are not over by that: a site
+    /// that is back soon is given them again. Only a site that its server shuts down aborts them and reports how they
+    /// ended. Takes at most the abort's grace, twice the farewell, and 2 s. Dropping the future does not take it back.
     ///
     /// # Errors
     /// As [`wait`](Self::wait).
@@ -324,11 +327,13 @@ impl Presence {
         }
     }
 
-    /// Ends jobs, reports their outcomes, says good-bye.
+    /// Ends jobs, says good-bye. Only if it is dismissed are its jobs over, so that their outcomes are reported; else the
+    /// server waits for the site to come back to them.
     async fn leave(&self) {
         let Parent { book, supervisors, communicator, no_more_time, .. } = &*self.parent;
+        let is_dismissed = self.parent.is_dismissed.load(Ordering::Relaxed);
         for job in book.close() {
-            job.request_abort(self.parent.abort_grace);
+            job.request_abort(if is_dismissed { self.parent.abort_grace } else { Duration::ZERO });
         }
         supervisors.close();
         let patience = self.parent.abort_grace + self.farewell;

@@ -378,7 +378,7 @@ async fn a_site_that_the_server_has_forgotten_registers_anew() {
 }
 
 #[tokio::test]
-async fn a_site_that_stops_aborts_reports_and_says_good_bye() {
+async fn a_site_that_is_shut_down_by_its_server_aborts_reports_and_says_good_bye() {
     let scene = Scene::set().await;
     let app = scene.add_one(true);
     let Scene { mut server, site, kit: _kit, .. } = scene;
@@ -389,6 +389,18 @@ async fn a_site_that_stops_aborts_reports_and_says_good_bye() {
     site.wait().await.unwrap();
     assert_eq!(server.outcome().await.code, outcome::ABORTED);
     assert!(matches!(server.next().await, Heard::Quit));
+}
+
+#[tokio::test]
+async fn a_site_that_is_stopped_leaves_its_jobs_and_says_good_bye() {
+    let scene = Scene::set().await;
+    let app = scene.add_one(true);
+    let Scene { mut server, site, kit: _kit, .. } = scene;
+    let (_end, ending) = watch::channel(false);
+    let _job = server.open_job(ending).await;
+    server.run_app(app).await;
+    site.shutdown().await.unwrap();
+    assert!(matches!(server.next().await, Heard::Quit), "and of the job nothing");
 }
 
 #[tokio::test]

@@ -132,6 +132,22 @@ fn a_site_that_is_started_again_is_given_the_job_again() {
 }
 
 #[test]
+fn a_site_that_was_stopped_goes_on_with_its_job() {
+    let federation = Federation::new();
+    let mut server = federation.start_server();
+    let [first, second] = federation.start_sites();
+    server.wait_for("round 3/30 began");
+    first.signal("TERM");
+    let (code, _, said) = first.finish();
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("job is left"), "{said}");
+    server.wait_for("site-1 left");
+    let mut first = federation.start_site("site-1");
+    first.wait_for("started");
+    federation.completes(server, [first, second]);
+}
+
+#[test]
 fn a_sites_half_is_started_again() {
     let federation = Federation::new();
     let mut server = federation.start_server();

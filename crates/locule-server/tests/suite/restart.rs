@@ -103,6 +103,32 @@ async fn a_site_that_comes_back_without_the_job_is_given_it_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_site_that_says_good_bye_and_comes_back_in_time_was_never_lost() {
+    for in_time in [true, false] {
+        let mut scene = Scene::start().await;
+        let one = Site::join(&scene, "site-1").await;
+        let job = scene.submit(json!({}), json!({})).await;
+        scene.running(&job).await;
+        one.quit().await;
+        one.cell.shutdown(SECOND).await;
+        if in_time {
+            tokio::time::sleep(50 * SECOND).await;
+            let mut one = Site::register(&scene, "site-1").await;
+            one.beat(&[]).await;
+            one.work(&scene, 1).await;
+            let record = scene.finished(&job).await;
+            assert_eq!(record.status(), JobStatus::Completed, "{}", reason(&record));
+        } else {
+            let before = tokio::time::Instant::now();
+            let record = scene.finished(&job).await;
+            assert_eq!(record.status(), JobStatus::ExecutionException);
+            assert!(reason(&record).contains("site-1: quit"), "{}", reason(&record));
+            assert!((59 * SECOND..70 * SECOND).contains(&before.elapsed()), "{:?}", before.elapsed());
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_job_that_was_being_started_when_its_server_was_killed_is_started() {
     let mut scene = Scene::start().await;
     let one = Site::join(&scene, "site-1").await;
