@@ -426,6 +426,8 @@ events! {
         site: text,
         /// The key that it is tracked under.
         key: text,
+        /// The step that it belongs to, in digits; empty if it belongs to none.
+        step: text,
         /// What was measured, as JSON.
         value: text
     } = "fed.analytix_log_stats";

@@ -17,6 +17,8 @@
 //! | `workflows.statistics_controller.StatisticsController` | [`StatisticsController`] |
 //! | `statistics.json_stats_file_persistor.JsonStatsFileWriter` | [`JsonStatsFileWriter`] |
 //! | `np.np_model_persistor.NPModelPersistor` | [`NPModelPersistor`] |
+//! | `app_opt.sklearn.joblib_model_param_persistor.JoblibModelParamPersistor`, below `nvflare.` | [`JoblibModelParamPersistor`] |
+//! | `app_opt.tracking.tb.tb_receiver.TBAnalyticsReceiver`, below `nvflare.` | [`TBAnalyticsReceiver`] |
 //! | `widgets.intime_model_selector.IntimeModelSelector` | [`IntimeModelSelector`] |
 //! | `widgets.metrics_artifact_writer.MetricsArtifactWriter` | [`MetricsArtifactWriter`] |
 //! | `widgets.validation_json_generator.ValidationJsonGenerator` | [`ValidationJsonGenerator`] |
@@ -72,11 +74,13 @@ mod cross_site;
 mod cyclic;
 mod fed_avg;
 mod idle;
+mod joblib_model_param_persistor;
 mod metrics;
 mod metrics_writer;
 mod np_model_persistor;
 mod np_trainer;
 mod np_validator;
+mod persistor;
 mod round;
 mod rounds;
 mod run_file;
@@ -85,6 +89,7 @@ mod scatter_and_gather;
 mod selector;
 mod statistics;
 mod stop;
+mod tb_receiver;
 
 pub use cross_site::{CrossSiteModelEval, CrossSiteModelEvalArgs};
 pub use cross_site::{ModelNames, NPModelLocator, NPModelLocatorArgs};
@@ -92,6 +97,7 @@ pub use cyclic::{CyclicController, CyclicControllerArgs, RelayOrder};
 pub use fed_avg::{FedAvg, FedAvgArgs};
 pub use idle::{ConvertToFedEvent, ConvertToFedEventArgs};
 pub use idle::{ValidationJsonGenerator, ValidationJsonGeneratorArgs};
+pub use joblib_model_param_persistor::{JoblibModelParamPersistor, JoblibModelParamPersistorArgs};
 pub use metrics_writer::{MetricsArtifactWriter, MetricsArtifactWriterArgs, MetricsLimits};
 pub use np_model_persistor::{NPModelPersistor, NPModelPersistorArgs};
 pub use np_trainer::{NPTrainer, NPTrainerArgs};
@@ -103,6 +109,7 @@ pub use scatter_and_gather::{ScatterAndGather, ScatterAndGatherArgs};
 pub use selector::{IntimeModelSelector, IntimeModelSelectorArgs};
 pub use statistics::{JsonStatsFileWriter, JsonStatsFileWriterArgs, Nothing, StatisticConfigs};
 pub use statistics::{StatisticsController, StatisticsControllerArgs};
+pub use tb_receiver::{TBAnalyticsReceiver, TBAnalyticsReceiverArgs};
 
 /// Makes the components of this crate known to a registry.
 pub fn register(registry: &mut locule_component::Registry) {
@@ -118,10 +125,12 @@ pub fn register(registry: &mut locule_component::Registry) {
         .register::<StatisticsController>()
         .register::<JsonStatsFileWriter>()
         .register::<NPModelPersistor>()
+        .register::<JoblibModelParamPersistor>()
         .register::<IntimeModelSelector>()
         .register::<MetricsArtifactWriter>()
         .register::<ValidationJsonGenerator>()
         .register::<ConvertToFedEvent>()
+        .register::<TBAnalyticsReceiver>()
         .register::<NPTrainer>()
         .register::<NPValidator>();
 }

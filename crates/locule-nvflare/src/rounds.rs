@@ -11,13 +11,14 @@ use serde_json::Value as Json;
 
 use crate::metrics::Metrics;
 use crate::metrics_writer::Weighing;
+use crate::persistor::{self, Persistor};
 use crate::round::{Folded, Round, Rules};
-use crate::{IntimeModelSelector, MetricsArtifactWriter, NPModelPersistor, arrays};
+use crate::{IntimeModelSelector, MetricsArtifactWriter, arrays};
 
 /// The services of a job that attend its rounds.
 #[derive(Debug, Default)]
 pub(crate) struct Attendants {
-    pub(crate) persistor: Option<Arc<NPModelPersistor>>,
+    pub(crate) persistor: Option<Arc<dyn Persistor>>,
     selectors: Vec<Arc<IntimeModelSelector>>,
     writers: Vec<Arc<MetricsArtifactWriter>>,
 }
@@ -36,7 +37,7 @@ pub(crate) struct Settled {
 impl Attendants {
     pub(crate) fn find(cx: &BuildCx<'_>, persistor_id: &str) -> Attendants {
         Attendants {
-            persistor: cx.service::<NPModelPersistor>(persistor_id),
+            persistor: persistor::find(cx, persistor_id),
             selectors: cx.services::<IntimeModelSelector>().map(|(_, selector)| selector).collect(),
             writers: cx.services::<MetricsArtifactWriter>().map(|(_, writer)| writer).collect(),
         }
@@ -71,7 +72,10 @@ impl Attendants {
         let folder = models(board.run_dir())?;
         let judged = self.selectors.iter().zip(selections);
         if judged.filter(|(selector, selection)| selector.judge(selection)).count() > 0 {
-            save(&folder.join("best.npz"), &model)?;
+            // What sites make their first model of need not be arrays.
+            if model.iter().all(|(_, value)| value.as_array().is_some()) {
+                save(&folder.join("best.npz"), &model)?;
+            }
             board.announce(Event::GlobalBestModelAvailable).await;
         }
         board.announce(Event::AfterAggregation).await;
@@ -168,7 +172,8 @@ fn sum(mut model: Map, differences: &Map) -> Result<Map, WorkflowError> {
     Ok(model)
 }
 
-fn save(path: &Path, model: &Map) -> Result<(), WorkflowError> {
+/// Writes a model as an NPZ file.
+pub(crate) fn save(path: &Path, model: &Map) -> Result<(), WorkflowError> {
     save_npz(path, model).map_err(|error| {
         if let SaveError::File { path, source } = error {
             WorkflowError::File { path, source }

@@ -6,20 +6,24 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, bail};
 
+use crate::cells::VERSION;
 use crate::python::Python;
 use crate::run::progress;
 
-/// Written last: an environment without it is one that was interrupted.
+/// Written last, with what was installed: an environment without it is one that was interrupted.
 const MARKER: &str = "complete";
-/// Beside nvflare itself: what its numpy workflows import.
-const BESIDE: [&str; 1] = ["numpy"];
+/// Beside nvflare itself: what its numpy workflows import, and scripts and recipes of its newest version here.
+const BESIDE: &[&str] = &["numpy"];
+const BESIDE_NEWEST: &[&str] = &["numpy", "scikit-learn", "tensorboard"];
 
 /// The environment in `folder`, made if it is not there yet.
 pub(crate) fn make(folder: &Path, version: &str) -> anyhow::Result<Python> {
     let python = Python::new(folder.join("bin/python"));
     let lock = File::create(folder.with_extension("lock")).context("make a lock")?;
     lock.lock().context("wait for another run that makes the environment")?;
-    if folder.join(MARKER).exists() {
+    let beside = if version == VERSION { BESIDE_NEWEST } else { BESIDE };
+    let wanted = format!("nvflare=={version} {}", beside.join(" "));
+    if std::fs::read_to_string(folder.join(MARKER)).is_ok_and(|installed| installed == wanted) {
         return Ok(python);
     }
     if folder.exists() {
@@ -34,21 +38,20 @@ pub(crate) fn make(folder: &Path, version: &str) -> anyhow::Result<Python> {
             String::from_utf8_lossy(if venv.stderr.is_empty() { &venv.stdout } else { &venv.stderr })
         );
     }
-    let nvflare = format!("nvflare=={version}");
-    progress(&format!("+ pip install {nvflare} {}", BESIDE.join(" ")));
+    progress(&format!("+ pip install {wanted}"));
     let pip = Command::new(python.program())
-        .args(["-m", "pip", "install", "--quiet", &nvflare])
-        .args(BESIDE)
+        .args(["-m", "pip", "install", "--quiet"])
+        .args(wanted.split(' '))
         .stdin(Stdio::null())
         .output();
     let pip = pip.context("run pip of the new environment")?;
     if !pip.status.success() {
         bail!(
-            "`pip install {nvflare}` failed: it needs a package index, or PIP_FIND_LINKS and PIP_NO_INDEX for a \
+            "`pip install {wanted}` failed: it needs a package index, or PIP_FIND_LINKS and PIP_NO_INDEX for a \
              folder of wheels\n{}",
             String::from_utf8_lossy(&pip.stderr)
         );
     }
-    std::fs::write(folder.join(MARKER), &nvflare).context("mark the environment as complete")?;
+    std::fs::write(folder.join(MARKER), &wanted).context("mark the environment as complete")?;
     Ok(python)
 }

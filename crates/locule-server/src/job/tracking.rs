@@ -305,7 +305,9 @@ impl Kept {
     fn tell(&mut self, tracked: &Tracked) {
         let value = tracked.value.to_string();
         let event = if tracked.name.is_empty() {
-            Event::MetricTracked { site: &tracked.site, key: &tracked.key, value: &value }.keep()
+            let (site, key, step) = (&tracked.site, &tracked.key, tracked.step.map(|step| step.to_string()));
+            Event::MetricTracked { site, key, step: step.as_deref().unwrap_or_default(), value: &value }
+                .keep()
         } else {
             Event::Named(&tracked.name).keep()
         };
@@ -570,9 +572,15 @@ mod tests {
         tracking.settle().await;
         let heard = [
             "_start_run {}".to_owned(),
-            format!("fed.analytix_log_stats {}", json!({ "site": SITE, "key": "a", "value": "1" })),
+            format!(
+                "fed.analytix_log_stats {}",
+                json!({ "site": SITE, "key": "a", "step": "", "value": "1" })
+            ),
             "our_checkpoint {}".to_owned(),
-            format!("fed.analytix_log_stats {}", json!({ "site": SITE, "key": "b", "value": "2" })),
+            format!(
+                "fed.analytix_log_stats {}",
+                json!({ "site": SITE, "key": "b", "step": "", "value": "2" })
+            ),
         ];
         assert_eq!(*diary.0.lock().unwrap(), heard);
     }

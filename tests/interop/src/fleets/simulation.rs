@@ -24,6 +24,11 @@ pub(super) fn suite(run: &Run) -> Running<'_> {
             Box::pin(runs_a_recipe(bench))
         })
         .within(120),
+        Check::new(
+            "locule simulate runs a scikit-learn recipe, with nvflare's model, metrics and curves",
+            |bench| Box::pin(runs_scikit_learn(bench)),
+        )
+        .within(400),
     ];
     let suite = Suite {
         group: "simulation",
@@ -46,15 +51,37 @@ async fn runs_a_recipe(bench: &mut Bench) -> anyhow::Result<()> {
     let output = export.kill_on_drop(true).output().await.context("export a recipe")?;
     ensure!(output.status.success(), "no recipe: {}", String::from_utf8_lossy(&output.stderr));
     let recipe = PathBuf::from(String::from_utf8(output.stdout)?.trim());
+    let run = simulate(bench, &recipe, "out").await?;
+    let models = find(&run, "server.npy");
+    let [model] = &models[..] else { bail!("there are {} models", models.len()) };
+    job::check(&Array::from_npy(std::fs::read(model)?.into())?, job::SMALL)
+}
 
+async fn runs_scikit_learn(bench: &mut Bench) -> anyhow::Result<()> {
+    let mut export = bench.python.script("sklearn_recipe.py");
+    export.arg("export").arg(&bench.folder);
+    let output = export.kill_on_drop(true).output().await.context("export a recipe")?;
+    ensure!(output.status.success(), "no recipe: {}", String::from_utf8_lossy(&output.stderr));
+    let recipe = PathBuf::from(String::from_utf8(output.stdout)?.trim());
+    let run = simulate(bench, &recipe, "out-sklearn").await?;
+
+    let mut compare = bench.python.script("sklearn_recipe.py");
+    compare.arg("compare").arg(&bench.folder).arg(run);
+    let output = compare.kill_on_drop(true).output().await.context("compare")?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "not the same: {}", said.lines().next_back().unwrap_or_default());
+    Ok(())
+}
+
+/// Runs a job; the server's run folder.
+async fn simulate(bench: &Bench, recipe: &Path, out: &str) -> anyhow::Result<PathBuf> {
+    let out = bench.folder.join(out);
     let mut simulate = Command::new(e2e::binary_with_wasm());
-    simulate.arg("simulate").arg(&recipe).arg("--python").arg(bench.python.program());
-    simulate.args(["--threads", "1", "--output", "json", "--workspace"]).arg(bench.folder.join("out"));
+    simulate.arg("simulate").arg(recipe).arg("--python").arg(bench.python.program());
+    simulate.args(["--threads", "1", "--output", "json", "--workspace"]).arg(&out);
     let output = simulate.kill_on_drop(true).output().await.context("simulate")?;
     ensure!(output.status.success(), "not simulated: {}", String::from_utf8_lossy(&output.stderr));
     let report: Value = serde_json::from_slice(&output.stdout)?;
     ensure!(report["status"] == "FINISHED:COMPLETED", "{report}");
-    let models = find(&bench.folder.join("out/server"), "server.npy");
-    let [model] = &models[..] else { bail!("there are {} models", models.len()) };
-    job::check(&Array::from_npy(std::fs::read(model)?.into())?, job::SMALL)
+    Ok(out.join("server"))
 }
