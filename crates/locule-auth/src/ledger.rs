@@ -443,7 +443,7 @@ pub enum TokenRefused {
     #[error("message carries no token")]
     Missing,
     /// No such token is in force: never issued, or given back, replaced, removed or revoked.
-    #[error("token is not in force")]
+    #[error("token is not in force: register again, as a site of nvflare does when it is started again")]
     Unknown,
     /// The token was granted to another cell.
     #[error("token was granted to another cell")]

@@ -133,15 +133,21 @@ pub fn site_components(
     if mistakes.has_errors() { Err(mistakes) } else { Ok(components) }
 }
 
-/// A site's configuration may hold any key, but one that looks like a misspelt policy would let everything pass.
+/// A site's configuration may hold any key, but one that looks like a misspelt policy or limit would let everything pass.
 fn misspelt_policy_keys(document: &Document) -> Diagnostics {
-    const POLICY: [&str; 6] = [
+    const POLICY: [&str; 12] = [
         "components",
         "component_rules",
         "class_allow_list",
         "class_list_enforcement_mode",
         "environment_allow_list",
         "allow_job_checks",
+        "allow_log_streaming",
+        "python",
+        "launcher",
+        "resources",
+        "retention",
+        "scheduler",
     ];
     /// Shorter words are too common to be the end of a key that somebody meant.
     const SHORTEST_PART: usize = 5;
@@ -154,8 +160,7 @@ fn misspelt_policy_keys(document: &Document) -> Diagnostics {
         let meant = suggest(key, POLICY.into_iter()).or_else(|| POLICY.into_iter().find(part_of));
         if let Some(meant) = meant {
             let message = format!("unknown key `{key}`");
-            let help =
-                format!("did you mean `{meant}`? As it stands, this part of the site's policy has no effect");
+            let help = format!("did you mean `{meant}`? As it stands, this part of the kit has no effect");
             mistakes.push(Diagnostic::at_key(node, code::UNKNOWN_KEY, message).help(help));
         }
     }

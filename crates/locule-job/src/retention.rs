@@ -27,6 +27,8 @@ pub struct Retention {
     pub age: Option<Duration>,
     /// So many bytes on disk, of all of them together.
     pub bytes: Option<u64>,
+    /// For so long after its end every job stays, so that whoever waits for it can fetch its result.
+    pub at_least: Duration,
 }
 
 /// What is left of a job that is over.
@@ -41,6 +43,11 @@ pub struct Remains {
 }
 
 impl Retention {
+    /// Whether nothing ever goes.
+    pub fn keeps_all(&self) -> bool {
+        self.jobs.is_none() && self.age.is_none() && self.bytes.is_none()
+    }
+
     /// The jobs whose remains go, by id, the one that ended last at the head.
     pub fn surplus(&self, mut remains: Vec<Remains>, now: SystemTime) -> Vec<String> {
         remains.sort_by(|a, b| (b.ended, &b.job_id).cmp(&(a.ended, &a.job_id)));
@@ -48,9 +55,10 @@ impl Retention {
         let goes = |(index, remains): (usize, Remains)| {
             total = total.saturating_add(remains.bytes);
             let age = now.duration_since(remains.ended).unwrap_or_default();
-            let is_surplus = self.jobs.is_some_and(|most| index >= most)
-                || self.age.is_some_and(|most| age > most)
-                || self.bytes.is_some_and(|most| index > 0 && total > most);
+            let is_surplus = age >= self.at_least
+                && (self.jobs.is_some_and(|most| index >= most)
+                    || self.age.is_some_and(|most| age > most)
+                    || self.bytes.is_some_and(|most| index > 0 && total > most));
             is_surplus.then_some(remains.job_id)
         };
         remains.into_iter().enumerate().filter_map(goes).collect()
@@ -81,13 +89,23 @@ mod tests {
         assert_eq!(surplus(Retention { jobs: Some(3), ..Retention::default() }), ["1"]);
         assert_eq!(surplus(Retention { age: Some(DAY * 2), ..Retention::default() }), ["2", "1"]);
         assert_eq!(surplus(Retention { bytes: Some(14), ..Retention::default() }), ["2", "1"]);
-        let both = Retention { jobs: Some(3), bytes: Some(9), age: None };
+        let both = Retention { jobs: Some(3), bytes: Some(9), ..Retention::default() };
         assert_eq!(surplus(both), ["3", "2", "1"]);
     }
 
     #[test]
+    fn what_has_just_ended_stays() {
+        let ended = SystemTime::UNIX_EPOCH + DAY * 2;
+        let at_least = Duration::from_secs(600);
+        let retention = Retention { jobs: Some(0), age: Some(Duration::ZERO), bytes: Some(0), at_least };
+        let surplus = |after| retention.surplus(remains(&[(2, 9)]), ended + Duration::from_secs(after));
+        assert!(surplus(599).is_empty());
+        assert_eq!(surplus(600), ["2"]);
+    }
+
+    #[test]
     fn the_last_job_stays_whatever_it_takes_up() {
-        let retention = Retention { bytes: Some(1), age: Some(DAY), jobs: None };
+        let retention = Retention { bytes: Some(1), age: Some(DAY), ..Retention::default() };
         assert_eq!(retention.surplus(remains(&[(1, 9), (2, 9)]), SystemTime::UNIX_EPOCH + DAY * 2), ["1"]);
         assert_eq!(retention.surplus(remains(&[(2, 9)]), SystemTime::UNIX_EPOCH + DAY * 4), ["2"]);
         // A clock that was set back makes nothing old.

@@ -82,6 +82,8 @@ async fn supervise(
             }
             () = grace_over => {
                 work.abort();
+                // For what the job has put on threads; the job itself sees no more of it.
+                abort.cancel();
                 break JobOutcome::Killed;
             }
         }

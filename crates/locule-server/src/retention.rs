@@ -9,9 +9,9 @@ use locule_launcher::disk_usage;
 use crate::server::Shared;
 
 /// How often it is looked whether jobs have become too old.
-const LOOK: Duration = Duration::from_secs(3600);
+const LOOK: Duration = Duration::from_secs(600);
 
-/// Forgets jobs that are over and are to be kept no longer: at the start, when another has ended, and each hour.
+/// Forgets jobs that are over and are to be kept no longer: at the start, when another has ended, and every ten minutes.
 pub(crate) async fn keep(shared: Arc<Shared>) {
     loop {
         for job_id in surplus(&shared).await {

@@ -13,7 +13,6 @@ use locule_cell::{Cell, HandlerError, Now};
 use locule_component::{Event, RunContext};
 use locule_event::Attendants;
 use locule_identity::{Admission, AdmissionLimits, Party, Signer, Verifier};
-use locule_job::Retention;
 use locule_journal::AppendError;
 use locule_kit::Workspace;
 use locule_launcher::Launcher;
@@ -182,7 +181,7 @@ impl Server {
         }
         admit::open(&shared);
         shared.tasks.spawn(sweep(Arc::clone(&shared)));
-        if shared.settings.retention != Retention::default() {
+        if !shared.settings.retention.keeps_all() {
             shared.tasks.spawn(retention::keep(Arc::clone(&shared)));
         }
         Ok(Self { shared })

@@ -20,8 +20,8 @@ const MAX_LOG: u64 = 8 << 20;
 /// Most logs of a site in a job.
 const MAX_LOGS: usize = 4;
 
-/// Most streams at a time; the one that was silent for longest ends.
-const MAX_STREAMS: usize = 256;
+/// Most streams of a site at a time; of more, the one that was silent for longest ends.
+const MAX_STREAMS: usize = 32;
 
 /// Takes streams of logs in. What is larger than a log may be is left out, and the log says so.
 ///
@@ -30,15 +30,17 @@ const MAX_STREAMS: usize = 256;
 #[derive(Debug, Default)]
 pub(crate) struct SiteLogs(Mutex<Streams>);
 
+/// By site and the site's id for it.
 #[derive(Debug, Default)]
 struct Streams {
     open: BTreeMap<(String, String), Stream>,
     turn: u64,
 }
 
+/// A log that comes in. Its file is open only while something is written, so that sites hold no files open here.
 #[derive(Debug)]
 struct Stream {
-    file: File,
+    path: PathBuf,
     next: i64,
     left: u64,
     turn: u64,
@@ -70,7 +72,7 @@ impl SiteLogs {
             let Some(context) = aux.headers.map(log_stream::CONTEXT) else { return "BAD_REQUEST_DATA" };
             let Some(run_dir) = run_dir() else { return "EXECUTION_EXCEPTION" };
             match begin(&run_dir, site, context) {
-                Ok(file) => streams.open(key.clone(), file),
+                Ok(path) => streams.open(key.clone(), path),
                 Err(error) => {
                     tracing::warn!(site, %error, "a site's log is not kept");
                     return "EXECUTION_EXCEPTION";
@@ -112,14 +114,15 @@ impl SiteLogs {
 }
 
 impl Streams {
-    fn open(&mut self, key: (String, String), file: File) {
-        if self.open.len() >= MAX_STREAMS
-            && let Some(oldest) =
-                self.open.iter().min_by_key(|(_, stream)| stream.turn).map(|(key, _)| key.clone())
-        {
-            self.open.remove(&oldest);
+    fn open(&mut self, key: (String, String), path: PathBuf) {
+        // What is sent anew takes the place of what was there.
+        self.open.retain(|(site, _), stream| *site != key.0 || stream.path != path);
+        let of_site = || self.open.iter().filter(|((site, _), _)| *site == key.0);
+        if of_site().count() >= MAX_STREAMS {
+            let oldest = of_site().min_by_key(|(_, stream)| stream.turn).map(|(key, _)| key.clone());
+            oldest.and_then(|oldest| self.open.remove(&oldest));
         }
-        self.open.insert(key, Stream { file, next: 0, left: MAX_LOG, turn: 0 });
+        self.open.insert(key, Stream { path, next: 0, left: MAX_LOG, turn: 0 });
     }
 }
 
@@ -129,18 +132,20 @@ impl Stream {
             return Ok(());
         }
         let kept = usize::try_from(self.left).map_or(bytes.len(), |left| left.min(bytes.len()));
-        self.file.write_all(&bytes[..kept])?;
+        // A job that was deleted meanwhile gets no file again.
+        let mut file = File::options().append(true).open(&self.path)?;
+        file.write_all(&bytes[..kept])?;
         self.left -= kept as u64;
         if kept < bytes.len() {
             self.left = 0;
-            self.file.write_all(b"\n(the log is longer than is kept here)\n")?;
+            file.write_all(b"\n(the log is longer than is kept here)\n")?;
         }
         Ok(())
     }
 }
 
 /// A site begins to send a log, perhaps once more: the file that it goes into, empty.
-fn begin(run_dir: &Path, site: &str, context: &Map) -> io::Result<File> {
+fn begin(run_dir: &Path, site: &str, context: &Map) -> io::Result<PathBuf> {
     let folder = run_dir.join(FOLDER).join(site);
     let name = context.get(log_stream::FILE_NAME).and_then(Value::as_str).unwrap_or("log.txt");
     let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
@@ -155,7 +160,8 @@ fn begin(run_dir: &Path, site: &str, context: &Map) -> io::Result<File> {
     if !path.exists() && fs::read_dir(&folder)?.count() >= MAX_LOGS {
         return Err(io::Error::other("the site has sent too many"));
     }
-    File::create(path)
+    File::create(&path)?;
+    Ok(path)
 }
 
 impl JobFiles {
@@ -255,5 +261,28 @@ mod tests {
         assert_eq!(site_logs.take("site-3", there, &piece("1", 0, "", true)), "OK");
         assert_eq!(logs(dir.path(), "site-3"), [], "of an empty one there is nothing to show");
         assert_eq!(site_logs.take("site-2", || None, &piece("1", 0, "x", true)), "EXECUTION_EXCEPTION");
+    }
+
+    #[test]
+    fn whoever_opens_many_streams_ends_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let site_logs = SiteLogs::default();
+        let in_job = |job: usize| move |run: &Path| Some(run.join(format!("job-{job}")));
+        let take = |site: &str, job: usize, piece: &AuxRequest| {
+            let run_dir = in_job(job)(dir.path()).unwrap();
+            fs::create_dir_all(&run_dir).unwrap();
+            site_logs.take(site, || Some(run_dir.clone()), piece)
+        };
+        assert_eq!(take("site-1", 0, &piece("mine", 0, "one\n", false)), "OK");
+        for id in 0..2 * MAX_STREAMS {
+            assert_eq!(take("site-2", id, &piece(&format!("{id}"), 0, "x", false)), "OK");
+        }
+        assert_eq!(site_logs.0.lock().unwrap().open.len(), 1 + MAX_STREAMS);
+        assert_eq!(take("site-1", 0, &piece("mine", 1, "two\n", true)), "OK");
+        // The same log once more ends the stream before it.
+        for id in ["a", "b", "c"] {
+            assert_eq!(take("site-3", 0, &piece(id, 0, "x", false)), "OK");
+        }
+        assert_eq!(site_logs.0.lock().unwrap().open.len(), 1 + MAX_STREAMS);
     }
 }

@@ -14,9 +14,9 @@ use crate::folder::is_run_folder;
 use crate::parent::Parent;
 
 /// How often it is looked whether folders have become too old.
-const LOOK: Duration = Duration::from_secs(3600);
+const LOOK: Duration = Duration::from_secs(600);
 
-/// Removes run folders that are kept no longer: at the start, when a job has ended, and each hour.
+/// Removes run folders that are kept no longer: at the start, when a job has ended, and every ten minutes.
 pub(crate) async fn keep(parent: Arc<Parent>, retention: Retention) {
     loop {
         let site = Arc::clone(&parent);

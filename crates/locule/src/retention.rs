@@ -11,8 +11,11 @@ use serde::Deserialize;
 use crate::exit::Failure;
 use crate::setting;
 
+/// How long every job is kept, lest its result be gone before anybody could fetch it.
+const AT_LEAST: Duration = Duration::from_secs(600);
+
 /// What is kept of jobs that are over. Each bound counts by itself, from the job that ended last, which stays whatever
-/// it takes up until it is too old; what is beyond one is removed.
+/// it takes up until it is too old; what is beyond one is removed, ten minutes after its end at the earliest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct RetentionSettings {
@@ -37,6 +40,7 @@ impl RetentionSettings {
             age: days
                 .map_or(default.age, |days| Some(Duration::from_secs(days.get().saturating_mul(86_400)))),
             bytes: gib.map_or(default.bytes, |gib| Some(gib.get().saturating_mul(1 << 30))),
+            at_least: AT_LEAST,
         })
     }
 }
@@ -56,14 +60,20 @@ mod tests {
         assert_eq!(read("{}").unwrap().jobs, Some(500));
         let said = read(r#"{ "retention": { "days": 30, "gib": 20 } }"#).unwrap();
         let days = Duration::from_secs(30 * 86_400);
-        assert_eq!(said, Retention { jobs: Some(500), age: Some(days), bytes: Some(20 << 30) });
+        assert_eq!(
+            said,
+            Retention { jobs: Some(500), age: Some(days), bytes: Some(20 << 30), at_least: AT_LEAST }
+        );
     }
 
     #[test]
     fn what_is_not_known_is_a_mistake_with_its_place() {
-        for (bad, why) in
-            [(r#"{ "weeks": 1 }"#, "`weeks`"), (r#"{ "jobs": 0 }"#, "nonzero"), ("3", "invalid type")]
-        {
+        for (bad, why) in [
+            (r#"{ "weeks": 1 }"#, "`weeks`"),
+            (r#"{ "jobs": 0 }"#, "nonzero"),
+            ("3", "expected an object"),
+            ("[]", "expected an object"),
+        ] {
             let error = read(&format!("{{\n\"retention\": {bad} }}")).unwrap_err();
             assert!(error.contains(why) && error.contains("resources.json:2:"), "{error}");
         }

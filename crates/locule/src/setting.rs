@@ -9,7 +9,11 @@ use crate::exit::{Code, Failure};
 
 /// Reads the setting `key`. What it does not know is a mistake, with its place.
 pub(crate) fn read<T: DeserializeOwned>(node: &Node, key: &'static str) -> Result<T, Failure> {
-    serde_path_to_error::deserialize(node.to_json()).map_err(|error| {
+    let json = node.to_json();
+    if !json.is_object() {
+        return Err(mistake(node, key, "expected an object"));
+    }
+    serde_path_to_error::deserialize(json).map_err(|error| {
         let at = find(node, error.path());
         mistake(at, key, &error.inner().to_string())
     })

@@ -38,6 +38,7 @@ use locule_site::{Site, SiteBrief, SiteEvent, SiteJobHost, SiteParts, SiteSettin
 use locule_store::FileJournal;
 use locule_transport::{Endpoint, Transports};
 use locule_transport_uds::UdsTransport;
+use rustix::process::{Pid, getppid, test_kill_process};
 use tokio::sync::{broadcast, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -176,6 +177,7 @@ pub(crate) async fn server(
     seed: Option<Seed>,
     network: &Network,
 ) -> Result<RunningServer, Failure> {
+    check_daemon(&kit.workspace)?;
     let (signer, verifier) = credentials(&kit.files, Usage::Server)?;
     check_privacy(&kit.workspace, Side::Server)?;
     let launching = LauncherSettings::read(&kit.resources)?;
@@ -557,6 +559,7 @@ fn communicator_settings(kit: &SiteKit, name: &str, heartbeat: Option<Duration>)
 /// Takes a kit for this process alone, until the file is dropped. What is locked is a file that every kit has,
 /// so that a site which is not let in leaves nothing behind.
 fn lock(kit: &Workspace, file: &str) -> Result<File, Failure> {
+    check_daemon(kit)?;
     let path = kit.startup().join(file);
     let file = File::open(&path).with_context(|| format!("cannot read {}", path.display()));
     let file = file.or_exit(Code::NoInput)?;
@@ -574,6 +577,25 @@ fn lock(kit: &Workspace, file: &str) -> Result<File, Failure> {
             Err(Failure::new(Code::NoInput, error))
         }
     }
+}
+
+/// Whether a process of nvflare runs from the kit, which locks nothing: two of one name would throw each other out.
+fn check_daemon(kit: &Workspace) -> Result<(), Failure> {
+    let path = kit.root().join("daemon_pid.fl");
+    let said = std::fs::read_to_string(&path).ok().and_then(|pid| pid.trim().parse().ok());
+    let Some(pid) = said.and_then(Pid::from_raw) else { return Ok(()) };
+    // The script that starts this process writes the file, too.
+    if getppid() == Some(pid) || test_kill_process(pid).is_err() {
+        return Ok(());
+    }
+    let error = anyhow!(
+        "{} is in use by process {} (daemon_pid.fl): stop that one first, with startup/stop_fl.sh; if it is another \
+         program's, remove {}",
+        kit.root().display(),
+        pid.as_raw_pid(),
+        path.display()
+    );
+    Err(Failure::new(Code::Unavailable, error))
 }
 
 /// A journal of this process alone.

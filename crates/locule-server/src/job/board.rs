@@ -33,6 +33,9 @@ const FATAL: [&str; 3] = ["UNSAFE_JOB", "RUN_MISMATCH", "TASK_UNKNOWN"];
 /// More refusals than this are not written, lest a site fill the disk.
 const MAX_REFUSALS: usize = 10_000;
 
+/// Most characters of a text in one of them.
+const MAX_REFUSAL_TEXT: usize = 256;
+
 /// Where the tasks of one job stand.
 ///
 /// The lock is held for a look or a change, never across an await; whoever waits is woken by a change.
@@ -155,7 +158,7 @@ impl Board {
 
     /// A result that is wanted is on its way, until what this returns is dropped.
     pub(super) fn arrival(&self, site: &str, id: &str) -> Arrival<'_> {
-        self.tasks().arrives(site, id);
+        self.tasks().arrives(site, id, now());
         Arrival { board: self, site: site.to_owned(), id: id.to_owned() }
     }
 
@@ -276,6 +279,9 @@ impl Board {
             return;
         }
         *written += 1;
+        // A site chose the name, and perhaps a part of the reason.
+        let short = |text: &str| text.chars().take(MAX_REFUSAL_TEXT).collect::<String>();
+        let (task, reason) = (short(task), short(reason));
         let refusal =
             serde_json::json!({ "site": site, "task": task, "round": round, "code": code, "reason": reason });
         let path = self.run_dir.join("refused.jsonl");

@@ -1,7 +1,7 @@
 //! The tasks of a job as a state machine: who has which, who answered, what may be folded next.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use locule_component::{Fault, Late, OutgoingTask, Unusable};
 use locule_fobs::Shareable;
@@ -10,6 +10,10 @@ use super::hold::Held;
 
 /// How many settled task ids are remembered, so that a repeated submission gets its `ok` again.
 const REMEMBERED: usize = 4096;
+
+/// How long a result that is on its way may hold up a task whose time is over; longer only if the task itself stood
+/// longer before it came.
+const ARRIVAL: Duration = Duration::from_secs(600);
 
 /// What a site is told when it asks for a task.
 #[derive(Debug, Clone)]
@@ -106,6 +110,7 @@ struct Settled {
 struct Standing {
     task: OutgoingTask,
     parts: Vec<Part>,
+    since: Instant,
     /// When the sites that have not answered are given up, since enough have.
     deadline: Option<Instant>,
     /// When they are given up whoever has answered.
@@ -138,8 +143,18 @@ struct Part {
     state: PartState,
     /// Submissions whose arrays are on their way.
     arriving: usize,
+    /// When the first of all that began, which those after it do not change.
+    arrives_since: Option<Instant>,
     /// Of the result that was taken.
     digest: Option<u128>,
+}
+
+impl Part {
+    /// Until when what is on its way is waited for, of a task that stands since then.
+    fn may_arrive_until(&self, since: Instant) -> Option<Instant> {
+        let began = self.arrives_since.filter(|_| self.arriving > 0)?;
+        began.checked_add(ARRIVAL.max(began.saturating_duration_since(since)))
+    }
 }
 
 #[derive(Debug)]
@@ -184,12 +199,12 @@ impl Tasks {
                 Some(reason) => absent(reason),
                 None => PartState::Open,
             };
-            Part { site: site.clone(), id: ids(site), state, arriving: 0, digest: None }
+            Part { site: site.clone(), id: ids(site), state, arriving: 0, arrives_since: None, digest: None }
         };
         let parts = self.sites.iter().filter(|site| task.is_for(site)).map(part).collect();
         let limit = task.limit.and_then(|limit| now.checked_add(limit));
         self.begun = true;
-        self.standing = Some(Standing { task, parts, deadline: None, limit });
+        self.standing = Some(Standing { task, parts, since: now, deadline: None, limit });
     }
 
     /// Takes the standing task down, whatever is still open.
@@ -237,10 +252,11 @@ impl Tasks {
         }
     }
 
-    /// A result that is wanted is on its way: the site is waited for as long as it is.
-    pub(super) fn arrives(&mut self, site: &str, id: &str) {
+    /// A result that is wanted is on its way: the site is waited for as long as it is, within bounds.
+    pub(super) fn arrives(&mut self, site: &str, id: &str, now: Instant) {
         if let Some(part) = self.standing.as_mut().and_then(|standing| standing.find_mut(site, id)) {
             part.arriving += 1;
+            part.arrives_since.get_or_insert(now);
         }
     }
 
@@ -393,11 +409,18 @@ impl Tasks {
         };
         let until = standing.deadline.into_iter().chain(standing.limit).min();
         let expired = until.is_some_and(|until| until <= now);
+        let since = standing.since;
         for part in &mut standing.parts {
+            let arrives_until = part.may_arrive_until(since);
             match &mut part.state {
                 PartState::Accepted | PartState::Missing(_) => {}
                 PartState::Folding => return Step::Wait(None),
-                PartState::Open if expired && part.arriving > 0 => return Step::Wait(None),
+                PartState::Open if expired && arrives_until.is_some_and(|at| now < at) => {
+                    return Step::Wait(arrives_until);
+                }
+                PartState::Open if expired && part.arriving > 0 => {
+                    part.state = absent("its result was on its way for too long");
+                }
                 PartState::Open if expired => part.state = absent("no answer in time"),
                 PartState::Open => return Step::Wait(until),
                 PartState::Answered(_) => {
@@ -662,19 +685,34 @@ mod tests {
     fn a_result_on_its_way_is_waited_for_after_the_grace() {
         let (mut tasks, slow, deadline) = round_at_its_deadline(Late::Drop);
         assert!(tasks.wants("a", &slow));
-        tasks.arrives("a", &slow);
-        assert!(matches!(tasks.step(deadline), Step::Wait(None)), "however long it takes");
+        tasks.arrives("a", &slow, Instant::now());
+        let long = deadline + ARRIVAL / 2;
+        assert!(matches!(tasks.step(long), Step::Wait(Some(_))), "though it takes long");
         tasks.arrived("a", &slow);
-        assert_eq!(submit(&mut tasks, "a", &slow, deadline), Submitted::Accepted);
-        assert_eq!(fold_all(&mut tasks, deadline), ["a", "b", "c"]);
+        assert_eq!(submit(&mut tasks, "a", &slow, long), Submitted::Accepted);
+        assert_eq!(fold_all(&mut tasks, long), ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn a_result_that_never_arrives_is_not_waited_for_for_ever_however_often_it_begins() {
+        let (mut tasks, slow, deadline) = round_at_its_deadline(Late::Drop);
+        let began = Instant::now();
+        tasks.arrives("a", &slow, began);
+        assert!(matches!(tasks.step(deadline), Step::Wait(Some(_))));
+        tasks.arrived("a", &slow);
+        tasks.arrives("a", &slow, began + ARRIVAL / 2);
+        let at_last = began + ARRIVAL;
+        assert_eq!(fold_all(&mut tasks, at_last), ["b", "c"]);
+        let Step::Done { missing, .. } = tasks.step(at_last) else { panic!("not done") };
+        assert_eq!(missing[0].1.reason, "its result was on its way for too long");
     }
 
     #[test]
     fn a_result_that_stops_on_its_way_is_missing() {
         let (mut tasks, slow, deadline) = round_at_its_deadline(Late::Drop);
-        tasks.arrives("a", &slow);
+        tasks.arrives("a", &slow, Instant::now());
         tasks.lose("a", "no heartbeat");
-        assert!(matches!(tasks.step(deadline), Step::Wait(None)), "perhaps the rest of it comes");
+        assert!(matches!(tasks.step(deadline), Step::Wait(Some(_))), "perhaps the rest of it comes");
         tasks.arrived("a", &slow);
         assert_eq!(fold_all(&mut tasks, deadline), ["b", "c"]);
         let Step::Done { missing, .. } = tasks.step(deadline) else { panic!("not done") };
@@ -765,11 +803,11 @@ mod tests {
         let limit = Some(Duration::from_secs(60));
         tasks.put_up(OutgoingTask { limit, ..task(0, Duration::ZERO) }, now, |_| "id".to_owned());
         submit(&mut tasks, "b", "id", now);
-        tasks.arrives("c", "id");
+        tasks.arrives("c", "id", now);
         let Step::Wait(Some(until)) = tasks.step(now) else { panic!("no limit") };
         assert_eq!(until, now + Duration::from_secs(60));
         assert_eq!(fold_all(&mut tasks, until), ["b"]);
-        assert!(matches!(tasks.step(until), Step::Wait(None)), "the result of `c` is on its way");
+        assert!(matches!(tasks.step(until), Step::Wait(Some(_))), "the result of `c` is on its way");
         tasks.arrived("c", "id");
         let Step::Done { accepted, missing } = tasks.step(until) else { panic!("not done") };
         assert_eq!((accepted.len(), missing.len()), (1, 2));

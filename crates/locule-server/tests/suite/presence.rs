@@ -17,7 +17,7 @@ async fn a_site_that_quits_is_gone_with_its_token() {
     let left = ServerEvent::SiteLeft { site: "site-1".into(), reason: "quit".into() };
     scene.until(|event| (*event == left).then_some(())).await;
     let why = refused(&site.cell, "task", Heartbeat::TOPIC, site.heartbeat(&[])).await;
-    assert_eq!(why, "token is not in force");
+    assert!(why.starts_with("token is not in force"), "{why}");
 }
 
 #[tokio::test(start_paused = true)]
