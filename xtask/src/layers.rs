@@ -11,10 +11,9 @@ use crate::shell;
 const RUNTIME: [&str; 5] = ["tokio", "tonic", "prost", "rustls", "openssl"];
 
 /// Libraries that only one crate may name.
-const SOLE_USERS: [(&str, &str); 9] = [
+const SOLE_USERS: [(&str, &str); 8] = [
     ("tonic", "locule-transport-grpc"),
     ("tonic-prost", "locule-transport-grpc"),
-    ("prost", "locule-transport-grpc"),
     ("tungstenite", "locule-transport-ws"),
     ("openssl", "locule-identity-openssl"),
     ("regorus", "locule-policy-rego"),
