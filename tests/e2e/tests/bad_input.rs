@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
 use e2e::{Kits, provision, run, said, text};
@@ -201,6 +202,40 @@ fn a_kit_whose_server_runs_already_is_not_started_twice() {
 }
 
 /// A job that a server with one site could run.
+#[test]
+fn a_kit_that_a_process_of_nvflare_runs_from_is_not_started() {
+    let dir = tempfile::tempdir().unwrap();
+    let kits = provision(dir.path(), 1);
+    // It ends with its input, which ends with this test.
+    let mut theirs = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    for (command, kit, _) in daemons(&kits) {
+        fs::write(kit.join("daemon_pid.fl"), theirs.id().to_string()).unwrap();
+        let process = format!("is in use by process {}", theirs.id());
+        assert_refused(&[command, text(kit)], 69, &[&process, "stop_fl.sh"], &[kit]);
+    }
+    drop(theirs.stdin.take());
+    theirs.wait().unwrap();
+}
+
+#[test]
+fn a_site_whose_limits_are_misspelt_does_not_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let kits = provision(dir.path(), 1);
+    let resources = kits.sites[0].join("local/resources.json");
+    for (key, meant) in [("pyhton", "python"), ("luancher", "launcher"), ("retentoin", "retention")] {
+        fs::write(&resources, format!(r#"{{ "format_version": 2, "{key}": {{}} }}"#)).unwrap();
+        let help = format!("did you mean `{meant}`");
+        assert_refused(&["site", text(&kits.sites[0])], 78, &[key, &help], &[&kits.sites[0]]);
+    }
+    fs::write(&resources, r#"{ "format_version": 2, "launcher": [] }"#).unwrap();
+    assert_refused(
+        &["site", text(&kits.sites[0])],
+        78,
+        &["launcher", "expected an object"],
+        &[&kits.sites[0]],
+    );
+}
+
 fn write_job(dir: &Path) {
     let config = dir.join("app/config");
     fs::create_dir_all(&config).unwrap();
