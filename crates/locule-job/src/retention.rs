@@ -38,7 +38,7 @@ pub struct Remains {
     pub job_id: String,
     /// When it ended.
     pub ended: SystemTime,
-    /// What it takes up on disk.
+    /// What it takes up on disk; it counts only where [`Retention::bytes`] is a bound.
     pub bytes: u64,
 }
 

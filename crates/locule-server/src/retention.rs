@@ -1,5 +1,6 @@
 //! Jobs that are over do not stay for ever, if the server's operator says so.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -31,17 +32,19 @@ pub(crate) async fn keep(shared: Arc<Shared>) {
 async fn surplus(shared: &Arc<Shared>) -> Vec<String> {
     let server = Arc::clone(shared);
     let work = move || {
+        let retention = server.settings.retention;
+        let size = |path: &Path| retention.bytes.map_or(0, |_| disk_usage(path));
         let over = server.book.records().into_iter();
         let over = over.filter(|record| record.status().is_final() && !server.is_open(&record.job_id));
         let remains = over.filter_map(|record| {
             let files = server.files(&record.job_id)?;
             Some(Remains {
                 ended: UNIX_EPOCH + Duration::from_secs(record.history.last()?.time),
-                bytes: disk_usage(&files.run_dir).saturating_add(disk_usage(&files.package)),
+                bytes: size(&files.run_dir).saturating_add(size(&files.package)),
                 job_id: record.job_id,
             })
         });
-        server.settings.retention.surplus(remains.collect(), SystemTime::now())
+        retention.surplus(remains.collect(), SystemTime::now())
     };
     tokio::task::spawn_blocking(work).await.unwrap_or_default()
 }

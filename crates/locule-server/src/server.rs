@@ -46,9 +46,6 @@ const JOBS: usize = 256;
 /// What the end of a job is tried to be written, a second apart, before only the memory has it.
 const LAST_WORDS: usize = 5;
 
-/// What is said to who still wants something of a server that ends.
-const STOPPING: &str = "server shuts down";
-
 /// From one look for silent sites to the next.
 const SWEEP: Duration = Duration::from_secs(1);
 
@@ -320,7 +317,7 @@ impl Shared {
         R: Future<Output = Result<BoxFuture<'static, ()>, SubmitError>>,
     {
         if self.stop.is_cancelled() {
-            return Err(SubmitError::Interrupted(STOPPING.into()));
+            return Err(SubmitError::Interrupted("server shuts down".into()));
         }
         if lock(&self.jobs).len() >= JOBS {
             return Err(SubmitError::Full);

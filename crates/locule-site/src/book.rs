@@ -149,10 +149,10 @@ impl JobBook {
 
     /// The same for a folder that is to go; nothing if the job is here, or may be about to start.
     pub(crate) fn begin_removal(&self, job_id: &str) -> Option<Deploying<'_>> {
-        if self.state().reservations.has(job_id) {
-            return None;
-        }
-        self.begin_deploy(job_id).ok()
+        // From here on the job cannot start, whatever was promised to it.
+        let guard = self.begin_deploy(job_id).ok()?;
+        let is_promised = self.state().reservations.has(job_id);
+        (!is_promised).then_some(guard)
     }
 
     /// Redeems a reservation and enters the job. [`started`](Self::started) or [`withdraw`](Self::withdraw)

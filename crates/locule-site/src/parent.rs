@@ -405,7 +405,8 @@ impl Parent {
     /// Waits for a job to end and tells the server how, until the server has taken it.
     async fn supervise(self: Arc<Self>, job_id: String, handle: JobHandle) {
         let outcome = self.outcome(&job_id, handle).await;
-        if self.stop.is_cancelled() && !self.is_dismissed.load(Ordering::Relaxed) {
+        let was_stopped = self.stop.is_cancelled() && !self.is_dismissed.load(Ordering::Relaxed);
+        if was_stopped && matches!(outcome, JobOutcome::Killed | JobOutcome::Aborted) {
             tracing::info!(
                 site = self.site,
                 job = job_id,

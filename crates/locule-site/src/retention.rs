@@ -30,7 +30,7 @@ pub(crate) async fn keep(parent: Arc<Parent>, retention: Retention) {
 }
 
 fn clear(kit: &Workspace, book: &JobBook, retention: &Retention) {
-    for job_id in retention.surplus(remains(kit.root()), SystemTime::now()) {
+    for job_id in retention.surplus(remains(kit.root(), retention), SystemTime::now()) {
         // It may be about to start, or not be over yet.
         let Ok(run_dir) = kit.run_dir(&job_id) else { continue };
         let Some(_guard) = book.begin_removal(&job_id) else { continue };
@@ -42,13 +42,17 @@ fn clear(kit: &Workspace, book: &JobBook, retention: &Retention) {
 }
 
 /// The run folders in a kit, by when something was written there last.
-fn remains(kit: &Path) -> Vec<Remains> {
+fn remains(kit: &Path, retention: &Retention) -> Vec<Remains> {
     let entries = fs::read_dir(kit).into_iter().flatten().filter_map(Result::ok);
     let folders = entries.filter(|entry| is_run_folder(&entry.path()));
     let remains = folders.filter_map(|entry| {
         let job_id = entry.file_name().into_string().ok()?;
         let path = entry.path();
-        Some(Remains { job_id, ended: last_written(&path)?, bytes: disk_usage(&path) })
+        Some(Remains {
+            job_id,
+            ended: last_written(&path)?,
+            bytes: retention.bytes.map_or(0, |_| disk_usage(&path)),
+        })
     });
     remains.collect()
 }

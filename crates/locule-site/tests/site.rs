@@ -106,6 +106,17 @@ impl Scene {
         Self { server, site, signers, kit }
     }
 
+    /// A site that works on a task until it is stopped; with what has to be kept meanwhile.
+    async fn at_work() -> (Server, Site, impl Sized) {
+        let scene = Self::set().await;
+        let app = scene.add_one(true);
+        let Self { server, site, kit, .. } = scene;
+        let (end, ending) = watch::channel(false);
+        let job = server.open_job(ending).await;
+        server.run_app(app).await;
+        (server, site, (kit, end, job))
+    }
+
     fn add_one(&self, patient: bool) -> bytes::Bytes {
         self.signers.signed_app(&app(&json!({ "path": "test.AddOne", "args": { "patient": patient } })))
     }
@@ -284,12 +295,7 @@ async fn deployed_once_the_job_is_gone(server: &Server, app: bytes::Bytes) -> lo
 
 #[tokio::test]
 async fn an_aborted_job_ends_with_the_code_for_that() {
-    let scene = Scene::set().await;
-    let app = scene.add_one(true);
-    let Scene { mut server, site, kit: _kit, .. } = scene;
-    let (_end, ending) = watch::channel(false);
-    let _job = server.open_job(ending).await;
-    server.run_app(app).await;
+    let (mut server, site, _rest) = Scene::at_work().await;
     let mut started = Json::Null;
     while started["running_jobs"][0]["status"] != "started" {
         started = server.order(AdminCommand::CheckStatus).await.json().unwrap();
@@ -379,12 +385,7 @@ async fn a_site_that_the_server_has_forgotten_registers_anew() {
 
 #[tokio::test]
 async fn a_site_that_is_shut_down_by_its_server_aborts_reports_and_says_good_bye() {
-    let scene = Scene::set().await;
-    let app = scene.add_one(true);
-    let Scene { mut server, site, kit: _kit, .. } = scene;
-    let (_end, ending) = watch::channel(false);
-    let _job = server.open_job(ending).await;
-    server.run_app(app).await;
+    let (mut server, site, _rest) = Scene::at_work().await;
     assert!(server.order(AdminCommand::Shutdown).await.ok);
     site.wait().await.unwrap();
     assert_eq!(server.outcome().await.code, outcome::ABORTED);
@@ -393,12 +394,7 @@ async fn a_site_that_is_shut_down_by_its_server_aborts_reports_and_says_good_bye
 
 #[tokio::test]
 async fn a_site_that_is_stopped_leaves_its_jobs_and_says_good_bye() {
-    let scene = Scene::set().await;
-    let app = scene.add_one(true);
-    let Scene { mut server, site, kit: _kit, .. } = scene;
-    let (_end, ending) = watch::channel(false);
-    let _job = server.open_job(ending).await;
-    server.run_app(app).await;
+    let (mut server, site, _rest) = Scene::at_work().await;
     site.shutdown().await.unwrap();
     assert!(matches!(server.next().await, Heard::Quit), "and of the job nothing");
 }

@@ -33,8 +33,8 @@ impl RetentionSettings {
 
     /// Reads them from a kit's merged configuration; what it does not say is as in `default`.
     pub(crate) fn read(resources: &Document, default: Retention) -> Result<Retention, Failure> {
-        let Some(node) = resources.root().get(Self::KEY) else { return Ok(default) };
-        let Self { jobs, days, gib } = setting::read(node, Self::KEY)?;
+        let said = resources.root().get(Self::KEY).map(|node| setting::read(node, Self::KEY));
+        let Self { jobs, days, gib } = said.transpose()?.unwrap_or_default();
         Ok(Retention {
             jobs: jobs.map_or(default.jobs, |jobs| Some(jobs.get())),
             age: days

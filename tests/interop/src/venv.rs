@@ -12,8 +12,9 @@ use crate::run::progress;
 
 /// Written last, with what was installed: an environment without it is one that was interrupted.
 const MARKER: &str = "complete";
-/// Beside nvflare itself: what its numpy workflows import, and scripts and recipes of its newest version here.
+/// Beside nvflare itself: what its numpy workflows import.
 const BESIDE: &[&str] = &["numpy"];
+/// The same for the newest version, of which more recipes are run.
 const BESIDE_NEWEST: &[&str] = &["numpy", "scikit-learn", "tensorboard"];
 
 /// The environment in `folder`, made if it is not there yet.

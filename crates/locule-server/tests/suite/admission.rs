@@ -6,7 +6,7 @@ use locule_message::{Fqcn, key};
 use locule_protocol::{ChallengeRequest, ClientType, Heartbeat, RegisterReply, RegisterRequest};
 use locule_server::ServerEvent;
 
-use crate::scene::{Kit, SECOND, Scene, signer};
+use crate::scene::{Kit, NOT_IN_FORCE, SECOND, Scene, signer};
 use crate::site::{Site, ask, challenge, refused, registration};
 
 const REGISTER: &str = RegisterRequest::TOPIC;
@@ -239,7 +239,7 @@ async fn a_message_needs_a_token_that_was_granted_to_its_sender() {
         .header(key::TOKEN, "0b0f6f0e-4a42-4f4e-9d7e-0d5f5f5c1a11")
         .header(key::TOKEN_SIGNATURE, "NA");
     let reply = nobody.request(&Fqcn::server(), forged).await.unwrap();
-    assert!(reply.error.is_some_and(|why| why.starts_with("token is not in force")));
+    assert_eq!(reply.error.as_deref(), Some(NOT_IN_FORCE));
 
     two.stamp.set(one.session.clone());
     let why = refused(&two.cell, "task", Heartbeat::TOPIC, two.heartbeat(&[])).await;
@@ -254,5 +254,5 @@ async fn a_token_that_was_replaced_is_no_longer_good() {
     let new = Site::join(&scene, "site-1").await;
     new.stamp.set(old.session.clone());
     let why = refused(&new.cell, "task", Heartbeat::TOPIC, new.heartbeat(&[])).await;
-    assert!(why.starts_with("token is not in force"), "{why}");
+    assert_eq!(why, NOT_IN_FORCE);
 }

@@ -6,7 +6,7 @@ use locule_protocol::{AuxReply, AuxRequest, Heartbeat, Quit, outcome, site_conte
 use locule_server::{JobStatus, ServerEvent};
 use serde_json::json;
 
-use crate::scene::{PROJECT, SECOND, Scene, reason};
+use crate::scene::{NOT_IN_FORCE, PROJECT, SECOND, Scene, reason};
 use crate::site::{Site, ask, refused, result};
 
 #[tokio::test(start_paused = true)]
@@ -17,7 +17,7 @@ async fn a_site_that_quits_is_gone_with_its_token() {
     let left = ServerEvent::SiteLeft { site: "site-1".into(), reason: "quit".into() };
     scene.until(|event| (*event == left).then_some(())).await;
     let why = refused(&site.cell, "task", Heartbeat::TOPIC, site.heartbeat(&[])).await;
-    assert!(why.starts_with("token is not in force"), "{why}");
+    assert_eq!(why, NOT_IN_FORCE);
 }
 
 #[tokio::test(start_paused = true)]

@@ -27,6 +27,9 @@ use tokio::sync::broadcast;
 use crate::work;
 
 pub(crate) const PROJECT: &str = "ward-7";
+pub(crate) const NOT_IN_FORCE: &str =
+    "token is not in force: register again, as a site of nvflare does when it is started again";
+
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 
 pub(crate) fn name(text: &str) -> Fqcn {
