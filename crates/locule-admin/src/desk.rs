@@ -551,9 +551,9 @@ fn read(text: &str) -> Result<CommandDocument, ReplyDocument> {
 fn value_of(incoming: &Incoming) -> Result<Value, HandlerError> {
     let payload = incoming.payload();
     match payload.encoding {
-        Encoding::Fobs => locule_fobs::decode(payload.bytes)
+        Encoding::Fobs => locule_fobs::decode(payload.body.whole())
             .map_err(|_| HandlerError::invalid_request("payload cannot be decoded")),
-        Encoding::Bytes => Ok(Value::Bytes(payload.bytes)),
+        Encoding::Bytes => Ok(Value::Bytes(payload.body.whole())),
         Encoding::None => Ok(Value::None),
     }
 }

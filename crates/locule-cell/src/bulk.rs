@@ -43,7 +43,7 @@ pub(crate) fn unpack(me: &Fqcn, bulk: Delivery) -> Result<Vec<Delivery>, BulkErr
     if message.body.len() > MAX_LEN || message.headers.len() > MAX_HEADERS {
         return Err(BulkError::TooBig);
     }
-    let list = decode(message.body.clone())?;
+    let list = decode(message.body.whole())?;
     let list = list.as_list().filter(|list| list.len() <= MAX_MESSAGES).ok_or(BulkError::Shape)?;
     let unpacked = list.iter().enumerate().map(|(at, item)| {
         let inner = item.as_map().and_then(|item| unpack_one(&message.headers, item));
@@ -77,7 +77,7 @@ fn unpack_one(outer: &Headers, item: &Map) -> Option<Message> {
     headers.set(key::PAYLOAD_ENCODING, encoding);
     let body = body(inner.get("payload"))?;
     headers.set(key::PAYLOAD_LEN, body.len() as u64);
-    Some(Message { headers, body })
+    Some(Message { headers, body: body.into() })
 }
 
 /// A payload, in one piece or in several.
@@ -151,7 +151,7 @@ mod tests {
         ]);
         let list = Value::List(vec![Value::Map(item); count]);
         let mut message =
-            Message { headers: Headers::new(), body: locule_fobs::encode(&list).expect("plain") };
+            Message { headers: Headers::new(), body: locule_fobs::encode(&list).expect("plain").into() };
         (0..outer).for_each(|number| message.headers.set(&format!("o{number}"), 1));
         let facts = LinkFacts {
             link: LinkId(1),

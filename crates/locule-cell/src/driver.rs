@@ -348,9 +348,9 @@ impl Driver {
     }
 
     fn deliver_blob(&mut self, arrived: Arrived, link: Arc<LinkFacts>) {
-        let Arrived { origin, channel, topic, headers, payload, reply_to } = arrived;
+        let Arrived { origin, channel, topic, headers, payload, elsewhere, reply_to } = arrived;
         let reply_to = reply_to.map(ReplyPath::Stream);
-        let mut message = Message { headers, body: payload.bytes };
+        let mut message = Message { headers, body: payload.body };
         let filtered = self.switch.filter(Pass::IncomingRequest, now(), &mut message);
         if self.leaving.is_some() {
             return self.answer(reply_to, Reply::error(ReturnCode::ServiceUnavailable, "cell is closed"));
@@ -358,7 +358,7 @@ impl Driver {
         match filtered {
             Ok(()) => {
                 let incoming = Incoming::new(link, origin, channel, topic, message, reply_to.is_some());
-                self.dispatch(incoming, reply_to);
+                self.dispatch(Incoming { elsewhere, ..incoming }, reply_to);
             }
             Err(refusal) => self.answer(reply_to, Reply::error(refusal.code, refusal.reason)),
         }
@@ -490,7 +490,7 @@ impl Driver {
             }
             Letter::Delivery(mut delivery) => {
                 envelope::disclose(&mut delivery.message.headers, &body);
-                delivery.message.body = body;
+                delivery.message.body = body.into();
                 match self.switch.filter(Pass::IncomingRequest, now(), &mut delivery.message) {
                     Ok(()) => self.take_in(delivery),
                     Err(refusal) => self.refuse(delivery, refusal),
@@ -499,7 +499,7 @@ impl Driver {
             Letter::Settled(mut settled) => {
                 settled.outcome = settled.outcome.and_then(|mut reply| {
                     envelope::disclose(&mut reply.headers, &body);
-                    reply.payload.bytes = body;
+                    reply.payload.body = body.into();
                     self.switch.filter_sealed_reply(now(), reply)
                 });
                 self.waiting.settle(settled);

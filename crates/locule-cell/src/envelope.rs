@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::Bytes;
 use locule_fobs::{Map, Value, decode, encode};
 use locule_identity::{ChainError, Cipher, Identity, OpenError, SealError};
-use locule_message::{Fqcn, Headers, Message, Payload, ReturnCode, key};
+use locule_message::{Body, Fqcn, Headers, Message, Payload, ReturnCode, key};
 use locule_stream::{Notice, StreamId};
 use locule_switch::{
     Delivery, LinkPolicy, Now, Refusal, Reply, ReplyTo, Request, RequestError, RequestId, Settled, Switch,
@@ -383,7 +383,7 @@ impl Job {
     fn run(self, cipher: &dyn Cipher) -> Done {
         match self {
             Self::Treat(letter, identity, _credit) => {
-                let body = letter.body();
+                let body = &letter.body().whole();
                 let result = match letter.announced() {
                     Some(announced) => {
                         cipher.open(&identity, body).map_err(Failure::Open).and_then(|clear| {
@@ -415,14 +415,14 @@ impl Letter {
         }
     }
 
-    fn body(&self) -> &Bytes {
-        static NOTHING: Bytes = Bytes::new();
+    fn body(&self) -> &Body {
+        static NOTHING: Body = Body::new();
         match self {
-            Self::Request { request, .. } | Self::Notice { notice: request, .. } => &request.payload.bytes,
-            Self::Reply { reply, .. } => &reply.payload.bytes,
-            Self::Chunk { notice, .. } => &notice.payload.bytes,
+            Self::Request { request, .. } | Self::Notice { notice: request, .. } => &request.payload.body,
+            Self::Reply { reply, .. } => &reply.payload.body,
+            Self::Chunk { notice, .. } => &notice.payload.body,
             Self::Delivery(delivery) => &delivery.message.body,
-            Self::Settled(settled) => settled.outcome.as_ref().map_or(&NOTHING, |reply| &reply.payload.bytes),
+            Self::Settled(settled) => settled.outcome.as_ref().map_or(&NOTHING, |reply| &reply.payload.body),
         }
     }
 
@@ -494,8 +494,8 @@ pub(crate) fn is_exchange(message: &Message) -> bool {
 /// Puts the envelope in place of what is in it. That it is to be one, the switch writes down itself.
 pub(crate) fn enclose(headers: &mut Headers, payload: &mut Payload, envelope: Bytes) {
     headers.set(key::ENCRYPTED, true);
-    headers.set(key::CLEAR_PAYLOAD_LEN, payload.bytes.len() as u64);
-    payload.bytes = envelope;
+    headers.set(key::CLEAR_PAYLOAD_LEN, payload.body.len() as u64);
+    payload.body = envelope.into();
 }
 
 /// Puts what is in an envelope in its place. That it came in one, `cn__secure` still says.
@@ -519,10 +519,10 @@ fn fobs(said: Map) -> Payload {
 
 /// The chain that a message of an exchange gives, or what is wrong with it.
 fn certificate_of(payload: &Payload) -> Result<Bytes, String> {
-    if payload.bytes.len() > MAX_EXCHANGE_LEN {
+    if payload.body.len() > MAX_EXCHANGE_LEN {
         return Err("it is too long".to_owned());
     }
-    let said = decode(payload.bytes.clone()).map_err(|_| "it says nothing".to_owned())?;
+    let said = decode(payload.body.whole()).map_err(|_| "it says nothing".to_owned())?;
     let said = said.as_map().ok_or("it says nothing")?;
     if let Some(error) = said.str(REFUSED) {
         return Err(excerpt(error));

@@ -1,8 +1,10 @@
 //! Requests and replies that go as streams.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use locule_journal::Spool;
 use locule_message::{Fqcn, Headers, Message, Payload, ReturnCode, key};
 use locule_stream::{Arrival, Blob, Output, REPLIES, StreamConfig, StreamError, StreamId, Streams};
 use locule_switch::{Now, Pass, Reply, Request, RequestError, Switch};
@@ -62,6 +64,8 @@ pub(crate) struct Arrived {
     pub(crate) topic: String,
     pub(crate) headers: Headers,
     pub(crate) payload: Payload,
+    /// Where the body is, if not in the payload.
+    pub(crate) elsewhere: Option<Arc<dyn Spool>>,
     pub(crate) reply_to: Option<StreamReplyTo>,
 }
 
@@ -377,7 +381,7 @@ fn application_headers(mut headers: Headers) -> Headers {
 }
 
 fn arrived(arrival: Arrival) -> Arrived {
-    let Arrival { origin, blob, .. } = arrival;
+    let Arrival { origin, blob, elsewhere, .. } = arrival;
     let Blob { channel, topic, mut headers, payload, request_id, secure, .. } = blob;
     headers.set(key::CHANNEL, &channel);
     headers.set(key::TOPIC, &topic);
@@ -389,13 +393,13 @@ fn arrived(arrival: Arrival) -> Arrived {
         topic: topic.clone(),
         secure,
     });
-    Arrived { origin, channel, topic, headers, payload, reply_to }
+    Arrived { origin, channel, topic, headers, payload, elsewhere, reply_to }
 }
 
 /// A reply that came sealed or not, as its request was. Errors without a body are taken in clear too: some are
 /// of cells, or parts of them, that cannot seal.
 pub(crate) fn as_asked(reply: Reply, sealed: bool, secure: bool) -> Result<Reply, RequestError> {
-    if sealed || !secure || (!reply.code.is_ok() && reply.payload.bytes.is_empty()) {
+    if sealed || !secure || (!reply.code.is_ok() && reply.payload.body.is_empty()) {
         return Ok(reply);
     }
     Err(RequestError::Insecure { reason: "the reply came in clear".to_owned() })

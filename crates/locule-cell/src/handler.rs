@@ -7,6 +7,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use locule_journal::{Spool, SpoolError};
 use locule_message::{Encoding, Fqcn, Headers, Message, Payload, ReturnCode};
 use locule_switch::{Delivery, LinkFacts, Reply};
 
@@ -49,8 +50,10 @@ pub struct Incoming {
     pub headers: Headers,
     /// How the body is encoded.
     pub encoding: Encoding,
-    /// The body.
-    pub body: Body,
+    /// The body; empty if it is elsewhere.
+    pub body: Bytes,
+    /// The body, where this cell's [`Spools`](locule_stream::Spools) have it.
+    pub elsewhere: Option<Arc<dyn Spool>>,
     /// Whether the origin waits for a reply.
     pub reply_expected: bool,
     /// Whether it came encrypted end to end, so that no cell but its origin knows the body; the reply will
@@ -59,16 +62,28 @@ pub struct Incoming {
 }
 
 impl Incoming {
-    /// The body with its encoding.
+    /// The body in memory, with its encoding.
     #[must_use]
     pub fn into_payload(self) -> Payload {
-        self.body.into_payload(self.encoding)
+        Payload { encoding: self.encoding, body: self.body.into() }
     }
 
-    /// The body with its encoding; shares the bytes.
+    /// The body in memory, with its encoding; shares the bytes.
     #[must_use]
     pub fn payload(&self) -> Payload {
-        self.body.clone().into_payload(self.encoding)
+        Payload { encoding: self.encoding, body: self.body.clone().into() }
+    }
+
+    /// The body with its encoding, wherever it is. It blocks if that is elsewhere.
+    ///
+    /// # Errors
+    /// [`SpoolError`] if it cannot be read from there.
+    pub fn read(&self) -> Result<Payload, SpoolError> {
+        let body = match &self.elsewhere {
+            Some(spool) => spool.read()?,
+            None => self.body.clone(),
+        };
+        Ok(Payload { encoding: self.encoding, body: body.into() })
     }
 
     pub(crate) fn new(
@@ -79,10 +94,10 @@ impl Incoming {
         message: Message,
         reply_expected: bool,
     ) -> Self {
-        let Payload { encoding, bytes } = message.payload();
-        let secure = message.secure();
-        let (headers, body) = (message.headers, Body::Whole(bytes));
-        Self { origin, link, channel, topic, headers, encoding, body, reply_expected, secure }
+        let Payload { encoding, body } = message.payload();
+        let (secure, headers, body) = (message.secure(), message.headers, body.whole());
+        let elsewhere = None;
+        Self { origin, link, channel, topic, headers, encoding, body, elsewhere, reply_expected, secure }
     }
 
     pub(crate) fn from_delivery(delivery: Delivery) -> (Self, Option<locule_switch::ReplyTo>) {
@@ -90,38 +105,6 @@ impl Incoming {
         let (channel, topic) = (message.channel().to_owned(), message.topic().to_owned());
         let incoming = Self::new(link, origin, channel, topic, message, reply_to.is_some());
         (incoming, reply_to)
-    }
-}
-
-/// The body of a message as a handler gets it.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub enum Body {
-    /// All of it, in memory.
-    Whole(Bytes),
-}
-
-impl Body {
-    /// The body with the encoding that its message announced.
-    #[must_use]
-    pub fn into_payload(self, encoding: Encoding) -> Payload {
-        match self {
-            Self::Whole(bytes) => Payload { encoding, bytes },
-        }
-    }
-
-    /// Length in bytes.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        match self {
-            Self::Whole(bytes) => bytes.len(),
-        }
-    }
-
-    /// Whether there is nothing in it.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 }
 

@@ -31,7 +31,7 @@
 //! assert!(site.wait_linked(&Fqcn::server(), Duration::from_secs(5)).await);
 //!
 //! let reply = site.request(&Fqcn::server(), Request::new("task", "greet", Payload::none())).await?;
-//! assert_eq!(reply.into_ok()?.payload.bytes, "hello, site-1");
+//! assert_eq!(reply.into_ok()?.payload.body, "hello, site-1");
 //!
 //! site.shutdown(Duration::from_secs(1)).await;
 //! server.shutdown(Duration::from_secs(1)).await;
@@ -64,8 +64,8 @@ mod stats;
 pub use cell::{Cell, CellBuilder, CellLost};
 pub use config::CellConfig;
 pub use connect::{Connection, Dialing};
-pub use handler::{Body, Handler, HandlerError, Incoming};
-pub use locule_stream::{StreamConfig, StreamStats};
+pub use handler::{Handler, HandlerError, Incoming};
+pub use locule_stream::{Spools, StreamConfig, StreamStats};
 pub use locule_switch::{
     IncomingFilter, LinkFacts, LinkId, LinkPolicy, LinkSecurity, MessageFilter, Now, OutgoingFilter, Pass,
     Refusal, Reply, Request, RequestError,

@@ -413,7 +413,7 @@ impl<'a> Pump<'a> {
 
 fn message(headers: Bytes, body: Bytes) -> Result<Message, LinkEnd> {
     let headers = if headers.is_empty() { Headers::new() } else { Headers::decode(headers)? };
-    Ok(Message { headers, body })
+    Ok(Message { headers, body: body.into() })
 }
 
 fn units(message: &Message) -> u32 {

@@ -100,7 +100,7 @@ async fn the_most_specific_handler_gets_the_message() {
     {
         let reply =
             site.request(&name("server"), Request::new(channel, topic, Payload::none())).await.unwrap();
-        assert_eq!(reply.payload.bytes, expected);
+        assert_eq!(reply.payload.body, expected);
     }
 }
 
@@ -231,7 +231,7 @@ async fn requests_cross_a_relay_both_ways() {
     for (from, to) in [(&site, "server"), (&server, "relay.site-1")] {
         let request = Request::new("test", "echo", Payload::bytes(big.clone()));
         let reply = from.request(&name(to), request).await.unwrap().into_ok().unwrap();
-        assert!(reply.payload.bytes == big);
+        assert!(reply.payload.body == big);
     }
     assert!(relay.stats().switch.forwarded >= 4 * 3, "three chunks each");
     assert_eq!(relay.stats().switch.delivered, 0);
@@ -677,8 +677,8 @@ async fn a_bulk_message_of_a_real_cell_is_handled_as_the_messages_in_it() {
         let next = tokio::time::timeout(5 * SECOND, hear.recv()).await;
         let (number, origin, payload) = next.unwrap().unwrap();
         assert_eq!((number, origin.as_str()), (Some(k), "site-1"));
-        assert_eq!(payload.bytes.len(), 14);
-        assert_eq!(payload.bytes.last(), Some(&(k as u8)));
+        assert_eq!(payload.body.len(), 14);
+        assert_eq!(payload.body.whole().last(), Some(&(k as u8)));
     }
 }
 
@@ -715,11 +715,11 @@ async fn a_link_may_take_longer_frames_than_it_sends() {
 
     let long = || Request::new("test", "len", Payload::bytes(vec![0; 1 << 20].into()));
     let reply = server.request(&name("site-1"), long()).await.unwrap().into_ok().unwrap();
-    assert_eq!(reply.payload.bytes, "1048576");
+    assert_eq!(reply.payload.body, "1048576");
     let refused = site.request(&name("server"), long()).await.unwrap_err();
     assert!(matches!(refused, RequestError::TooBig), "{refused:?}");
     let reply = server.request(&name("site-1"), ask("len")).await.unwrap().into_ok().unwrap();
-    assert_eq!(reply.payload.bytes, "0", "the link lives on");
+    assert_eq!(reply.payload.body, "0", "the link lives on");
 }
 
 #[tokio::test(start_paused = true)]

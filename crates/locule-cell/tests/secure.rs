@@ -107,7 +107,7 @@ impl IncomingFilter for Wire {
 }
 
 fn holds(message: &Message, text: &[u8]) -> bool {
-    message.body.windows(text.len()).any(|window| window == text)
+    message.body.whole().windows(text.len()).any(|window| window == text)
 }
 
 #[tokio::test(start_paused = true)]
@@ -143,9 +143,9 @@ async fn either_side_may_ask_and_certificates_are_exchanged_once() {
         for len in [0, 1, 10_000, 123_456] {
             let body = Bytes::from(vec![7; len]);
             let reply = site.request(&name("server"), ask(channel, body.clone())).await.unwrap();
-            assert_eq!(reply.into_ok().unwrap().payload.bytes, body);
+            assert_eq!(reply.into_ok().unwrap().payload.body, body);
             let reply = server.request(&name("site-1"), ask(channel, body.clone())).await.unwrap();
-            assert_eq!(reply.into_ok().unwrap().payload.bytes, body);
+            assert_eq!(reply.into_ok().unwrap().payload.body, body);
         }
     }
     let exchanges = 1;
@@ -176,7 +176,7 @@ async fn a_cell_between_passes_envelopes_that_it_cannot_open() {
     for channel in [PLAIN, STREAMED] {
         other.handle(channel, "echo", echo);
         let reply = site.request(&name("site-2"), ask(channel, BODY)).await.unwrap();
-        assert_eq!(reply.into_ok().unwrap().payload.bytes, BODY);
+        assert_eq!(reply.into_ok().unwrap().payload.body, BODY);
     }
     let seen = wire.take();
     assert!(seen.iter().any(Message::is_sealed) && !seen.iter().any(|message| holds(message, BODY)));
@@ -193,14 +193,14 @@ async fn a_one_way_message_and_a_broadcast_are_sealed_too() {
     for channel in [PLAIN, STREAMED] {
         let noted = noted.clone();
         server.handle(channel, "note", move |incoming: Incoming| {
-            noted.send((incoming.secure, incoming.into_payload().bytes)).unwrap();
+            noted.send((incoming.secure, incoming.into_payload().body.whole())).unwrap();
             async { Ok(Reply::ok(Payload::none())) }
         });
         let notice = Request::new(channel, "note", Payload::bytes(BODY.into())).secure();
         site.notify(&name("server"), notice).await.unwrap();
         assert_eq!(notes.recv().await.unwrap(), (true, Bytes::from_static(BODY)));
         let outcomes = server.broadcast(&[name("site-1"), name("site-9")], ask(channel, BODY)).await;
-        assert_eq!(outcomes[0].1.as_ref().unwrap().payload.bytes, BODY);
+        assert_eq!(outcomes[0].1.as_ref().unwrap().payload.body, BODY);
         assert_eq!(outcomes[1].1.as_ref().unwrap_err(), &RequestError::Unreachable);
     }
 }
@@ -362,7 +362,7 @@ impl MessageFilter for Mark {
         if message.channel() == "credential_manager" {
             return Ok(());
         }
-        let body = [&message.body[..], self.0.as_bytes()].concat();
+        let body = [&message.body.whole()[..], self.0.as_bytes()].concat();
         message.set_payload(Payload::bytes(body.into()));
         Ok(())
     }
@@ -384,7 +384,7 @@ async fn filters_see_secure_messages_in_clear() {
     .await;
     server.handle(PLAIN, "echo", echo);
     let reply = site.request(&name("server"), ask(PLAIN, "-")).await.unwrap();
-    assert_eq!(reply.payload.bytes, "-abcd");
+    assert_eq!(reply.payload.body, "-abcd");
 }
 
 /// Counts how many work at a time, and waits until as many do as may.
@@ -444,7 +444,7 @@ async fn many_at_a_time_make_no_more_work_than_allowed() {
             async move {
                 let body = Bytes::from(vec![at; 25_000]);
                 let reply = site.request(&name("server"), ask(channel, body.clone())).await.unwrap();
-                assert_eq!(reply.into_ok().unwrap().payload.bytes, body);
+                assert_eq!(reply.into_ok().unwrap().payload.body, body);
             }
         });
         futures_util::future::join_all(asked).await;
@@ -477,6 +477,6 @@ async fn a_cell_that_stops_seals_the_replies_of_its_handlers_first() {
     let stopping = tokio::spawn(async move { server.shutdown(10 * SECOND).await });
     tokio::task::yield_now().await;
     go.notify_one();
-    assert_eq!(asked.await.unwrap().unwrap().payload.bytes, BODY);
+    assert_eq!(asked.await.unwrap().unwrap().payload.body, BODY);
     stopping.await.unwrap();
 }

@@ -202,7 +202,7 @@ impl JobCommunicator {
             }
         };
         self.patience.answered(started.elapsed(), timeout);
-        let bytes = reply.payload.bytes.len();
+        let bytes = reply.payload.body.len();
         let pulled = TaskReply::from_parts(&reply.headers, &reply.payload)?;
         let elapsed_ms = millis(started.elapsed());
         match pulled {

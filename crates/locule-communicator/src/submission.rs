@@ -21,13 +21,13 @@ impl Submission {
     /// Length of the payload, in bytes.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.parts.payload.bytes.len()
+        self.parts.payload.body.len()
     }
 
     /// Whether the payload is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.parts.payload.bytes.is_empty()
+        self.parts.payload.body.is_empty()
     }
 }
 

@@ -319,7 +319,7 @@ pub(crate) fn stamp() -> String {
 
 fn text_of(payload: &Payload) -> Option<String> {
     match payload.encoding {
-        Encoding::Fobs => locule_fobs::decode(payload.bytes.clone()).ok()?.as_str().map(str::to_owned),
+        Encoding::Fobs => locule_fobs::decode(payload.body.whole()).ok()?.as_str().map(str::to_owned),
         Encoding::Bytes | Encoding::None => None,
     }
 }

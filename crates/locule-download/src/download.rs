@@ -130,7 +130,7 @@ impl Download {
 /// The object in a payload; `None` when the payload has none.
 pub(crate) fn read(payload: Payload) -> Option<Result<Value, DecodeError>> {
     match payload.encoding {
-        Encoding::Fobs => Some(decode(payload.bytes)),
+        Encoding::Fobs => Some(decode(payload.body.whole())),
         Encoding::Bytes | Encoding::None => None,
     }
 }

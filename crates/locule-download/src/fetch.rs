@@ -1,13 +1,13 @@
 //! Putting arrays in the place of their references.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use locule_cell::{Cell, Request, RequestError};
-use locule_fobs::{Array, DownloadSource, RefKind, Shareable, Value};
+use locule_fobs::{DownloadSource, RefKind, Shareable, Value};
+use locule_journal::{Spool, SpoolError};
 use locule_message::{Fqcn, FqcnError};
 
 use crate::{DOWNLOAD, DOWNLOADS, Download, DownloadError, NpzError, Piece, read_npz};
@@ -85,6 +85,9 @@ pub enum FetchError {
         /// The name that the message gives it, shortened.
         item: String,
     },
+    /// There is no room for what is fetched.
+    #[error("what is fetched cannot be kept")]
+    Spool(#[from] SpoolError),
     /// The reference is to a torch tensor, which has no place among arrays.
     #[error("torch tensors cannot be fetched; have the job send numpy arrays (server_expected_format numpy)")]
     Tensor,
@@ -96,6 +99,7 @@ impl FetchError {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Request { error, .. } => error.is_retryable(),
+            Self::Spool(_) => true,
             Self::Source(_)
             | Self::Foreign { .. }
             | Self::TooManySources(_)
@@ -120,46 +124,135 @@ pub async fn fetch(
     holder: &Fqcn,
     limits: &FetchLimits,
 ) -> Result<u64, FetchError> {
-    let mut sources: HashMap<Arc<DownloadSource>, HashMap<String, Array>> = HashMap::new();
+    gather(cell, shareable, holder, limits, || None).await?.place(shareable)
+}
+
+/// The same, but for the last step: what is fetched waits in spools that `spool` gives, one for each source, or in
+/// memory where it gives none, until it is [placed](Gathered::place).
+///
+/// # Errors
+/// As [`fetch`].
+pub async fn gather(
+    cell: &Cell,
+    shareable: &mut Shareable,
+    holder: &Fqcn,
+    limits: &FetchLimits,
+    spool: impl Fn() -> Option<Box<dyn Spool>>,
+) -> Result<Gathered, FetchError> {
+    let mut sources = HashSet::new();
     shareable.visit_array_refs(&mut |reference| {
         if reference.kind == RefKind::Tensor {
             return Err(FetchError::Tensor);
         }
-        if let Entry::Vacant(entry) = sources.entry(reference.source.clone()) {
-            entry.insert(HashMap::new());
-        }
+        sources.insert(Arc::clone(&reference.source));
         if sources.len() > limits.max_sources {
             return Err(FetchError::TooManySources(limits.max_sources));
         }
         Ok(None)
     })?;
-    let mut fetched = 0;
-    for (source, arrays) in &mut sources {
+    let mut gathered = Gathered { sources: Vec::new(), bytes: 0 };
+    for source in sources {
         let by: Fqcn = source.fqcn.parse()?;
         if !holder.contains(&by) {
             return Err(FetchError::Foreign { by, holder: holder.clone() });
         }
-        let left = limits.max_bytes.saturating_sub(fetched);
-        for item in download(cell, &by, &source.ref_id, left, limits).await? {
-            fetched += item.len() as u64;
-            let (name, array) =
-                read_npz(&item).map_err(|error| FetchError::Item { by: by.clone(), error })?;
-            arrays.insert(name, array);
+        let left = limits.max_bytes.saturating_sub(gathered.bytes);
+        let items = download_into(Items::new(spool()), cell, &by, &source.ref_id, left, limits).await?;
+        gathered.bytes += items.len();
+        gathered.sources.push((source, items));
+    }
+    Ok(gathered)
+}
+
+/// Arrays that a message refers to, fetched and not yet in their places.
+#[derive(Debug)]
+pub struct Gathered {
+    sources: Vec<(Arc<DownloadSource>, Items)>,
+    bytes: u64,
+}
+
+impl Gathered {
+    /// Puts the arrays into memory, and in the places of their references. Returns how many bytes they had. It blocks
+    /// if they are in spools.
+    ///
+    /// # Errors
+    /// [`FetchError`]; the shareable is as it was then.
+    pub fn place(self, shareable: &mut Shareable) -> Result<u64, FetchError> {
+        let mut arrays = HashMap::new();
+        for (source, items) in self.sources {
+            let mut named = HashMap::new();
+            for item in items.read()? {
+                let (name, array) =
+                    read_npz(&item).map_err(|error| FetchError::Item { by: cell_of(&source), error })?;
+                named.insert(name, array);
+            }
+            arrays.insert(source, named);
+        }
+        // looked up before anything is replaced, so that an error leaves the whole as it was
+        let find = |source: &DownloadSource, item: &str| {
+            let array = arrays.get(source).and_then(|named| named.get(item));
+            array.cloned().ok_or_else(|| FetchError::Missing {
+                by: cell_of(source),
+                item: item.chars().take(64).collect(),
+            })
+        };
+        shareable
+            .visit_array_refs(&mut |reference| find(&reference.source, &reference.item).map(|_| None))?;
+        shareable.visit_array_refs(&mut |reference| {
+            find(&reference.source, &reference.item).map(|array| Some(Value::Array(array)))
+        })?;
+        Ok(self.bytes)
+    }
+}
+
+/// The cell of a source that was asked.
+fn cell_of(source: &DownloadSource) -> Fqcn {
+    source.fqcn.parse().unwrap_or_else(|_| Fqcn::server())
+}
+
+/// Items of a download, as far as they have come.
+#[derive(Debug)]
+enum Items {
+    Memory(Vec<Bytes>),
+    /// One after the other, with the length of each.
+    Spool(Box<dyn Spool>, Vec<usize>),
+}
+
+impl Items {
+    fn new(spool: Option<Box<dyn Spool>>) -> Self {
+        spool.map_or(Self::Memory(Vec::new()), |spool| Self::Spool(spool, Vec::new()))
+    }
+
+    fn len(&self) -> u64 {
+        match self {
+            Self::Memory(items) => items.iter().map(|item| item.len() as u64).sum(),
+            Self::Spool(_, lengths) => lengths.iter().map(|len| *len as u64).sum(),
         }
     }
-    // looked up before anything is replaced, so that an error leaves the whole as it was
-    let find = |source: &DownloadSource, item: &str| {
-        let array = sources.get(source).and_then(|arrays| arrays.get(item));
-        array.cloned().ok_or_else(|| FetchError::Missing {
-            by: source.fqcn.parse().unwrap_or_else(|_| Fqcn::server()),
-            item: item.chars().take(64).collect(),
-        })
-    };
-    shareable.visit_array_refs(&mut |reference| find(&reference.source, &reference.item).map(|_| None))?;
-    shareable.visit_array_refs(&mut |reference| {
-        find(&reference.source, &reference.item).map(|array| Some(Value::Array(array)))
-    })?;
-    Ok(fetched)
+
+    /// Blocks if it has a spool.
+    fn push(&mut self, item: Bytes) -> Result<(), SpoolError> {
+        let end = self.len();
+        match self {
+            Self::Memory(items) => items.push(item),
+            Self::Spool(spool, lengths) => {
+                spool.write_at(end, &item)?;
+                lengths.push(item.len());
+            }
+        }
+        Ok(())
+    }
+
+    /// All of them, in memory.
+    fn read(self) -> Result<Vec<Bytes>, SpoolError> {
+        match self {
+            Self::Memory(items) => Ok(items),
+            Self::Spool(spool, lengths) => {
+                let mut rest = spool.read()?;
+                Ok(lengths.into_iter().map(|len| rest.split_to(len)).collect())
+            }
+        }
+    }
 }
 
 /// Downloads the items that `source` holds under `ref_id`, at most `max_bytes`, and confirms.
@@ -173,14 +266,31 @@ pub async fn download(
     max_bytes: u64,
     limits: &FetchLimits,
 ) -> Result<Vec<Bytes>, FetchError> {
+    Ok(download_into(Items::new(None), cell, source, ref_id, max_bytes, limits).await?.read()?)
+}
+
+async fn download_into(
+    mut items: Items,
+    cell: &Cell,
+    source: &Fqcn,
+    ref_id: &str,
+    max_bytes: u64,
+    limits: &FetchLimits,
+) -> Result<Items, FetchError> {
     let mut download = Download::new(ref_id, max_bytes);
-    let mut items = Vec::new();
     loop {
         let reply = ask(cell, source, &download, limits).await?;
         let piece =
             download.accept(reply).map_err(|error| FetchError::Download { by: source.clone(), error });
         match piece? {
-            Piece::Data(pieces) => items.extend(pieces),
+            Piece::Data(pieces) => {
+                let work = move || {
+                    pieces.into_iter().try_for_each(|piece| items.push(piece))?;
+                    Ok::<_, SpoolError>(items)
+                };
+                let written = tokio::task::spawn_blocking(work).await;
+                items = written.map_err(|error| SpoolError::Io(std::io::Error::other(error)))??;
+            }
             Piece::End { nonce } => {
                 if let Some(nonce) = nonce {
                     let confirmation = Request::new(DOWNLOADS, DOWNLOAD, download.confirmation(&nonce, true));

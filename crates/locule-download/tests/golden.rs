@@ -22,10 +22,10 @@ fn download_of_two_arrays() -> Vec<Payload> {
         let bytes = unhex(frame["hex"].as_str()?);
         let headers_end = 16 + usize::from(u16::from_be_bytes([bytes[4], bytes[5]]));
         let headers = Headers::decode(bytes.slice(16..headers_end)).unwrap();
-        let message = Message { headers, body: bytes.slice(headers_end..) };
+        let message = Message { headers, body: bytes.slice(headers_end..).into() };
         let about = |key| message.headers.str(key).unwrap_or_default().starts_with(DOWNLOADS);
         (message.headers.str(key::TOPIC) == Some("sm__DATA") && (about("sm__ch") || about("sm__tp")))
-            .then(|| Payload::fobs(message.body.clone()))
+            .then(|| Payload::fobs(message.body.whole()))
     });
     payloads.take(5).collect()
 }
@@ -37,7 +37,7 @@ fn unhex(text: &str) -> Bytes {
 #[test]
 fn a_real_source_is_asked_and_told_as_its_peer_did() {
     let [first, data, next, eof, confirmed] = download_of_two_arrays().try_into().unwrap();
-    let ref_id = decode(first.bytes.clone()).unwrap().as_map().unwrap().str("ref_id").unwrap().to_owned();
+    let ref_id = decode(first.body.whole()).unwrap().as_map().unwrap().str("ref_id").unwrap().to_owned();
     let mut download = Download::new(ref_id, 1 << 20);
     assert_eq!(download.request(), first);
     let Piece::Data(items) = download.accept(data).unwrap() else { panic!("data") };
@@ -45,7 +45,7 @@ fn a_real_source_is_asked_and_told_as_its_peer_did() {
     assert_eq!(arrays[0].0, "T0");
     assert_eq!(arrays[0].1.to_f64(), [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
     assert_eq!(arrays.len(), 2);
-    let values = |payload: Payload| decode(payload.bytes).unwrap();
+    let values = |payload: Payload| decode(payload.body.whole()).unwrap();
     assert_eq!(values(download.request()), values(next), "the order of the keys aside");
     let Piece::End { nonce: Some(nonce) } = download.accept(eof).unwrap() else { panic!("end") };
     assert_eq!(download.confirmation(&nonce, true), confirmed);

@@ -16,6 +16,9 @@ use crate::{
 /// Levels of nested containers that this crate writes, and by default reads.
 const DEPTH: usize = 64;
 
+/// Arrays and bytes of at least this length stay where they are when a payload is made in pieces.
+const SHARED_FROM: usize = 16 << 10;
+
 /// How to encode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -64,14 +67,15 @@ pub fn encode(value: &Value) -> Result<Bytes, EncodeError> {
 /// # Errors
 /// As [`encode`].
 pub fn encode_with(value: &Value, options: &EncodeOptions) -> Result<Bytes, EncodeError> {
-    let payload = encode_parts_sized(value, options, room(value, 0)?)?;
+    let payload = encode_sharing(value, options, room(value, 0)?, usize::MAX)?;
     let mut out = payload.main;
-    payload.datums.iter().for_each(|datum| datum.parts().iter().for_each(|part| out.extend_from_slice(part)));
+    let datums = payload.datums.iter().flat_map(OutDatum::parts);
+    datums.for_each(|part| out.extend_from_slice(part));
     Ok(out.into())
 }
 
-/// Encodes a value, but for what travels in sections of its own, which stays where it is: to be written out without a
-/// copy of it in memory.
+/// Encodes a value, but for large arrays and bytes, which stay where they are: to be sent to many, or written out,
+/// without a copy of them in memory. The bytes are those of [`encode_with`].
 ///
 /// ```
 /// use locule_fobs::{Array, EncodeOptions, Map, Value, encode_parts, encode_with};
@@ -88,18 +92,21 @@ pub fn encode_with(value: &Value, options: &EncodeOptions) -> Result<Bytes, Enco
 /// # Errors
 /// As [`encode`].
 pub fn encode_parts<'a>(value: &'a Value, options: &EncodeOptions) -> Result<Encoded<'a>, EncodeError> {
-    encode_parts_sized(value, options, 1024)
+    encode_sharing(value, options, 1024, SHARED_FROM)
 }
 
-fn encode_parts_sized<'a>(
+fn encode_sharing<'a>(
     value: &'a Value,
     options: &EncodeOptions,
     room: usize,
+    shared_from: usize,
 ) -> Result<Encoded<'a>, EncodeError> {
     let mut out = Vec::with_capacity(HEADER_LEN + room);
     out.extend_from_slice(&[0; HEADER_LEN]);
     let mut encoder = Encoder {
         writer: Writer { out },
+        shared_from,
+        shared: Vec::new(),
         threshold: options.datum_threshold.max(1024),
         next_id: options.first_datum_id.as_u128(),
         datums: Vec::new(),
@@ -114,6 +121,8 @@ fn encode_parts_sized<'a>(
 #[derive(Debug)]
 pub struct Encoded<'a> {
     main: Vec<u8>,
+    /// What goes between the bytes of `main`, and before which of them.
+    shared: Vec<(usize, &'a Bytes)>,
     datums: Vec<OutDatum<'a>>,
 }
 
@@ -121,7 +130,7 @@ impl Encoded<'_> {
     /// How long the payload is, in bytes.
     #[expect(clippy::len_without_is_empty, reason = "no payload is empty")]
     pub fn len(&self) -> usize {
-        self.main.len() + self.datums.iter().flat_map(|datum| datum.parts().map(<[u8]>::len)).sum::<usize>()
+        self.parts().map(<[u8]>::len).sum()
     }
 
     /// Writes the payload.
@@ -129,15 +138,55 @@ impl Encoded<'_> {
     /// # Errors
     /// Those of `sink`.
     pub fn write_to(&self, sink: &mut impl Write) -> io::Result<()> {
-        sink.write_all(&self.main)?;
-        self.datums
-            .iter()
-            .try_for_each(|datum| datum.parts().iter().try_for_each(|part| sink.write_all(part)))
+        self.parts().try_for_each(|part| sink.write_all(part))
+    }
+
+    /// The payload in pieces, the large ones shared with the value that it was made of.
+    ///
+    /// ```
+    /// use bytes::Bytes;
+    /// use locule_fobs::{EncodeOptions, Value, encode, encode_parts};
+    ///
+    /// let model = Bytes::from(vec![7; 1 << 20]);
+    /// let value = Value::Bytes(model.clone());
+    /// let pieces = encode_parts(&value, &EncodeOptions::default())?.into_pieces();
+    /// assert!(pieces.iter().any(|piece| piece.as_ptr() == model.as_ptr()));
+    /// assert_eq!(pieces.concat(), encode(&value)?);
+    /// # Ok::<(), locule_fobs::EncodeError>(())
+    /// ```
+    pub fn into_pieces(self) -> Vec<Bytes> {
+        let Self { main, shared, datums } = self;
+        let main = Bytes::from(main);
+        let mut pieces = Vec::with_capacity(2 * (shared.len() + datums.len()) + 1);
+        let mut from = 0;
+        for (at, body) in shared {
+            pieces.extend([main.slice(from..at), body.clone()]);
+            from = at;
+        }
+        pieces.push(main.slice(from..));
+        for datum in datums {
+            let [header, id, head, _] = datum.parts();
+            pieces.extend([[header, id, head].concat().into(), datum.body.cloned().unwrap_or_default()]);
+        }
+        pieces.retain(|piece| !piece.is_empty());
+        pieces
+    }
+
+    fn parts(&self) -> impl Iterator<Item = &[u8]> {
+        let starts = std::iter::once(0).chain(self.shared.iter().map(|(at, _)| *at));
+        let ends = self.shared.iter().map(|(at, _)| *at).chain([self.main.len()]);
+        let bodies = self.shared.iter().map(|(_, body)| &body[..]).chain([&[][..]]);
+        let main = starts.zip(ends).zip(bodies);
+        let main = main.flat_map(|((from, to), body)| [&self.main[from..to], body]);
+        main.chain(self.datums.iter().flat_map(OutDatum::parts))
     }
 }
 
 struct Encoder<'a> {
     writer: Writer,
+    /// From which length on bodies are left where they are; and those that were, with what they stand before.
+    shared_from: usize,
+    shared: Vec<(usize, &'a Bytes)>,
     threshold: usize,
     next_id: u128,
     datums: Vec<OutDatum<'a>>,
@@ -153,12 +202,12 @@ struct OutDatum<'a> {
     /// Of the section.
     header: [u8; HEADER_LEN],
     head: Vec<u8>,
-    body: &'a [u8],
+    body: Option<&'a Bytes>,
 }
 
 impl OutDatum<'_> {
     fn parts(&self) -> [&[u8]; 4] {
-        [&self.header, self.id.as_bytes(), &self.head, self.body]
+        [&self.header, self.id.as_bytes(), &self.head, self.body.map_or(&[], |body| body)]
     }
 }
 
@@ -171,13 +220,14 @@ impl<'a> Encoder<'a> {
                     serde_json::Value::from(source.fqcn.as_str()),
                     serde_json::Value::from(source.ref_id.as_str())
                 );
-                self.datum(DatumKind::Text, kind.dot(), json.into_bytes(), &[]);
+                self.datum(DatumKind::Text, kind.dot(), json.into_bytes(), None);
             }
         }
         let mut main = self.writer.out;
-        let size = main.len() - HEADER_LEN;
+        let shared = self.shared.iter().map(|(_, body)| body.len()).sum::<usize>();
+        let size = main.len() - HEADER_LEN + shared;
         main[..HEADER_LEN].copy_from_slice(&section::header(MARKER_MAIN, 0, size));
-        Encoded { main, datums: self.datums }
+        Encoded { main, shared: self.shared, datums: self.datums }
     }
 
     fn value(&mut self, value: &'a Value) -> Result<(), EncodeError> {
@@ -221,7 +271,7 @@ impl<'a> Encoder<'a> {
                 if datum.kind == DatumKind::Text && std::str::from_utf8(&datum.value).is_err() {
                     return Err(EncodeError::Utf8);
                 }
-                let id = self.datum(datum.kind, 0, Vec::new(), &datum.value);
+                let id = self.datum(datum.kind, 0, Vec::new(), Some(&datum.value));
                 return self.datum_ref(id, false);
             }
             Value::Object(object) => {
@@ -372,7 +422,7 @@ impl<'a> Encoder<'a> {
         })
     }
 
-    fn array(&mut self, class: &str, header: Vec<u8>, data: &'a [u8]) -> Result<(), EncodeError> {
+    fn array(&mut self, class: &str, header: Vec<u8>, data: &'a Bytes) -> Result<(), EncodeError> {
         self.object(class, decomposer::NUMPY_ARRAY, |own| {
             own.nested(|own| {
                 own.writer.map(2)?;
@@ -413,28 +463,32 @@ impl<'a> Encoder<'a> {
 
     fn text(&mut self, text: &'a str) -> Result<(), EncodeError> {
         if text.len() >= self.threshold && text.chars().count() >= self.threshold {
-            let id = self.datum(DatumKind::Text, 0, Vec::new(), text.as_bytes());
+            let id = self.datum(DatumKind::Text, 0, text.as_bytes().to_vec(), None);
             return self.datum_ref(id, true);
         }
         self.writer.str(text)
     }
 
-    fn bytes(&mut self, head: Vec<u8>, body: &'a [u8]) -> Result<(), EncodeError> {
+    fn bytes(&mut self, head: Vec<u8>, body: &'a Bytes) -> Result<(), EncodeError> {
         let len = head.len() + body.len();
         if len >= self.threshold {
-            let id = self.datum(DatumKind::Blob, 0, head, body);
+            let id = self.datum(DatumKind::Blob, 0, head, Some(body));
             return self.datum_ref(id, true);
         }
         self.writer.bin(len)?;
         self.writer.out.extend_from_slice(&head);
-        self.writer.out.extend_from_slice(body);
+        if body.len() >= self.shared_from {
+            self.shared.push((self.writer.out.len(), body));
+        } else {
+            self.writer.out.extend_from_slice(body);
+        }
         Ok(())
     }
 
-    fn datum(&mut self, kind: DatumKind, dot: u8, head: Vec<u8>, body: &'a [u8]) -> Uuid {
+    fn datum(&mut self, kind: DatumKind, dot: u8, head: Vec<u8>, body: Option<&'a Bytes>) -> Uuid {
         let id = Uuid::from_u128(self.next_id);
         self.next_id = self.next_id.wrapping_add(1);
-        let size = DATUM_ID_LEN + head.len() + body.len();
+        let size = DATUM_ID_LEN + head.len() + body.map_or(0, Bytes::len);
         let header = section::header(kind.marker(), dot, size);
         self.datums.push(OutDatum { id, header, head, body });
         id

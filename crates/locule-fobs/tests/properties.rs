@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use locule_fobs::{
     Array, ArrayRef, Class, DataKind, Datum, DatumKind, DownloadSource, Dtype, Dxo, EncodeOptions, Map,
-    Object, PeerContext, Prop, RefKind, Scalar, Shareable, Value, decode, encode, encode_with,
+    Object, PeerContext, Prop, RefKind, Scalar, Shareable, Value, decode, encode, encode_parts, encode_with,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -57,6 +57,7 @@ fn leaf() -> impl Strategy<Value = Value> {
         ".{0,40}".prop_map(Value::from),
         "[a-z]{1000,1100}".prop_map(Value::from),
         vec(any::<u8>(), 0..2000).prop_map(|bytes| Value::Bytes(bytes.into())),
+        any::<u8>().prop_map(|byte| Value::Bytes(vec![byte; 20_000].into())),
         "[0-9T:-]{0,20}".prop_map(Value::Datetime),
         Just(Value::Enum { class: Class::PARAMS_TYPE, member: "FULL".into() }),
         array().prop_map(Value::Array),
@@ -94,7 +95,13 @@ proptest! {
     fn what_is_encoded_decodes_to_the_same(value in value()) {
         prop_assert_eq!(decode(encode(&value).unwrap()).unwrap(), value.clone());
         let small = EncodeOptions::default().datum_threshold(1024);
-        prop_assert_eq!(decode(encode_with(&value, &small).unwrap()).unwrap(), value);
+        prop_assert_eq!(decode(encode_with(&value, &small).unwrap()).unwrap(), value.clone());
+        for options in [EncodeOptions::default(), small] {
+            let parts = encode_parts(&value, &options).unwrap();
+            let whole = encode_with(&value, &options).unwrap();
+            prop_assert_eq!(parts.len(), whole.len());
+            prop_assert_eq!(parts.into_pieces().concat(), whole);
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::ops::Range;
 use bytes::Bytes;
 
 /// A place for one body that arrives in pieces, which knows what it has.
-pub trait Spool: fmt::Debug + Send {
+pub trait Spool: fmt::Debug + Send + Sync {
     /// Puts `piece` at `offset`, in bytes. What was received before stays as it is.
     ///
     /// # Errors
@@ -16,11 +16,11 @@ pub trait Spool: fmt::Debug + Send {
     /// What has been received.
     fn received(&self) -> &Ranges;
 
-    /// The body, once it has no gaps.
+    /// What has been received from the beginning on, in memory of its own. It may block.
     ///
     /// # Errors
     /// [`SpoolError`].
-    fn into_bytes(self: Box<Self>) -> Result<Bytes, SpoolError>;
+    fn read(&self) -> Result<Bytes, SpoolError>;
 }
 
 /// Why a spool does not take or give a body.
@@ -42,7 +42,7 @@ pub enum SpoolError {
         end: u64,
     },
     /// The file system said no.
-    #[error("cannot write")]
+    #[error("cannot write or read")]
     Io(#[from] std::io::Error),
 }
 
@@ -99,6 +99,12 @@ impl MemorySpool {
         Self { body: Vec::new(), expected, received: Ranges::default() }
     }
 
+    /// The body.
+    #[must_use]
+    pub fn into_bytes(self) -> Bytes {
+        self.body.into()
+    }
+
     fn reserve(&mut self, more: usize) -> Result<(), SpoolError> {
         let needed = self.body.len().saturating_add(more);
         if needed <= self.body.capacity() {
@@ -134,8 +140,8 @@ impl Spool for MemorySpool {
         &self.received
     }
 
-    fn into_bytes(self: Box<Self>) -> Result<Bytes, SpoolError> {
-        Ok(self.body.into())
+    fn read(&self) -> Result<Bytes, SpoolError> {
+        Ok(Bytes::copy_from_slice(&self.body))
     }
 }
 
@@ -170,7 +176,7 @@ mod tests {
             spool.write_at(at as u64, &piece[..piece.len().min(len - at)]).unwrap();
         }
         assert_eq!(spool.body.capacity(), len);
-        assert_eq!(Box::new(spool).into_bytes().unwrap().len(), len);
+        assert_eq!(spool.into_bytes().len(), len);
     }
 
     #[test]
@@ -180,6 +186,6 @@ mod tests {
         spool.write_at(1, b"bcd").unwrap();
         spool.write_at(0, b"a").unwrap();
         assert!(matches!(spool.write_at(9, b"x"), Err(SpoolError::Gap { offset: 9, end: 4 })));
-        assert_eq!(Box::new(spool).into_bytes().unwrap(), "abcd");
+        assert_eq!(spool.into_bytes(), "abcd");
     }
 }

@@ -25,6 +25,7 @@
 //!
 //! Start with [`Fqcn`], [`Headers`] and [`Message`].
 
+mod body;
 mod excerpt;
 mod fqcn;
 mod headers;
@@ -33,6 +34,7 @@ mod message;
 mod return_code;
 mod value;
 
+pub use body::Body;
 pub use fqcn::{Fqcn, FqcnError};
 pub use headers::{Headers, HeadersError, HeadersTooLarge};
 pub use message::{Encoding, Message, MessageKind, Payload};

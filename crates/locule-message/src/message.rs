@@ -1,6 +1,6 @@
 use bytes::Bytes;
 
-use crate::{Fqcn, HeaderValue, Headers, ReturnCode, key};
+use crate::{Body, Fqcn, HeaderValue, Headers, ReturnCode, key};
 
 /// The unit that travels end to end: headers and an opaque body.
 ///
@@ -11,14 +11,14 @@ pub struct Message {
     /// Who, where to, what about.
     pub headers: Headers,
     /// The body as it travels; [`payload`](Self::payload) says how it is encoded.
-    pub body: Bytes,
+    pub body: Body,
 }
 
 impl Message {
     /// A message with this payload; sets its encoding and length in the headers.
     #[must_use]
     pub fn new(headers: Headers, payload: Payload) -> Self {
-        let mut message = Self { headers, body: Bytes::new() };
+        let mut message = Self { headers, body: Body::new() };
         message.set_payload(payload);
         message
     }
@@ -129,14 +129,14 @@ impl Message {
     #[must_use]
     pub fn payload(&self) -> Payload {
         let encoding = self.headers.str(key::PAYLOAD_ENCODING).map_or(Encoding::Bytes, Encoding::from_wire);
-        Payload { encoding, bytes: self.body.clone() }
+        Payload { encoding, body: self.body.clone() }
     }
 
     /// Replaces the body, and its encoding and length in the headers.
     pub fn set_payload(&mut self, payload: Payload) {
         self.headers.set(key::PAYLOAD_ENCODING, payload.encoding.as_str());
-        self.headers.set(key::PAYLOAD_LEN, payload.bytes.len() as u64);
-        self.body = payload.bytes;
+        self.headers.set(key::PAYLOAD_LEN, payload.body.len() as u64);
+        self.body = payload.body;
     }
 
     /// White space around a name is no part of it, and a name checked here must be the name that the
@@ -184,26 +184,26 @@ pub struct Payload {
     /// How to read the bytes.
     pub encoding: Encoding,
     /// The encoded bytes; empty for [`Encoding::None`].
-    pub bytes: Bytes,
+    pub body: Body,
 }
 
 impl Payload {
     /// No payload, Python's `None`.
     #[must_use]
     pub fn none() -> Self {
-        Self { encoding: Encoding::None, bytes: Bytes::new() }
+        Self { encoding: Encoding::None, body: Body::new() }
     }
 
     /// An object in the FOBS format.
     #[must_use]
     pub fn fobs(bytes: Bytes) -> Self {
-        Self { encoding: Encoding::Fobs, bytes }
+        Self { encoding: Encoding::Fobs, body: bytes.into() }
     }
 
     /// Plain bytes.
     #[must_use]
     pub fn bytes(bytes: Bytes) -> Self {
-        Self { encoding: Encoding::Bytes, bytes }
+        Self { encoding: Encoding::Bytes, body: bytes.into() }
     }
 }
 

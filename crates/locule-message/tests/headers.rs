@@ -66,7 +66,7 @@ fn headers_of_a_real_peer_are_read_and_written_back_byte_for_byte() {
 #[test]
 fn the_message_of_a_real_peer_is_understood() {
     let (_, raw, body, _) = golden().swap_remove(0);
-    let message = Message { headers: Headers::decode(raw).expect("golden"), body };
+    let message = Message { headers: Headers::decode(raw).expect("golden"), body: body.into() };
     assert_eq!(message.kind(), Some(MessageKind::Request));
     assert_eq!(message.origin().expect("origin"), "site-1");
     assert_eq!(message.destination().expect("destination"), "server");
@@ -84,7 +84,7 @@ fn a_bounced_request_names_the_request_it_answers() {
         .into_iter()
         .find(|(_, _, _, headers)| headers[key::MSG_TYPE] == "return")
         .expect("the vectors have a return");
-    let message = Message { headers: Headers::decode(raw).expect("golden"), body };
+    let message = Message { headers: Headers::decode(raw).expect("golden"), body: body.into() };
     assert_eq!(message.kind(), Some(MessageKind::Return));
     assert_eq!(message.return_code(), Some(ReturnCode::CommError));
     assert_eq!(message.error(), Some("cannot forward"));
@@ -197,7 +197,7 @@ fn a_payload_brings_its_encoding_and_length() {
 
 #[test]
 fn an_absent_or_unknown_encoding_means_plain_bytes() {
-    let mut message = Message { headers: Headers::new(), body: Bytes::from_static(b"zz") };
+    let mut message = Message { headers: Headers::new(), body: Bytes::from_static(b"zz").into() };
     assert_eq!(message.payload().encoding, Encoding::Bytes);
     message.headers.set(key::PAYLOAD_ENCODING, "pickle");
     assert_eq!(message.payload().encoding, Encoding::Bytes);
@@ -283,7 +283,7 @@ proptest! {
         if let Ok(headers) = Headers::decode(raw.into()) {
             let again = Headers::decode(headers.encode().expect("no larger than it was")).expect("own encoding");
             prop_assert_eq!(&again, &headers);
-            let message = Message { headers, body: Bytes::new() };
+            let message = Message { headers, body: Bytes::new().into() };
             let _ = (message.kind(), message.origin(), message.route(), message.return_code());
         }
     }

@@ -1,4 +1,4 @@
-use locule_fobs::{Map, PeerContext, Shareable, Value};
+use locule_fobs::{EncodeOptions, Map, PeerContext, Shareable, Value};
 use locule_message::{Encoding, Headers, Payload};
 
 /// Headers and payload of a message, without those that a cell adds.
@@ -12,7 +12,12 @@ pub struct Parts {
 
 impl Parts {
     pub(crate) fn new(headers: Headers, payload: impl Into<Value>) -> Result<Self, EncodeError> {
-        Ok(Self { headers, payload: Payload::fobs(locule_fobs::encode(&payload.into())?) })
+        let value = payload.into();
+        let pieces = locule_fobs::encode_parts(&value, &EncodeOptions::default())?.into_pieces();
+        Ok(Self {
+            headers,
+            payload: Payload { encoding: Encoding::Fobs, body: pieces.into_iter().collect() },
+        })
     }
 
     pub(crate) fn only_headers(headers: Headers) -> Self {
@@ -85,8 +90,8 @@ pub(crate) fn shown(text: &str) -> String {
 /// The payload as a value; plain bytes are bytes, none is none.
 pub(crate) fn value(payload: &Payload) -> Result<Value, DecodeError> {
     Ok(match payload.encoding {
-        Encoding::Fobs => locule_fobs::decode(payload.bytes.clone())?,
-        Encoding::Bytes => Value::Bytes(payload.bytes.clone()),
+        Encoding::Fobs => locule_fobs::decode(payload.body.whole())?,
+        Encoding::Bytes => Value::Bytes(payload.body.whole()),
         Encoding::None => Value::None,
     })
 }

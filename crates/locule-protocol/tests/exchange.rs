@@ -387,7 +387,7 @@ proptest! {
         let parts: Vec<Parts> =
             commands().into_iter().map(|command| AdminRequest::new("i", command).to_parts().expect("plain")).collect();
         let Parts { headers, payload } = which.get(&parts);
-        let mut bytes = payload.bytes.to_vec();
+        let mut bytes = payload.body.whole().to_vec();
         for (at, byte) in edits {
             let at = at.index(bytes.len());
             bytes[at] = byte;

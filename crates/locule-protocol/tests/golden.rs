@@ -23,7 +23,7 @@ fn message(frame: &serde_json::Value) -> Message {
     let bytes = unhex(frame["hex"].as_str().expect("hex"));
     let body_at = 16 + usize::from(u16::from_be_bytes([bytes[4], bytes[5]]));
     let headers = Headers::decode(bytes.slice(16..body_at)).expect("headers");
-    Message { headers, body: bytes.slice(body_at..) }
+    Message { headers, body: bytes.slice(body_at..).into() }
 }
 
 /// A frame of a registration, by its name.
@@ -41,7 +41,7 @@ fn job(index: usize) -> (Headers, Payload) {
     let file: serde_json::Value =
         serde_json::from_str(include_str!("../../../tests/vectors/download.json")).expect("json");
     let message = message(&file["sequences"][2]["frames"][index]);
-    (message.headers, Payload::fobs(message.body))
+    (message.headers, Payload::fobs(message.body.whole()))
 }
 
 /// The headers of a request are among those that were captured, and the payload is the captured one.
@@ -101,7 +101,7 @@ fn a_refusal_of_a_2_9_server_grants_nothing() {
     let refused = RegisterReply::Refused.to_parts().expect("plain");
     let reply = RegisterReply::from_parts(&headers, &refused.payload).expect("an empty map");
     assert_eq!(reply, RegisterReply::Refused, "the token in the headers is the server's own");
-    assert_eq!(refused.payload.bytes, unhex("6400000000000000000180"));
+    assert_eq!(refused.payload.body, unhex("6400000000000000000180"));
 }
 
 #[test]

@@ -450,7 +450,7 @@ fn read(payload: Payload) -> Result<Map, String> {
     if payload.encoding != Encoding::Fobs {
         return Err("expected an object".to_owned());
     }
-    match decode(payload.bytes) {
+    match decode(payload.body.whole()) {
         Ok(Value::Map(map)) => Ok(map),
         Ok(_) => Err("expected a map".to_owned()),
         Err(error) => Err(error.to_string()),

@@ -282,7 +282,7 @@ async fn job_report(shared: Arc<Shared>, incoming: Incoming) -> Result<Reply, Ha
             "only this server's own jobs report here",
         ));
     }
-    let report: JobReport = serde_json::from_slice(&incoming.payload().bytes)
+    let report: JobReport = serde_json::from_slice(&incoming.body)
         .map_err(|error| HandlerError::invalid_request(error.to_string()))?;
     shared.signal(incoming.origin.leaf(), Signal::Report(report)).await;
     Ok(Reply::ok(Payload::none()))

@@ -533,7 +533,7 @@ impl Parent {
 
     fn note_news(&self, incoming: &Incoming) -> Result<Reply, HandlerError> {
         let job_id = self.job_of(incoming)?;
-        let body = incoming.payload().bytes;
+        let body = incoming.body.clone();
         let not_understood = |_| HandlerError::invalid_request("news of a job are not understood");
         if body.len() > news::MAX_BODY {
             return Err(HandlerError::invalid_request("news of a job are too long"));

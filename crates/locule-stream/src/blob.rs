@@ -1,5 +1,7 @@
 use std::fmt;
+use std::sync::Arc;
 
+use locule_journal::Spool;
 use locule_message::{Fqcn, Headers, Payload, ReturnCode};
 
 /// A message that goes as a stream of chunks.
@@ -32,6 +34,32 @@ pub struct Arrival {
     pub id: StreamId,
     /// The blob; its headers are those of the first chunk, with all that the wire added.
     pub blob: Blob,
+    /// Where its body is, if not in the blob: in what [`Spools`] gave for it.
+    pub elsewhere: Option<Arc<dyn Spool>>,
+}
+
+/// Where bodies of more than one chunk are put while they arrive; in memory, unless it says otherwise.
+#[derive(Clone, Default)]
+pub struct Spools(Option<Arc<Open>>);
+
+type Open = dyn Fn(&str, &str, u64) -> Option<Box<dyn Spool>> + Send + Sync;
+
+impl Spools {
+    /// Asks `open` for a place, with a blob's channel, topic and announced length in bytes, 0 when that is unknown.
+    /// It must not wait for anything but a disk; `None` leaves the body in memory.
+    pub fn new(open: impl Fn(&str, &str, u64) -> Option<Box<dyn Spool>> + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(open)))
+    }
+
+    pub(crate) fn open(&self, channel: &str, topic: &str, len: u64) -> Option<Box<dyn Spool>> {
+        self.0.as_ref().and_then(|open| open(channel, topic, len))
+    }
+}
+
+impl fmt::Debug for Spools {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Spools").finish_non_exhaustive()
+    }
 }
 
 /// Names one stream among those of its sender.

@@ -1,11 +1,12 @@
 //! One stream on its way in.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use locule_journal::{MemorySpool, Spool as _};
-use locule_message::{Encoding, Headers, Message, Payload};
+use locule_journal::{MemorySpool, Spool};
+use locule_message::{Body, Encoding, Headers, Message, Payload};
 
 use crate::wire::key;
 use crate::{Blob, StreamConfig};
@@ -52,7 +53,9 @@ pub(crate) struct Incoming {
 #[derive(Debug)]
 enum Assembly {
     Chunk(Bytes),
-    Spool(MemorySpool),
+    Memory(MemorySpool),
+    /// Where the receiver wants it.
+    Elsewhere(Box<dyn Spool>),
 }
 
 /// A chunk as its frame has it.
@@ -182,11 +185,17 @@ impl Incoming {
             self.body = Assembly::Chunk(bytes);
         } else {
             if let Assembly::Chunk(_) = &self.body {
-                self.body = Assembly::Spool(MemorySpool::new(self.size));
+                self.body = match config.spools.open(&self.channel, &self.topic, self.size) {
+                    Some(spool) => Assembly::Elsewhere(spool),
+                    None => Assembly::Memory(MemorySpool::new(self.size)),
+                };
             }
-            if let Assembly::Spool(spool) = &mut self.body {
-                spool.write_at(self.received, &bytes).map_err(|_| ReceiveError::NoRoom)?;
-            }
+            let written = match &mut self.body {
+                Assembly::Chunk(_) => Ok(()),
+                Assembly::Memory(spool) => spool.write_at(self.received, &bytes),
+                Assembly::Elsewhere(spool) => spool.write_at(self.received, &bytes),
+            };
+            written.map_err(|_| ReceiveError::NoRoom)?;
         }
         self.received = received;
         self.next += 1;
@@ -198,25 +207,34 @@ impl Incoming {
         (self.received, self.next.checked_sub(1))
     }
 
-    /// What is held for it, in bytes.
+    /// What is held for it in memory, in bytes.
     pub(crate) fn cost(&self) -> u64 {
-        STREAM_COST + self.headers.byte_len() as u64 + self.received + self.ahead_cost
+        let body = self.received - self.elsewhere();
+        STREAM_COST + self.headers.byte_len() as u64 + body + self.ahead_cost
     }
 
-    pub(crate) fn into_blob(self) -> Result<Blob, ReceiveError> {
-        let bytes = match self.body {
-            Assembly::Chunk(bytes) => bytes,
-            Assembly::Spool(spool) => Box::new(spool).into_bytes().map_err(|_| ReceiveError::NoRoom)?,
+    /// What of it is not in memory, in bytes.
+    pub(crate) fn elsewhere(&self) -> u64 {
+        if matches!(self.body, Assembly::Elsewhere(_)) { self.received } else { 0 }
+    }
+
+    /// The blob; its body may be elsewhere.
+    pub(crate) fn into_blob(self) -> (Blob, Option<Arc<dyn Spool>>) {
+        let (body, elsewhere) = match self.body {
+            Assembly::Chunk(bytes) => (bytes.into(), None),
+            Assembly::Memory(spool) => (spool.into_bytes().into(), None),
+            Assembly::Elsewhere(spool) => (Body::new(), Some(Arc::from(spool))),
         };
-        Ok(Blob {
+        let blob = Blob {
             channel: self.channel,
             topic: self.topic,
             headers: self.headers,
-            payload: Payload { encoding: self.encoding, bytes },
+            payload: Payload { encoding: self.encoding, body },
             request_id: self.request_id,
             reliable: self.reliable,
             optional: self.optional,
             secure: self.secure,
-        })
+        };
+        (blob, elsewhere)
     }
 }

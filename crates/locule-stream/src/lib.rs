@@ -35,7 +35,7 @@
 //!     receiver.handle(now, &site, message);
 //! }
 //! let arrived = std::iter::from_fn(|| receiver.poll_output()).find_map(|output| match output {
-//!     Output::Arrived(arrival) => Some(arrival.blob.payload.bytes.len()),
+//!     Output::Arrived(arrival) => Some(arrival.blob.payload.body.len()),
 //!     _ => None,
 //! });
 //! assert_eq!(arrived, Some(3 << 20));
@@ -56,6 +56,6 @@ mod share;
 mod streams;
 mod wire;
 
-pub use blob::{Arrival, Blob, StreamError, StreamId};
+pub use blob::{Arrival, Blob, Spools, StreamError, StreamId};
 pub use streams::{Output, StreamConfig, StreamStats, Streams, Way};
 pub use wire::{ACK, CHANNEL, DATA, ERROR, Notice, REPLIES, is_streamed};

@@ -3,8 +3,7 @@
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use locule_message::{Encoding, Fqcn, Headers, Payload, key as cell_key};
+use locule_message::{Body, Encoding, Fqcn, Headers, Payload, key as cell_key};
 
 use crate::wire::{DATA, Notice, key, kind};
 use crate::{Blob, StreamConfig, StreamError, StreamId};
@@ -23,7 +22,7 @@ pub(crate) struct Outgoing {
     pub(crate) secure: bool,
     /// What every chunk says.
     headers: Headers,
-    body: Bytes,
+    body: Body,
     /// Length of the body and of all chunks but the last, in bytes; how many chunks that makes.
     pub(crate) len: u64,
     chunk_size: u64,
@@ -74,7 +73,7 @@ impl Outgoing {
         blob: Blob,
     ) -> Self {
         let Blob { channel, topic, mut headers, payload, request_id, reliable, optional, secure } = blob;
-        let len = payload.bytes.len() as u64;
+        let len = payload.body.len() as u64;
         let chunk_size = config.chunk_size.max(1) as u64;
         headers.set(key::ENCODING, payload.encoding.as_str());
         if let Some(request_id) = &request_id {
@@ -93,7 +92,7 @@ impl Outgoing {
             optional,
             secure,
             headers,
-            body: payload.bytes,
+            body: payload.body,
             len,
             chunk_size,
             // an empty blob has one chunk as well
@@ -159,7 +158,7 @@ impl Outgoing {
             }
         }
         headers.set(cell_key::PAYLOAD_LEN, bytes.len() as u64);
-        let payload = Payload { encoding: Encoding::Bytes, bytes };
+        let payload = Payload { encoding: Encoding::Bytes, body: bytes.into() };
         let (target, optional, secure) = (self.target.clone(), self.optional, self.secure);
         Some(Notice { target, topic: DATA, headers, payload, optional, secure })
     }
@@ -191,7 +190,7 @@ impl Outgoing {
     /// Lets go of the body of a stream that is settled; chunks in queues hold what they need of it.
     pub(crate) fn release(&mut self) {
         self.released = true;
-        self.body = Bytes::new();
+        self.body = Body::new();
         self.repeat = 0..0;
         self.next = self.chunks;
         self.acked = self.chunks;

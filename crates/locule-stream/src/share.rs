@@ -52,6 +52,11 @@ impl Shares {
         }
     }
 
+    /// What a cell has, with all that count together with it.
+    pub(crate) fn bytes_of(&self, name: &Fqcn) -> u64 {
+        self.of.get(root(name)).map_or(0, |share| share.bytes)
+    }
+
     /// Who has most bytes, of those with so many streams at least.
     pub(crate) fn largest(&self, streams: usize) -> Option<&str> {
         let those = self.of.iter().filter(|(_, share)| share.streams >= streams);

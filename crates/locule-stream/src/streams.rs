@@ -8,7 +8,7 @@ use crate::incoming::{Chunk, Incoming, ReceiveError, Taken};
 use crate::outgoing::{Due, Outgoing};
 use crate::share::{Shares, root};
 use crate::wire::{ACK, DATA, ERROR, Notice, fault, key, kind};
-use crate::{Arrival, Blob, StreamError, StreamId};
+use crate::{Arrival, Blob, Spools, StreamError, StreamId};
 
 /// Sizes, waits and bounds of streams. The defaults are the peer's, except where it says otherwise.
 #[derive(Clone, Debug)]
@@ -33,6 +33,10 @@ pub struct StreamConfig {
     /// Most bytes of blobs that have not arrived whole, with what streams cost besides; and most bytes of
     /// replies that have not been acknowledged. Whoever has most of them makes room for the others.
     pub max_held: u64,
+    /// Where bodies go that are not to be held in memory.
+    pub spools: Spools,
+    /// Most bytes there of one peer's blobs that have not arrived whole.
+    pub max_elsewhere: u64,
     /// Most streams each way. Whoever has most of them makes room for the others.
     pub max_streams: usize,
     /// Most streams that have ended and are remembered, so that repeated chunks are told so.
@@ -51,6 +55,8 @@ impl Default for StreamConfig {
             read_timeout: Duration::from_secs(300),
             max_blob: 4 << 30,
             max_held: 16 << 30,
+            spools: Spools::default(),
+            max_elsewhere: 16 << 30,
             max_streams: 65_536,
             max_remembered: 16_384,
         }
@@ -135,6 +141,8 @@ pub struct Streams {
     incoming: HashMap<Source, Incoming>,
     /// What has not arrived whole, by who sends it.
     held: Shares,
+    /// The same of bodies that are not in memory.
+    elsewhere: Shares,
     /// Streams that have ended, in the order in which they are forgotten.
     ended: HashMap<Source, Ended>,
     ended_in_order: VecDeque<(Instant, Source)>,
@@ -177,6 +185,7 @@ impl Streams {
             unacknowledged: Shares::default(),
             incoming: HashMap::new(),
             held: Shares::default(),
+            elsewhere: Shares::default(),
             ended: HashMap::new(),
             ended_in_order: VecDeque::new(),
             timers: BTreeSet::new(),
@@ -192,7 +201,7 @@ impl Streams {
     /// Gives `None` when there are as many streams as there may be.
     pub fn send(&mut self, now: Instant, target: Fqcn, mut blob: Blob) -> Option<StreamId> {
         let window = self.older.adapt(&target, &self.config, &mut blob);
-        let len = blob.payload.bytes.len() as u64;
+        let len = blob.payload.body.len() as u64;
         let is_reply = blob.reliable;
         while self.outgoing.len() >= self.config.max_streams
             || is_reply && self.unacknowledged.bytes + len > self.config.max_held
@@ -465,6 +474,7 @@ impl Streams {
         let stream = self.incoming.remove(source)?;
         self.timers.remove(&(stream.timer, Timer::Incoming(source.0.clone(), source.1)));
         self.held.remove(&source.0, stream.cost());
+        self.elsewhere.remove(&source.0, stream.elsewhere());
         Some(stream)
     }
 
@@ -546,6 +556,7 @@ impl Streams {
                 Ok(stream) => {
                     self.timers.insert((stream.timer, Timer::Incoming(origin.clone(), id)));
                     self.held.add(origin, stream.cost());
+                    self.elsewhere.add(origin, stream.elsewhere());
                     self.incoming.insert(source.clone(), stream);
                 }
                 Err(error) => {
@@ -558,11 +569,16 @@ impl Streams {
         if stream.secure != message.secure() {
             return self.drop_malformed();
         }
-        let chunk =
-            Chunk { sequence, offset: message.headers.u64(key::OFFSET), is_final, bytes: message.body };
-        let before = stream.cost();
+        let chunk = Chunk {
+            sequence,
+            offset: message.headers.u64(key::OFFSET),
+            is_final,
+            bytes: message.body.whole(),
+        };
+        let before = (stream.cost(), stream.elsewhere());
         let taken = stream.take(&self.config, chunk);
-        self.held.change(origin, before, stream.cost());
+        self.held.change(origin, before.0, stream.cost());
+        self.elsewhere.change(origin, before.1, stream.elsewhere());
         if taken != Ok(Taken::Again) {
             stream.deadline = now + self.config.read_timeout;
         }
@@ -576,6 +592,9 @@ impl Streams {
                     self.outputs.push_back(Output::Send(ack(origin.clone(), id, offset, last)));
                 }
                 self.keep_within_bounds(now);
+                if self.elsewhere.bytes_of(origin) > self.config.max_elsewhere {
+                    self.give_up(now, origin, id, &ReceiveError::NoRoom);
+                }
             }
             Ok(Taken::Again) => {
                 self.stats.repeated += 1;
@@ -593,22 +612,12 @@ impl Streams {
     fn complete(&mut self, now: Instant, source: Source, offset: u64, sequence: u64) {
         let Some(stream) = self.remove_incoming(&source) else { return };
         let reliable = stream.reliable;
-        let context = Context {
-            channel: stream.channel.clone(),
-            topic: stream.topic.clone(),
-            request_id: stream.request_id.clone(),
-            reliable,
-        };
-        match stream.into_blob() {
-            Ok(blob) => {
-                self.stats.received += 1;
-                let (origin, id) = source.clone();
-                self.outputs.push_back(Output::Send(ack(origin.clone(), id, offset, sequence)));
-                self.remember(now, source, Ended::Arrived { offset, sequence, reliable });
-                self.outputs.push_back(Output::Arrived(Arrival { origin, id: StreamId(id), blob }));
-            }
-            Err(error) => self.end_broken(now, &source.0, source.1, context, &error),
-        }
+        let (blob, elsewhere) = stream.into_blob();
+        self.stats.received += 1;
+        let (origin, id) = source.clone();
+        self.outputs.push_back(Output::Send(ack(origin.clone(), id, offset, sequence)));
+        self.remember(now, source, Ended::Arrived { offset, sequence, reliable });
+        self.outputs.push_back(Output::Arrived(Arrival { origin, id: StreamId(id), blob, elsewhere }));
     }
 
     /// Ends a stream that cannot be received, and tells its sender.

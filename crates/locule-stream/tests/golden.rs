@@ -19,7 +19,7 @@ fn sequence(number: usize) -> Vec<(bool, Message)> {
             let bytes = unhex(frame["hex"].as_str().unwrap());
             let headers_end = 16 + usize::from(u16::from_be_bytes([bytes[4], bytes[5]]));
             let headers = Headers::decode(bytes.slice(16..headers_end)).unwrap();
-            let message = Message { headers, body: bytes.slice(headers_end..) };
+            let message = Message { headers, body: bytes.slice(headers_end..).into() };
             (frame["direction"] == "site-1 sends", message)
         })
         .filter(|(_, message)| message.channel() == CHANNEL)
@@ -65,7 +65,7 @@ fn what_a_real_cell_sends_arrives_and_is_acknowledged_as_its_peer_did() {
                     arrived += 1;
                     assert_eq!(arrival.blob.channel, "aux_communication");
                     assert_eq!(arrival.blob.payload.encoding.as_str(), encoding);
-                    assert_eq!(arrival.blob.payload.bytes.len() as u64, announced);
+                    assert_eq!(arrival.blob.payload.body.len() as u64, announced);
                 }
                 Output::Send(notice) => acks.push(arrive(notice)),
                 other @ (Output::Broken { .. }
@@ -103,7 +103,7 @@ fn a_chunk_says_what_a_real_one_says() {
         channel: "aux_communication".into(),
         topic: "echo".into(),
         headers: Headers::new(),
-        payload: Payload::fobs(real.body.clone()),
+        payload: Payload::fobs(real.body.whole()),
         request_id: real.headers.str("sm__ri").map(str::to_owned),
         reliable: false,
         optional: false,

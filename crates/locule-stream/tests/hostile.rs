@@ -5,8 +5,9 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use locule_journal::MemorySpool;
 use locule_message::{Fqcn, Headers, Message, Payload, key};
-use locule_stream::{ACK, Blob, CHANNEL, DATA, Output, StreamConfig, Streams, Way};
+use locule_stream::{ACK, Blob, CHANNEL, DATA, Output, Spools, StreamConfig, Streams, Way};
 
 fn name(text: &str) -> Fqcn {
     text.parse().unwrap()
@@ -27,7 +28,7 @@ fn chunk(id: u64, sequence: u64, is_final: bool, body: &[u8]) -> Message {
     headers.set("sm__ch", "aux_communication");
     headers.set("sm__tp", "model");
     headers.set("sm__ri", "request");
-    Message { headers, body: Bytes::copy_from_slice(body) }
+    Message { headers, body: Bytes::copy_from_slice(body).into() }
 }
 
 fn reply(len: usize) -> Blob {
@@ -98,6 +99,48 @@ fn a_peer_that_holds_most_makes_room_for_others() {
     streams.handle(now, &name("site-2"), chunk(0, 1, true, &body));
     assert_eq!(arrived(&mut streams), 1);
     assert!(streams.held() <= 100_000);
+}
+
+/// A place for bodies that only counts as one that is not in memory.
+fn elsewhere() -> StreamConfig {
+    let spools = Spools::new(|channel, topic, len| {
+        assert_eq!((channel, topic, len), ("aux_communication", "model", 0));
+        Some(Box::new(MemorySpool::new(len)))
+    });
+    StreamConfig { spools, max_elsewhere: 200_000, ..small() }
+}
+
+#[test]
+fn what_is_put_elsewhere_arrives_there_and_is_not_held() {
+    let (now, mut streams) = (Instant::now(), Streams::new(elsewhere(), 1));
+    let body = vec![3; 90_000];
+    for sequence in 0..2 {
+        streams.handle(now, &name("site-1"), chunk(1, sequence, sequence == 1, &body));
+        assert!(streams.held() < 10_000, "{}", streams.held());
+    }
+    let arrivals = outputs(&mut streams).into_iter().filter_map(|output| match output {
+        Output::Arrived(arrival) => Some(arrival),
+        _ => None,
+    });
+    let arrival = arrivals.last().unwrap();
+    assert!(arrival.blob.payload.body.is_empty());
+    assert_eq!(arrival.elsewhere.unwrap().read().unwrap(), vec![3; 180_000]);
+}
+
+#[test]
+fn a_peer_may_put_so_much_elsewhere_and_no_more_whatever_others_do() {
+    let (now, mut streams) = (Instant::now(), Streams::new(elsewhere(), 1));
+    let body = vec![3; 90_000];
+    for site in ["site-1", "site-2"] {
+        for id in 0..2 {
+            streams.handle(now, &name(site), chunk(id, 0, false, &body));
+        }
+        assert!(refused(&mut streams).is_empty());
+        streams.handle(now, &name(&format!("{site}.below")), chunk(2, 0, false, &body));
+        assert_eq!(refused(&mut streams), [format!("{site}.below")]);
+    }
+    streams.handle(now, &name("site-1"), chunk(0, 1, true, b"b"));
+    assert_eq!(arrived(&mut streams), 1, "what had begun goes on");
 }
 
 #[test]
@@ -246,7 +289,7 @@ fn no_number_in_an_acknowledgement_is_too_large_or_too_small() {
             headers.set("sm__dt", kind);
             headers.set("sm__os", offset);
             headers.set("sm__sq", sequence);
-            streams.handle(now, &name("site-1"), Message { headers, body: Bytes::new() });
+            streams.handle(now, &name("site-1"), Message { headers, body: Bytes::new().into() });
             streams.handle_timeout(now + Duration::from_secs(6));
             while streams.poll_chunk(now, way).is_some() {}
             outputs(&mut streams);

@@ -105,7 +105,7 @@ impl Pair {
                     moved = true;
                     match output {
                         Output::Send(notice) => self.carry(to, message(notice)),
-                        Output::Arrived(arrival) => self.arrived.push(arrival.blob.payload.bytes),
+                        Output::Arrived(arrival) => self.arrived.push(arrival.blob.payload.body.whole()),
                         Output::Sent(_) => self.sent += 1,
                         Output::Failed(_, error) => self.failed.push(error),
                         Output::Broken { .. } | Output::Moved { .. } => {}
@@ -146,11 +146,11 @@ proptest! {
     ) {
         let mut pair = Pair::new(small(), fates);
         let blob = blob(len, true);
-        let expected = blob.payload.bytes.clone();
+        let expected = blob.payload.body.clone();
         let target = pair.ends[1].0.clone();
         pair.ends[0].1.send(pair.now, target, blob).unwrap();
         pair.run_for(Duration::from_secs(600));
-        prop_assert_eq!(&pair.arrived, &[expected]);
+        prop_assert_eq!(&pair.arrived, &[expected.whole()]);
         prop_assert_eq!(pair.sent, 1);
         prop_assert_eq!(pair.ends[1].1.held(), 0);
         prop_assert!(pair.failed.is_empty());

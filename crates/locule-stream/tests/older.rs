@@ -26,7 +26,7 @@ fn request(reliable: Option<bool>) -> Message {
     if let Some(reliable) = reliable {
         headers.set("sm__rs", reliable);
     }
-    Message { headers, body: Bytes::from_static(b"?") }
+    Message { headers, body: Bytes::from_static(b"?").into() }
 }
 
 fn reply(len: usize) -> Blob {

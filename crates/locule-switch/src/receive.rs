@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-use locule_message::{Fqcn, HeaderValue, Message, MessageKind, ReturnCode, key};
+use locule_message::{Body, Fqcn, HeaderValue, Message, MessageKind, ReturnCode, key};
 
 use crate::pending::Match;
 use crate::queue::Source;
@@ -146,7 +145,7 @@ impl Switch {
     }
 
     fn report_undelivered(&mut self, message: &Message, refusal: Refusal) {
-        let headers = Message { headers: message.headers.clone(), body: Bytes::new() };
+        let headers = Message { headers: message.headers.clone(), body: Body::new() };
         self.outputs.push_back(Output::Undelivered(headers, refusal));
     }
 

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use locule_message::{Fqcn, HeaderValue, Headers, Message, MessageKind, Payload, ReturnCode, key};
+use locule_message::{Body, Fqcn, HeaderValue, Headers, Message, MessageKind, Payload, ReturnCode, key};
 
 use crate::pending::Match;
 use crate::queue::{LaneKind, Offer, Outgoing, Source};
@@ -194,7 +194,7 @@ impl Switch {
             self.stats.too_big += 1;
             return Err(RequestError::TooBig);
         }
-        let outgoing = Outgoing { headers, body: message.body.clone(), lane: lane(message), source };
+        let outgoing = Outgoing { headers, body: message.body.whole(), lane: lane(message), source };
         let was_empty = state.queue.is_empty();
         match state.queue.offer(outgoing, patience) {
             Offer::Queued if was_empty => self.outputs.push_back(Output::Transmit(link)),
@@ -240,7 +240,7 @@ impl Switch {
                     && let Some(from) = self.links.get(&from).map(|link| link.facts.clone())
                     && let Ok(headers) = Headers::decode(lost.headers)
                 {
-                    let message = Message { headers, body: Bytes::new() };
+                    let message = Message { headers, body: Body::new() };
                     self.send_back(now, &from, &message, &cannot_forward(), CANT_FORWARD);
                 }
             }

@@ -31,7 +31,7 @@ fn vector(called: &str) -> (Value, Message) {
     let frame = Bytes::from(bytes);
     let header_len = found["prefix"]["header_len"].as_u64().unwrap() as usize;
     let headers = Headers::decode(frame.slice(16..16 + header_len)).unwrap();
-    (found["headers"].clone(), Message { headers, body: frame.slice(16 + header_len..) })
+    (found["headers"].clone(), Message { headers, body: frame.slice(16 + header_len..).into() })
 }
 
 /// The headers that a message leaves with are those that the peer's own has, no more and no fewer.
@@ -61,7 +61,11 @@ fn our_messages_have_the_headers_of_the_peers() {
     assert_eq!(asked.u64(key::PAYLOAD_LEN), Some(3));
     assert_eq!(asked.f64(key::SEND_TIME), Some(1_795_299_691.581));
 
-    net.at("server").handle_message(now, LinkId(1), Message { headers: asked.clone(), body: Bytes::new() });
+    net.at("server").handle_message(
+        now,
+        LinkId(1),
+        Message { headers: asked.clone(), body: Bytes::new().into() },
+    );
     net.collect();
     let (_, _, to) = net.delivered.pop().unwrap();
     net.at("server").reply(now, to.unwrap(), Reply::ok(Payload::none()));
@@ -75,7 +79,7 @@ fn our_messages_have_the_headers_of_the_peers() {
 
     net.at("site-1").request(now, &[name("site-99")], request());
     let asked = sent(&mut net, "site-1");
-    net.at("server").handle_message(now, LinkId(1), Message { headers: asked, body: Bytes::new() });
+    net.at("server").handle_message(now, LinkId(1), Message { headers: asked, body: Bytes::new().into() });
     let returned = sent(&mut net, "server");
     same_keys(&returned, "RETURN cant_forward");
     assert_eq!(returned.str(key::ERROR), Some("cannot forward"));
@@ -99,7 +103,7 @@ fn the_peers_messages_are_understood() {
     assert_eq!(server.neighbours().count(), 0);
     let mut kinds = Vec::new();
     while let Some(sent) = server.poll_transmit(LinkId(1)) {
-        let message = Message { headers: Headers::decode(sent.headers).unwrap(), body: sent.body };
+        let message = Message { headers: Headers::decode(sent.headers).unwrap(), body: sent.body.into() };
         kinds.push((message.kind().unwrap(), message.topic().to_owned()));
     }
     assert_eq!(kinds, [(MessageKind::Return, String::new()), (MessageKind::Reply, "bye".to_owned())]);
@@ -114,11 +118,11 @@ fn what_is_forwarded_looks_as_when_the_peer_forwards_it() {
     let now = net.now;
     net.at("site-1").request(now, &[name("site-2")], request());
     let first = net.at("site-1").poll_transmit(LinkId(1)).unwrap();
-    let message = Message { headers: Headers::decode(first.headers).unwrap(), body: first.body };
+    let message = Message { headers: Headers::decode(first.headers).unwrap(), body: first.body.into() };
     net.at("server").handle_message(now, LinkId(1), message);
     let second = Headers::decode(net.at("server").poll_transmit(LinkId(2)).unwrap().headers).unwrap();
     same_keys(&second, "forwarded through server: req site-1->site-2");
-    let message = Message { headers: second, body: Bytes::new() };
+    let message = Message { headers: second, body: Bytes::new().into() };
     let hops: Vec<String> = message.route().into_iter().map(|(hop, _)| hop).collect();
     assert_eq!(hops, ["site-1", "server"]);
     assert_eq!((message.from(), message.to()), (Some(name("server")), Some(name("site-2"))));
@@ -132,7 +136,7 @@ fn a_reply_finds_its_way_through_a_relay() {
     net.ask("relay.a", "server", request());
     net.answer(Reply::ok(Payload::bytes(Bytes::from_static(b"done"))));
     let reply = net.outcome().unwrap();
-    assert_eq!((reply.code, &reply.payload.bytes[..]), (ReturnCode::Ok, &b"done"[..]));
+    assert_eq!((reply.code, &reply.payload.body.whole()[..]), (ReturnCode::Ok, &b"done"[..]));
     assert_eq!(net.at("relay").stats().forwarded, 2);
 }
 
@@ -635,7 +639,7 @@ fn bulk_request() -> Message {
     let mut message = message(MessageKind::Request, "relay.site", "server");
     message.headers.set(key::REPLY_EXPECTED, true);
     message.headers.set(key::REQ_ID, "some-id");
-    message.body = Bytes::from(vec![0; 80_000]);
+    message.body = Bytes::from(vec![0; 80_000]).into();
     message
 }
 
@@ -691,7 +695,7 @@ fn what_waits_for_a_lost_link_comes_back() {
     assert!(!relay.is_congested(LinkId(1)));
     for _ in 0..2 {
         let returned = Headers::decode(relay.poll_transmit(LinkId(1)).unwrap().headers).unwrap();
-        let message = Message { headers: returned, body: Bytes::new() };
+        let message = Message { headers: returned, body: Bytes::new().into() };
         assert_eq!(
             (message.kind(), message.req_ids()),
             (Some(MessageKind::Return), vec!["some-id".to_owned()])
@@ -783,7 +787,7 @@ proptest! {
             }
         }
         let now = net.now;
-        net.at("server").handle_message(now, LinkId(1), Message { headers, body: Bytes::new() });
+        net.at("server").handle_message(now, LinkId(1), Message { headers, body: Bytes::new().into() });
         net.run();
         prop_assert!(net.settled.is_empty());
     }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 /// How long anything here may take before the test gives up.
 pub const PATIENCE: Duration = Duration::from_secs(180);
 
-/// The binary, built with the workspace's default features.
+/// The binary, built with the workspace's default features, and as the tests are: optimised or not.
 pub fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| build(&[]))
@@ -27,6 +27,7 @@ fn build(features: &[&str]) -> PathBuf {
     let output = Command::new(env!("CARGO"))
         .args(["build", "--package", "locule", "--bin", "locule", "--message-format", "json"])
         .args(features)
+        .args((!cfg!(debug_assertions)).then_some("--release"))
         .current_dir(root())
         .output()
         .expect("cargo runs");

@@ -360,7 +360,7 @@ async fn server(transports: Transports) -> Cell {
     server.handle("task", "echo", |incoming: Incoming| async move {
         let payload = incoming.into_payload();
         if payload.encoding == Encoding::Fobs {
-            locule_fobs::decode(payload.bytes.clone())
+            locule_fobs::decode(payload.body.whole())
                 .map_err(|error| HandlerError::invalid_request(error.to_string()))?;
         }
         Ok(Reply::ok(payload))

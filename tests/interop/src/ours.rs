@@ -94,7 +94,7 @@ pub(crate) async fn whole(cell: &Cell, holder: &Fqcn, payload: Payload) -> Resul
     if payload.encoding != Encoding::Fobs {
         return Err(format!("the payload is {:?}", payload.encoding));
     }
-    let value = locule_fobs::decode(payload.bytes).map_err(|error| error.to_string())?;
+    let value = locule_fobs::decode(payload.body.whole()).map_err(|error| error.to_string())?;
     let mut whole = Shareable::new();
     whole.fields.insert("value", value);
     fetch(cell, &mut whole, holder, &FetchLimits::default()).await.map_err(|error| error.to_string())?;

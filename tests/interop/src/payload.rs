@@ -35,14 +35,15 @@ pub(crate) fn expect(told: &Value, expected: &Payload) -> anyhow::Result<()> {
         Encoding::Fobs => "fobs",
     };
     let digest = &told[kind];
-    let size = expected.bytes.len();
+    let size = expected.body.len();
     ensure!(digest.is_object(), "the payload is not {kind} but {told}");
     ensure!(digest["size"] == size, "the payload has {} bytes and not {size}", digest["size"]);
     if digest["pattern"] == true {
-        ensure!(expected.bytes == pattern(size), "the payload is the pattern");
+        ensure!(expected.body == pattern(size), "the payload is the pattern");
         return Ok(());
     }
-    let sum: String = Sha256::digest(&expected.bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    let sum: String =
+        Sha256::digest(expected.body.whole()).iter().map(|byte| format!("{byte:02x}")).collect();
     ensure!(digest["sha256"] == sum.as_str(), "the payload has other bytes: {}", digest["base64"]);
     Ok(())
 }

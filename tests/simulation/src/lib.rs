@@ -338,7 +338,7 @@ impl Network {
                     assert_eq!(reply.headers.u64(cell::NONCE), Some(nonce), "the reply to something else");
                     assert_eq!(reply.headers.str(cell::HANDLED_BY), Some(target.as_str()));
                     let size = reply.headers.u64(cell::SIZE).expect("a size") as usize;
-                    assert!(reply.payload.bytes == cell::body(!nonce, size), "the reply was changed");
+                    assert!(reply.payload.body == cell::body(!nonce, size), "the reply was changed");
                 }
             }
             Err(_) => self.tally.failed += 1,
@@ -559,7 +559,7 @@ impl Network {
         let sent = cell.switch.poll_transmit(id)?;
         self.touched.insert(at.clone());
         let headers = Headers::decode(sent.headers).expect("a switch sends proper headers");
-        let message = Message { headers, body: sent.body };
+        let message = Message { headers, body: sent.body.into() };
         if message.origin().as_ref() != Some(at) {
             cell.assert_gated(&message);
         }

@@ -156,7 +156,7 @@ impl Console {
             request.insert("state", state);
         }
         let reply = self.request(request).await?;
-        Ok(decode(reply.payload.bytes).unwrap().as_map().unwrap().clone())
+        Ok(decode(reply.payload.body.whole()).unwrap().as_map().unwrap().clone())
     }
 
     async fn request(&self, request: Map) -> Result<Reply, RequestError> {
@@ -171,7 +171,7 @@ fn text(text: &str) -> Payload {
 }
 
 fn document(reply: &Reply) -> ReplyDocument {
-    let value = decode(reply.payload.bytes.clone()).unwrap();
+    let value = decode(reply.payload.body.whole()).unwrap();
     ReplyDocument::parse(value.as_str().unwrap()).unwrap()
 }
 

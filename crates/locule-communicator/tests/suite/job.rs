@@ -145,7 +145,7 @@ async fn size_and_time_of_each_pull_and_submission_are_logged() {
     let (log, _guard) = Log::start();
     let federation = Federation::of_job().await;
     let parts = TaskReply::Task(Box::new(train())).to_parts().unwrap();
-    let task_len = parts.payload.bytes.len();
+    let task_len = parts.payload.body.len();
     federation.answer(PULL.0, PULL.1, move |_, _| reply(parts.clone()));
     federation.answer(SUBMIT.0, SUBMIT.1, |_, _| nothing());
     federation.network.faults().delay(seconds(2)); // each way

@@ -1,20 +1,23 @@
 //! Where sites pull tasks and hand results in: the handlers of a job's cell.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use locule_cell::{Cell, HandlerError, Incoming, LinkSecurity, Reply};
+use locule_cell::{Cell, HandlerError, Incoming, LinkSecurity, Reply, Spools};
 use locule_component::{Event, RunContext};
-use locule_download::FetchLimits;
+use locule_download::{FetchError, FetchLimits, Gathered, gather};
 use locule_event::Herald;
 use locule_fobs::{Map, Shareable};
+use locule_journal::Spool;
 use locule_message::{Fqcn, Payload, ReturnCode, key};
 use locule_protocol::{
     Assignment, AuxReply, AuxRequest, DecodeError, Dialect, GetTask, SubmitReply, SubmitUpdate, TaskReply,
     aux_topic, channel, log_stream,
 };
+use locule_store::FileSpool;
+use tokio::sync::Semaphore;
 
 use super::board::Board;
 use super::standing::{Assigned, Submitted};
@@ -27,6 +30,12 @@ const HOLD: Duration = Duration::from_secs(5);
 
 /// What a site waits before it pulls again; the pull itself waits here.
 const WAIT: Duration = Duration::ZERO;
+
+/// Results that wait in files and may be in memory at a time, on their way into the log.
+pub(super) const IN_MEMORY: usize = 1;
+
+/// Results with more bytes than this wait in a file while they arrive.
+const SMALL: u64 = 2 << 20;
 
 /// Header of the answer to a submission: what became of it, in a word. A site may go on whatever it is; to
 /// a stock site it says nothing.
@@ -74,6 +83,8 @@ pub(super) struct Desk {
     pub(super) tracking: Arc<Tracking>,
     pub(super) logs: SiteLogs,
     pub(super) run_dir: PathBuf,
+    /// Turns of large results to be in memory.
+    pub(super) turns: Semaphore,
 }
 
 /// Registers the desk's handlers on the job's cell.
@@ -100,7 +111,7 @@ pub(super) fn open(cell: &Cell, desk: Arc<Desk>) {
     });
     cell.handle(AuxRequest::CHANNEL, "*", move |incoming| {
         let desk = Arc::clone(&desk);
-        async move { desk.aux(&incoming).await }
+        async move { desk.aux(incoming).await }
     });
 }
 
@@ -148,8 +159,12 @@ impl Desk {
         if !self.board.has_begun() {
             return Err(HandlerError::new(ReturnCode::ServiceUnavailable, "the run has not begun"));
         }
-        let mut update =
-            SubmitUpdate::from_parts(&incoming.headers, &incoming.payload()).map_err(not_understood)?;
+        let mut turn = None;
+        if incoming.elsewhere.is_some() {
+            turn = self.turns.acquire().await.ok();
+        }
+        let origin = incoming.origin.clone();
+        let mut update = decode(incoming).await?;
         // Whatever became of it, the site may go on: a late or repeated result is no mistake of its own.
         let task = update.task_id.clone();
         let outcome = if update.job_id() != self.job_id {
@@ -157,8 +172,14 @@ impl Desk {
         } else {
             let wanted = self.board.wants(site, &task);
             let _arriving = wanted.then(|| self.board.arrival(site, &task));
-            if wanted {
-                self.fetch_arrays(site, &incoming.origin, &mut update.result).await?;
+            if wanted && refers(&mut update.result) {
+                // nobody has to wait for this site's network
+                drop(turn.take());
+                let fetched = self.fetch_arrays(site, &origin, &mut update.result).await?;
+                turn = self.turns.acquire().await.ok();
+                if let Some(fetched) = fetched {
+                    update.result = self.place(site, fetched, update.result).await?;
+                }
             }
             let taken = self.board.submit(site, &task, &update.task_name, update.result).await;
             taken.map_err(|error| {
@@ -166,6 +187,7 @@ impl Desk {
                 HandlerError::new(ReturnCode::ServiceUnavailable, "the server cannot keep the result now")
             })?
         };
+        drop(turn);
         let code = outcome.code();
         match outcome {
             Submitted::Accepted | Submitted::Kept | Submitted::Repeated => {
@@ -188,30 +210,54 @@ impl Desk {
         }))
     }
 
-    /// Fetches the arrays of a result. One that cannot be had at all counts as a result that failed.
+    /// Fetches the arrays that a result refers to. One whose arrays cannot be had at all counts as a result that
+    /// failed.
     async fn fetch_arrays(
         &self,
         site: &str,
         holder: &Fqcn,
         result: &mut Shareable,
-    ) -> Result<(), HandlerError> {
-        match locule_download::fetch(&self.cell, result, holder, &FetchLimits::default()).await {
-            Ok(0) => {}
-            Ok(bytes) => tracing::debug!(job = self.job_id, site, bytes, "arrays fetched"),
-            Err(error) if error.is_retryable() => {
-                tracing::warn!(job = self.job_id, site, %error, "arrays not fetched");
-                return Err(HandlerError::new(ReturnCode::CommError, error.to_string()));
-            }
+    ) -> Result<Option<Gathered>, HandlerError> {
+        let spool = || spool_in(&self.run_dir);
+        let gathered = gather(&self.cell, result, holder, &FetchLimits::default(), spool).await;
+        match gathered {
+            Ok(gathered) => Ok(Some(gathered)),
             Err(error) => {
-                tracing::warn!(job = self.job_id, site, %error, "arrays cannot be fetched");
-                *result = Shareable::with_return_code("EXECUTION_RESULT_ERROR");
+                self.not_fetched(site, &error)?;
+                *result = failed_result();
+                Ok(None)
             }
+        }
+    }
+
+    /// Puts what was fetched into its result.
+    async fn place(
+        &self,
+        site: &str,
+        fetched: Gathered,
+        mut result: Shareable,
+    ) -> Result<Shareable, HandlerError> {
+        let placed = blocking(move || fetched.place(&mut result).map(|bytes| (bytes, result))).await?;
+        match placed {
+            Ok((bytes, result)) => {
+                tracing::debug!(job = self.job_id, site, bytes, "arrays fetched");
+                Ok(result)
+            }
+            Err(error) => self.not_fetched(site, &error).map(|()| failed_result()),
+        }
+    }
+
+    /// Arrays were not fetched; the site is to try again if that may help.
+    fn not_fetched(&self, site: &str, error: &FetchError) -> Result<(), HandlerError> {
+        tracing::warn!(job = self.job_id, site, %error, "arrays not fetched");
+        if error.is_retryable() {
+            return Err(HandlerError::new(ReturnCode::CommError, error.to_string()));
         }
         Ok(())
     }
 
-    async fn aux(&self, incoming: &Incoming) -> Result<Reply, HandlerError> {
-        let site = &self.participant(incoming)?;
+    async fn aux(self: Arc<Self>, incoming: Incoming) -> Result<Reply, HandlerError> {
+        let site = &self.participant(&incoming)?;
         let peer = self.run.open().peer_context();
         let aux = match AuxRequest::from_parts(&incoming.headers, &incoming.payload()) {
             Ok(aux) => aux,
@@ -234,7 +280,10 @@ impl Desk {
             | aux_topic::JOB_HEARTBEAT
             | aux_topic::TASK_CHECK
             | aux_topic::END_RUN => "OK",
-            log_stream::REQUEST => self.logs.take(site, || Some(self.run_dir.clone()), &aux),
+            log_stream::REQUEST => {
+                let (desk, site) = (Arc::clone(&self), site.clone());
+                blocking(move || desk.logs.take(&site, || Some(desk.run_dir.clone()), &aux)).await?
+            }
             log_stream::ABORT => self.logs.abort(site, &aux),
             aux_topic::FED_EVENT => self.tracking.take(site, aux),
             _ => "TOPIC_UNKNOWN",
@@ -282,6 +331,47 @@ impl Desk {
             self.herald.tell(&Event::ClientReconnected { site }).await;
         }
     }
+}
+
+/// Where results go while they arrive: large ones into files without a name in this folder.
+pub(super) fn spools(run_dir: PathBuf) -> Spools {
+    Spools::new(move |channel, topic, len| {
+        let is_result = (channel, topic) == (SubmitUpdate::CHANNEL, SubmitUpdate::TOPIC);
+        let is_large = len > SMALL || len == 0;
+        if is_result && is_large { spool_in(&run_dir) } else { None }
+    })
+}
+
+fn spool_in(folder: &Path) -> Option<Box<dyn Spool>> {
+    match FileSpool::in_folder(folder) {
+        Ok(spool) => Some(Box::new(spool)),
+        Err(error) => {
+            tracing::warn!(folder = %folder.display(), %error, "a result goes through memory");
+            None
+        }
+    }
+}
+
+async fn decode(incoming: Incoming) -> Result<SubmitUpdate, HandlerError> {
+    let read = |incoming: &Incoming| {
+        let payload = incoming.read().map_err(|error| HandlerError::failed(error.to_string()))?;
+        SubmitUpdate::from_parts(&incoming.headers, &payload).map_err(not_understood)
+    };
+    if incoming.elsewhere.is_none() { read(&incoming) } else { blocking(move || read(&incoming)).await? }
+}
+
+/// Whether arrays of the result are still where it came from.
+fn refers(result: &mut Shareable) -> bool {
+    result.visit_array_refs(&mut |_| Err(())).is_err()
+}
+
+/// What stands for a result that cannot be had.
+fn failed_result() -> Shareable {
+    Shareable::with_return_code("EXECUTION_RESULT_ERROR")
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, HandlerError> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| HandlerError::failed(error.to_string()))
 }
 
 fn from_parent(incoming: &Incoming) -> Result<(), HandlerError> {

@@ -291,8 +291,7 @@ impl RunLog {
         body: &Value,
     ) -> Result<(Vec<u8>, Option<String>), AppendError> {
         let cannot = |error| AppendError::Write(io::Error::other(error));
-        let options = EncodeOptions::default().datum_threshold(SMALL);
-        let body = locule_fobs::encode_parts(body, &options).map_err(cannot)?;
+        let body = locule_fobs::encode_parts(body, &EncodeOptions::default()).map_err(cannot)?;
         if body.len() <= SMALL {
             let mut record = line(entry);
             body.write_to(&mut record).map_err(AppendError::Write)?;

@@ -22,7 +22,7 @@ use locule_launcher::{FailureKind, JobFailure, JobStart};
 use locule_message::{Fqcn, Payload};
 use locule_protocol::{AuxRequest, Refusal, aux_topic, prop, to_props};
 use locule_transport::{Endpoint, Transports};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
@@ -257,6 +257,7 @@ impl Job {
             tracking: Arc::clone(&tracking),
             logs: SiteLogs::default(),
             run_dir: start.run_dir.clone(),
+            turns: Semaphore::new(desk::IN_MEMORY),
         };
         desk::open(&cell, Arc::new(desk));
         let reporting = tokio::spawn(forward(cell.clone(), start.job_id.clone(), reports));
@@ -356,10 +357,9 @@ impl Job {
 async fn link(host: &JobHost, start: &JobStart) -> Result<Cell, String> {
     let name = Fqcn::parse(&start.cell).map_err(|error| error.to_string())?;
     let parent = Endpoint::parse(&start.parent).map_err(|error| error.to_string())?;
-    let cell = Cell::builder(CellConfig::new(name))
-        .transports(host.transports.clone())
-        .stamp(host.stamp.clone())
-        .start();
+    let mut config = CellConfig::new(name);
+    config.streams.spools = desk::spools(start.run_dir.clone());
+    let cell = Cell::builder(config).transports(host.transports.clone()).stamp(host.stamp.clone()).start();
     cell.connect(parent);
     if cell.wait_linked(&Fqcn::server(), PARENT).await {
         Ok(cell)

@@ -42,7 +42,7 @@ async fn no_token_is_sent_that_the_ledger_could_not_write_down() {
     let parts = registration("site-1", &open).to_parts().unwrap();
     let reply = ask(&cell, "task", REGISTER, parts).await.unwrap();
     assert_eq!(reply.code.as_str(), "service_unavailable");
-    assert!(reply.payload.bytes.is_empty() && reply.headers.str(key::TOKEN).is_none());
+    assert!(reply.payload.body.is_empty() && reply.headers.str(key::TOKEN).is_none());
 
     scene.kit.ledger.make_room();
     let open = challenge(&cell, &*own).await.register(&*own).unwrap();

@@ -86,8 +86,10 @@ impl Net {
             for (link, a, b) in self.wires.clone() {
                 for (from, to) in [(a, b), (b, a)] {
                     while let Some(sent) = self.at(from).poll_transmit(link) {
-                        let message =
-                            Message { headers: Headers::decode(sent.headers).unwrap(), body: sent.body };
+                        let message = Message {
+                            headers: Headers::decode(sent.headers).unwrap(),
+                            body: sent.body.into(),
+                        };
                         let now = self.now;
                         self.at(to).handle_message(now, link, message);
                         moved = true;

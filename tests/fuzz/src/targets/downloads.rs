@@ -72,7 +72,7 @@ pub(crate) const OFFERS: Target = Target {
             let receiver: Fqcn = name.parse().expect("a name");
             let answer =
                 offers.answer(now, &mut rng, &receiver, Payload::fobs(Bytes::copy_from_slice(input)));
-            outcome += &format!("{:?} {} ", answer.code, some(answer.payload.bytes.len()));
+            outcome += &format!("{:?} {} ", answer.code, some(answer.payload.body.len()));
         }
         offers.handle_timeout(now + idle);
         let mut ended = 0;

@@ -107,7 +107,7 @@ pub(crate) const HEADERS: Target = Target {
         assert_eq!(again, headers);
         assert_eq!(again.encode().expect("once more"), encoded);
         let readable = headers.keys().filter(|key| headers.get(key).is_some()).count();
-        let message = Message { headers, body: Bytes::new() };
+        let message = Message { headers, body: Bytes::new().into() };
         let readable = some(readable);
         format!(
             "{readable} {:?} {:?} {} {} {}",

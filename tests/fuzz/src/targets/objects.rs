@@ -53,9 +53,9 @@ pub(crate) const PROTOCOL: Target = Target {
         let headers = Bytes::copy_from_slice(frame.get(PREFIX..begin).unwrap_or_default());
         let body = Bytes::copy_from_slice(frame.get(begin..).unwrap_or_default());
         let Ok(headers) = Headers::decode(headers) else { return "no headers".into() };
-        let message = Message { headers, body };
+        let message = Message { headers, body: body.into() };
         let payload = if message.headers.str("sm__pe").is_some() {
-            Payload::fobs(message.body.clone())
+            Payload::fobs(message.body.whole())
         } else {
             message.payload()
         };

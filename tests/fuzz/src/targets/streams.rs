@@ -93,7 +93,7 @@ fn run(frames: &[Vec<u8>]) -> String {
                 let headers = Bytes::copy_from_slice(frame.get(PREFIX..begin).unwrap_or_default());
                 let body = Bytes::copy_from_slice(frame.get(begin..).unwrap_or_default());
                 let Ok(headers) = Headers::decode(headers) else { continue };
-                let message = Message { headers, body };
+                let message = Message { headers, body: body.into() };
                 if kind == 13 {
                     streams.undelivered(&message, ReturnCode::CommError, "no way");
                 } else {

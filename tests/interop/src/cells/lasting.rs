@@ -92,8 +92,8 @@ async fn bulk(bench: &mut Bench) -> anyhow::Result<()> {
     let mut seen = vec![false; BULK];
     for _ in 0..BULK {
         let payload = bench.noted().await?.payload;
-        ensure!(payload.bytes == pattern(payload.bytes.len()), "a message holds other bytes");
-        seen[payload.bytes.len()] = true;
+        ensure!(payload.body == pattern(payload.body.len()), "a message holds other bytes");
+        seen[payload.body.len()] = true;
     }
     ensure!(seen.iter().all(|seen| *seen), "a message came twice");
     Ok(())

@@ -103,7 +103,7 @@ async fn broadcast(bench: &mut Bench) -> anyhow::Result<()> {
     let request = Request::new(channel, "echo", Payload::bytes(pattern(9))).timeout(PATIENCE);
     for (site, reply) in bench.our("server")?.broadcast(&targets, request).await {
         let reply = reply?.into_ok()?;
-        ensure!(reply.payload.bytes == pattern(9), "{site} answered with {:?}", reply.payload);
+        ensure!(reply.payload.body == pattern(9), "{site} answered with {:?}", reply.payload);
     }
     Ok(())
 }
@@ -118,7 +118,7 @@ async fn forwarded(bench: &mut Bench) -> anyhow::Result<()> {
     }
     let request = Request::new(bench.setting.channel, "echo", Payload::bytes(pattern(3000)));
     let reply = bench.our("site-1")?.request(&Fqcn::parse("site-2")?, request.timeout(PATIENCE)).await?;
-    ensure!(reply.into_ok()?.payload.bytes == pattern(3000), "other bytes came back");
+    ensure!(reply.into_ok()?.payload.body == pattern(3000), "other bytes came back");
     Ok(())
 }
 
@@ -204,7 +204,7 @@ async fn they_answer_many(bench: &mut Bench) -> anyhow::Result<()> {
     let bench = &*bench;
     Bench::all((0..MANY).map(|size| async move {
         let reply = bench.we_ask("echo", Payload::bytes(pattern(size))).await?.into_ok()?;
-        ensure!(reply.payload.bytes == pattern(size), "the reply to another request came");
+        ensure!(reply.payload.body == pattern(size), "the reply to another request came");
         Ok(())
     }))
     .await
@@ -221,7 +221,7 @@ async fn we_answer_many(bench: &mut Bench) -> anyhow::Result<()> {
 
 async fn echoed_by_them(bench: &mut Bench, size: usize) -> anyhow::Result<()> {
     let reply = bench.we_ask("echo", Payload::bytes(pattern(size))).await?.into_ok()?;
-    ensure!(reply.payload.bytes == pattern(size), "{} other bytes came back", reply.payload.bytes.len());
+    ensure!(reply.payload.body == pattern(size), "{} other bytes came back", reply.payload.body.len());
     Ok(())
 }
 

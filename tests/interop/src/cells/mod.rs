@@ -372,7 +372,7 @@ impl Bench {
     /// Asks once in each direction; fails unless both are answered.
     async fn both_ask(&self) -> anyhow::Result<()> {
         let reply = self.we_ask("echo", Payload::bytes("hello".into())).await?.into_ok()?;
-        ensure!(reply.payload.bytes == "hello", "they answered with {:?}", reply.payload);
+        ensure!(reply.payload.body == "hello", "they answered with {:?}", reply.payload);
         let reply = self.they_ask("echo", json!({ "size": 5 })).await?;
         crate::payload::expect(&reply["payload"], &Payload::bytes(crate::payload::pattern(5)))
     }

@@ -77,7 +77,7 @@ async fn by_them(bench: &mut Bench, size: usize) -> anyhow::Result<()> {
     let before = treated(bench)?;
     let request = Request::new(bench.setting.channel, "echo", Payload::bytes(pattern(size))).secure();
     let reply = bench.we_send(request.timeout(PATIENCE)).await?.into_ok()?;
-    ensure!(reply.payload.bytes == pattern(size), "{} other bytes came back", reply.payload.bytes.len());
+    ensure!(reply.payload.body == pattern(size), "{} other bytes came back", reply.payload.body.len());
     let after = treated(bench)?;
     ensure!(before.0 < after.0 && before.1 < after.1, "it went in clear: {before:?}, {after:?}");
     Ok(())
@@ -131,7 +131,7 @@ async fn forwarded(bench: &mut Bench) -> anyhow::Result<()> {
     }
     let request = Request::new(bench.setting.channel, "echo", Payload::bytes(pattern(3000))).secure();
     let reply = bench.our("site-1")?.request(&Fqcn::parse("site-2")?, request.timeout(PATIENCE)).await?;
-    ensure!(reply.into_ok()?.payload.bytes == pattern(3000), "other bytes came back");
+    ensure!(reply.into_ok()?.payload.body == pattern(3000), "other bytes came back");
     Ok(())
 }
 
@@ -149,7 +149,7 @@ async fn they_answer_many(bench: &mut Bench) -> anyhow::Result<()> {
     Bench::all((0..MANY).map(|size| async move {
         let request = Request::new(bench.setting.channel, "echo", Payload::bytes(pattern(size))).secure();
         let reply = bench.we_send(request.timeout(PATIENCE)).await?.into_ok()?;
-        ensure!(reply.payload.bytes == pattern(size), "the reply to another request came");
+        ensure!(reply.payload.body == pattern(size), "the reply to another request came");
         Ok(())
     }))
     .await

@@ -63,7 +63,7 @@ async fn their_blob(bench: &mut Bench) -> anyhow::Result<()> {
                           "payload": { "size": size } });
     let sent = bench.peer.ask("send_blob", command).await?;
     ensure!(sent == size, "{sent} bytes of {size} went");
-    ensure!(bench.noted().await?.payload.bytes == pattern(size), "other bytes came");
+    ensure!(bench.noted().await?.payload.body == pattern(size), "other bytes came");
     Ok(())
 }
 
@@ -107,7 +107,7 @@ async fn arrays_for_them(bench: &mut Bench) -> anyhow::Result<()> {
 
 async fn our_arrays(bench: &mut Bench) -> anyhow::Result<()> {
     let reply = bench.we_ask("dumps", Payload::fobs(inline()?)).await?.into_ok()?;
-    ensure!(reply.payload.bytes == inline()?, "other arrays arrived");
+    ensure!(reply.payload.body == inline()?, "other arrays arrived");
     Ok(())
 }
 

@@ -76,7 +76,7 @@ async fn they_echo(bench: &mut Bench) -> anyhow::Result<()> {
     Bench::all(VECTORS.iter().map(|Vector { name, bytes }| async move {
         let reply = bench.we_ask("dumps", Payload::fobs(bytes.clone())).await;
         let reply = reply.and_then(locule_cell::Reply::into_ok).with_context(|| name.clone())?;
-        ensure!(reply.payload.bytes == *bytes, "{name}: other bytes came back");
+        ensure!(reply.payload.body == *bytes, "{name}: other bytes came back");
         Ok(())
     }))
     .await
@@ -113,7 +113,7 @@ fn large() -> anyhow::Result<Bytes> {
 
 async fn they_echo_large(bench: &mut Bench) -> anyhow::Result<()> {
     let reply = bench.we_ask("echo", Payload::fobs(large()?)).await?.into_ok()?;
-    ensure!(decode(reply.payload.bytes)? == decode(large()?)?, "another value came back");
+    ensure!(decode(reply.payload.body.whole())? == decode(large()?)?, "another value came back");
     Ok(())
 }
 
@@ -134,7 +134,7 @@ fn arrays(elements: usize) -> anyhow::Result<Bytes> {
 async fn they_echo_arrays(bench: &mut Bench) -> anyhow::Result<()> {
     let sent = arrays(100_000)?;
     let reply = bench.we_ask("echo", Payload::fobs(sent.clone())).await?.into_ok()?;
-    ensure!(reply.payload.bytes == sent, "other arrays came back");
+    ensure!(reply.payload.body == sent, "other arrays came back");
     Ok(())
 }
 

@@ -22,7 +22,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     site.connect(endpoint);
     assert!(site.wait_linked(&Fqcn::server(), Duration::from_secs(10)).await);
     let reply = site.request(&Fqcn::server(), Request::new("clinic", "greet", Payload::none())).await?;
-    assert_eq!(reply.into_ok()?.payload.bytes, "hello, site-1");
+    assert_eq!(reply.into_ok()?.payload.body, "hello, site-1");
     site.shutdown(Duration::from_secs(1)).await;
     server.shutdown(Duration::from_secs(1)).await;
     Ok(())

@@ -47,5 +47,5 @@ fn cell(now: Now, name: &str, neighbours: &[(LinkId, &str)]) -> Result<Switch, B
 }
 
 fn arrived(sent: Transmit) -> Result<Message, Box<dyn Error>> {
-    Ok(Message { headers: Headers::decode(sent.headers)?, body: sent.body })
+    Ok(Message { headers: Headers::decode(sent.headers)?, body: sent.body.into() })
 }
