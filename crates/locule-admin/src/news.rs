@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use locule_server::ServerEvent;
+use locule_server::{LastTracked, ServerEvent};
 use serde_json::{Value, json};
 
 /// Jobs of which something is kept; the oldest are forgotten.
@@ -82,23 +82,28 @@ impl News {
 }
 
 impl JobNews {
-    /// How far the job is, as consoles are told, with the last numbers that its sites track.
+    /// How far the job is, as consoles are told, with the last numbers that are kept of its sites.
     pub(crate) fn progress(
         &self,
         rounds_done: u64,
-        tracked: &BTreeMap<String, BTreeMap<String, f64>>,
+        LastTracked { round, tracked, .. }: &LastTracked,
     ) -> Value {
-        let tracked = tracked.iter().take(SITES).map(|(site, numbers)| {
-            let few: Vec<_> = numbers.iter().filter(|(_, number)| number.is_finite()).take(METRICS).collect();
-            json!({ "site": site, "metrics": few })
-        });
-        let metrics = self.metrics.iter().map(|(site, metrics)| json!({ "site": site, "metrics": metrics }));
+        let last = |of: &BTreeMap<String, BTreeMap<String, f64>>| -> Vec<Value> {
+            let sites = of.iter().take(SITES).map(|(site, numbers)| {
+                let finite = numbers.iter().filter(|(_, number)| number.is_finite());
+                json!({ "site": site, "metrics": finite.take(METRICS).collect::<Vec<_>>() })
+            });
+            sites.collect()
+        };
+        let news = self.metrics.iter().map(|(site, metrics)| json!({ "site": site, "metrics": metrics }));
+        // A server that was started again since knows what is kept.
+        let metrics = if self.metrics.is_empty() { last(round) } else { news.collect() };
         json!({
             "round": self.round,
             "rounds": self.rounds,
             "rounds_done": rounds_done,
-            "metrics": metrics.collect::<Vec<_>>(),
-            "tracked": tracked.collect::<Vec<_>>(),
+            "metrics": metrics,
+            "tracked": last(tracked),
             "bytes_moved": self.moved.map(|(began, now)| now.saturating_sub(began)),
         })
     }
@@ -127,12 +132,16 @@ mod tests {
             bytes_moved: 350,
         };
         news.hear(&done, 400);
-        let tracked = BTreeMap::from([("site-2".into(), BTreeMap::from([("lr".into(), 0.1)]))]);
-        let progress = news.of("a").progress(1, &tracked);
+        let kept = |key: &str| BTreeMap::from([("site-2".into(), BTreeMap::from([(key.into(), 0.1)]))]);
+        let mut last = LastTracked::default();
+        (last.round, last.tracked) = (kept("loss"), kept("lr"));
+        let progress = news.of("a").progress(1, &last);
         assert_eq!(progress["tracked"], json!([{ "site": "site-2", "metrics": [["lr", 0.1]] }]));
         assert_eq!((&progress["bytes_moved"], &progress["rounds"]), (&json!(250), &json!(2)));
         assert_eq!(progress["metrics"], json!([{ "site": "site-1", "metrics": [["loss", 0.5]] }]));
         assert_eq!(news.of("b"), JobNews::default());
+        let since_a_restart = news.of("b").progress(1, &last);
+        assert_eq!(since_a_restart["metrics"], json!([{ "site": "site-2", "metrics": [["loss", 0.1]] }]));
     }
 
     #[test]

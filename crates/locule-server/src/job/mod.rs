@@ -14,4 +14,4 @@ pub use brief::ServerBrief;
 pub(crate) use desk::SITE_JOINS;
 pub(crate) use report::JobReport;
 pub use run::{JobHost, run_job};
-pub use tracking::Tracked;
+pub use tracking::{LastTracked, Tracked};

@@ -253,13 +253,14 @@ impl Job {
             board: Arc::clone(&board),
             run: run.clone(),
             herald: herald.clone(),
-            workflow: current,
+            workflow: current.clone(),
             tracking: Arc::clone(&tracking),
             logs: SiteLogs::default(),
             run_dir: start.run_dir.clone(),
         };
         desk::open(&cell, Arc::new(desk));
-        let reporting = tokio::spawn(forward(cell.clone(), start.job_id.clone(), reports));
+        let kept = Arc::clone(&tracking);
+        let reporting = tokio::spawn(forward(cell.clone(), start.job_id.clone(), reports, current, kept));
         tell(&cell, &start.job_id, &JobReport::Ready)
             .await
             .map_err(|error| infrastructure(error.to_string()))?;
@@ -445,9 +446,18 @@ fn failure(workflow: &str, error: &WorkflowError) -> JobFailure {
     JobFailure::new(FailureKind::Exception, format!("workflow `{workflow}`: {error}"))
 }
 
-/// Sends progress to the parent, in order, until the board closes.
-async fn forward(cell: Cell, job_id: String, mut reports: mpsc::Receiver<Progress>) {
+/// Keeps what rounds measured, and sends progress to the parent, in order, until the board closes.
+async fn forward(
+    cell: Cell,
+    job_id: String,
+    mut reports: mpsc::Receiver<Progress>,
+    workflow: watch::Receiver<String>,
+    tracking: Arc<Tracking>,
+) {
     while let Some(progress) = reports.recv().await {
+        if let Progress::RoundFinished { round, sites, .. } = &progress {
+            tracking.take_round(&workflow.borrow(), *round, sites);
+        }
         let Some(report) = JobReport::of(progress) else { continue };
         if let Err(error) = tell(&cell, &job_id, &report).await {
             tracing::warn!(job = job_id, %error, "parent did not take a report");

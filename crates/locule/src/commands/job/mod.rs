@@ -202,7 +202,7 @@ async fn metrics(JobMetrics { id, kit, wait, output }: JobMetrics) -> Result<(),
     match output {
         Table::Json => tracked.iter().for_each(|tracked| say(&json!(tracked).to_string())),
         Table::Csv => {
-            say("site,key,step,value,time");
+            say("site,key,step,value,time,type");
             tracked.iter().for_each(|tracked| say(&text::csv(tracked)));
         }
     }

@@ -128,10 +128,10 @@ pub(super) fn metrics(SiteMetrics { site, metrics, .. }: &SiteMetrics) -> String
 
 /// What a site tracks, as a line of comma-separated values.
 pub(super) fn csv(tracked: &Tracked) -> String {
-    let Tracked { site, key, step, value, time, .. } = tracked;
+    let Tracked { site, key, step, value, time, kind, .. } = tracked;
     let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     let step = step.map(|step| step.to_string()).unwrap_or_default();
-    [site.clone(), key.clone(), step, value, time.to_string()].map(|cell| quoted(&cell)).join(",")
+    [site, key, &step, &value, &time.to_string(), kind].map(|cell| quoted(cell)).join(",")
 }
 
 fn quoted(cell: &str) -> String {
@@ -246,8 +246,8 @@ mod tests {
     fn what_sites_track_is_one_line_each_for_a_spreadsheet() {
         let mut tracked = Tracked::default();
         (tracked.site, tracked.key, tracked.step) = ("site-1".into(), "loss, \"best\"".into(), Some(3));
-        (tracked.value, tracked.time) = (serde_json::json!(0.5), 1.25);
-        assert_eq!(csv(&tracked), "site-1,\"loss, \"\"best\"\"\",3,0.5,1.25");
+        (tracked.value, tracked.time, tracked.kind) = (serde_json::json!(0.5), 1.25, "ROUND".into());
+        assert_eq!(csv(&tracked), "site-1,\"loss, \"\"best\"\"\",3,0.5,1.25,ROUND");
     }
 
     #[test]
