@@ -102,8 +102,8 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<(), WorkflowError> {
 
 /// A field of a CSV file. A site chose it: it may begin no formula in a table calculation.
 pub(crate) fn quoted(text: &str) -> String {
-    let risky = text.starts_with(['=', '+', '-', '@', '\t']);
     let text: String = text.chars().filter(|c| !c.is_control()).collect();
+    let risky = text.starts_with(['=', '+', '-', '@']);
     let text = if risky { format!("'{text}") } else { text };
     if text.contains([',', '"', ';']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text }
 }
@@ -116,6 +116,8 @@ mod tests {
     fn a_field_is_quoted_and_begins_no_formula() {
         assert_eq!(quoted("loss"), "loss");
         assert_eq!(quoted("a,\"b\"\n"), "\"a,\"\"b\"\"\"");
-        assert_eq!(quoted("=1+1"), "'=1+1");
+        for formula in ["=1+1", "\t=1+1", "\r=1+1", "\u{1}\n=1+1"] {
+            assert_eq!(quoted(formula), "'=1+1");
+        }
     }
 }

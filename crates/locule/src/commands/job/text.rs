@@ -134,9 +134,13 @@ pub(super) fn csv(tracked: &Tracked) -> String {
     [site, key, &step, &value, &time.to_string(), kind].map(|cell| quoted(cell)).join(",")
 }
 
+/// A cell that begins no formula in a table calculation: a site chose it.
 fn quoted(cell: &str) -> String {
     let cell = visible(cell);
-    if cell.contains([',', '"', '\n']) { format!("\"{}\"", cell.replace('"', "\"\"")) } else { cell }
+    let is_formula = cell.starts_with(['=', '+', '-', '@', '\t']) && cell.parse::<f64>().is_err();
+    let cell = if is_formula { format!("'{cell}") } else { cell };
+    let splits = cell.contains([',', ';', '"', '\t', '\n']);
+    if splits { format!("\"{}\"", cell.replace('"', "\"\"")) } else { cell }
 }
 
 fn number(value: f64) -> String {
@@ -248,6 +252,24 @@ mod tests {
         (tracked.site, tracked.key, tracked.step) = ("site-1".into(), "loss, \"best\"".into(), Some(3));
         (tracked.value, tracked.time, tracked.kind) = (serde_json::json!(0.5), 1.25, "ROUND".into());
         assert_eq!(csv(&tracked), "site-1,\"loss, \"\"best\"\"\",3,0.5,1.25,ROUND");
+    }
+
+    #[test]
+    fn a_cell_begins_no_formula_and_a_number_stays_one() {
+        for (cell, shown) in [
+            ("=1+1", "'=1+1"),
+            ("@SUM(A1)", "'@SUM(A1)"),
+            ("-2+3", "'-2+3"),
+            ("+cmd|' /C calc'!A0", "'+cmd|' /C calc'!A0"),
+            ("\t=1", "\"'\t=1\""),
+            ("\r=1", "\\r=1"),
+            ("a;=1", "\"a;=1\""),
+        ] {
+            assert_eq!(quoted(cell), shown);
+        }
+        for number in ["-0.5", "+3", "-1e-7", "-inf"] {
+            assert_eq!(quoted(number), number);
+        }
     }
 
     #[test]
