@@ -271,7 +271,9 @@ async fn check_at_server(arguments: CheckJob) -> Result<(), Failure> {
         _ => None,
     };
     let Some(kit) = kit else {
-        let error = anyhow!("--sites asks a running server: give one --kit, the administrator's");
+        let error = anyhow!(
+            "--sites asks a running server: give one --kit, the administrator's, or name it in LOCULE_ADMIN_KIT"
+        );
         return Err(Failure::new(Code::Usage, error));
     };
     let at = AtServer { kit, wait, output };
