@@ -84,7 +84,7 @@ pub struct Outcome {
     pub code: i64,
     /// Why, if it says so.
     pub reason: String,
-    /// Tasks whose result the server took.
+    /// Tasks whose result the server took; 0 of a site that does not say, as those of nvflare.
     pub tasks_done: u64,
 }
 

@@ -90,7 +90,7 @@ pub(super) fn whole(job: &Job, now: SystemTime) -> String {
         let reason = if outcome.reason.is_empty() { String::new() } else { format!(": {}", outcome.reason) };
         let how =
             if outcome.code == 0 { "done".to_owned() } else { format!("ended with code {}", outcome.code) };
-        lines.push(format!("{}  {how}, {} task(s){reason}", outcome.site, outcome.tasks_done));
+        lines.push(format!("{}  {how}{}{reason}", outcome.site, tasks(outcome.tasks_done)));
     }
     for refusal in &job.refusals {
         lines.push(format!(
@@ -102,6 +102,11 @@ pub(super) fn whole(job: &Job, now: SystemTime) -> String {
         lines.extend(job.deployed.iter().cloned());
     }
     lines.join("\n")
+}
+
+/// How many tasks a site has done; sites of nvflare do not say.
+fn tasks(done: u64) -> String {
+    if done == 0 { String::new() } else { format!(", {done} task(s)") }
 }
 
 fn headed(head: &str, text: &str) -> String {
@@ -234,6 +239,18 @@ mod tests {
             ("7 bytes".into(), "1.5 KiB".into(), "3.0 GiB".into())
         );
         assert_eq!((number(0.25), number(1e-5)), ("0.2500".into(), "1.000e-5".into()));
+    }
+
+    #[test]
+    fn tasks_are_counted_of_sites_that_say_how_many() {
+        let meta = serde_json::json!({ "job_id": "4f1c", "outcomes": [
+            { "site": "ours", "code": 0, "tasks_done": 3 },
+            { "site": "stock", "code": 0, "tasks_done": 0 },
+            { "site": "lost", "code": 104, "reason": "no GPU", "tasks_done": 0 } ] });
+        let shown = whole(&Job::from_meta(meta.as_object().unwrap()), SystemTime::UNIX_EPOCH);
+        let (_, outcomes) = shown.split_once("submitter").unwrap();
+        let outcomes: Vec<&str> = outcomes.lines().skip(1).collect();
+        assert_eq!(outcomes, ["ours  done, 3 task(s)", "stock  done", "lost  ended with code 104: no GPU"]);
     }
 
     #[test]
