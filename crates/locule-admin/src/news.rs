@@ -28,18 +28,17 @@ pub(crate) struct JobNews {
     rounds: Option<u64>,
     /// Each site's own metrics of the last round that was aggregated.
     metrics: Vec<(String, Vec<(String, f64)>)>,
-    /// What the server's links had moved when its first round began, and when its last one ended, in bytes.
-    moved: Option<(u64, u64)>,
+    /// What it had moved when its last round ended, in bytes.
+    moved: Option<u64>,
 }
 
 impl News {
-    /// Takes an event in; `moved` is what the server's links have moved so far, in bytes.
-    pub(crate) fn hear(&mut self, event: &ServerEvent, moved: u64) {
+    /// Takes an event in.
+    pub(crate) fn hear(&mut self, event: &ServerEvent) {
         match event {
             ServerEvent::RoundStarted { job, round, rounds } => {
                 let news = self.at(job);
                 (news.round, news.rounds) = (Some(*round), Some(*rounds));
-                news.moved.get_or_insert((moved, moved));
             }
             ServerEvent::RoundFinished { job, rounds, sites, bytes_moved, .. } => {
                 let news = self.at(job);
@@ -48,8 +47,7 @@ impl News {
                     (site.clone(), metrics.iter().take(METRICS).cloned().collect())
                 };
                 news.metrics = sites.iter().take(SITES).map(few).collect();
-                let began = news.moved.map_or(*bytes_moved, |(began, _)| began);
-                news.moved = Some((began, *bytes_moved));
+                news.moved = Some(*bytes_moved);
             }
             ServerEvent::Listening { .. }
             | ServerEvent::SiteJoined { .. }
@@ -104,7 +102,7 @@ impl JobNews {
             "rounds_done": rounds_done,
             "metrics": metrics,
             "tracked": last(tracked),
-            "bytes_moved": self.moved.map(|(began, now)| now.saturating_sub(began)),
+            "bytes_moved": self.moved,
         })
     }
 }
@@ -122,7 +120,7 @@ mod tests {
     #[test]
     fn a_job_is_known_from_what_the_server_tells() {
         let mut news = News::default();
-        news.hear(&started("a"), 100);
+        news.hear(&started("a"));
         let done = ServerEvent::RoundFinished {
             job: "a".into(),
             round: 0,
@@ -131,13 +129,13 @@ mod tests {
             model: PathBuf::new(),
             bytes_moved: 350,
         };
-        news.hear(&done, 400);
+        news.hear(&done);
         let kept = |key: &str| BTreeMap::from([("site-2".into(), BTreeMap::from([(key.into(), 0.1)]))]);
         let mut last = LastTracked::default();
         (last.round, last.tracked) = (kept("loss"), kept("lr"));
         let progress = news.of("a").progress(1, &last);
         assert_eq!(progress["tracked"], json!([{ "site": "site-2", "metrics": [["lr", 0.1]] }]));
-        assert_eq!((&progress["bytes_moved"], &progress["rounds"]), (&json!(250), &json!(2)));
+        assert_eq!((&progress["bytes_moved"], &progress["rounds"]), (&json!(350), &json!(2)));
         assert_eq!(progress["metrics"], json!([{ "site": "site-1", "metrics": [["loss", 0.5]] }]));
         assert_eq!(news.of("b"), JobNews::default());
         let since_a_restart = news.of("b").progress(1, &last);
@@ -148,7 +146,7 @@ mod tests {
     fn the_oldest_jobs_are_forgotten() {
         let mut news = News::default();
         for job in 0..=JOBS {
-            news.hear(&started(&job.to_string()), 0);
+            news.hear(&started(&job.to_string()));
         }
         assert_eq!((news.jobs.len(), news.in_order.len()), (JOBS, JOBS));
         assert_eq!(news.of("0"), JobNews::default());

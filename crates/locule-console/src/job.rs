@@ -122,7 +122,8 @@ pub struct Progress {
     pub metrics: Vec<SiteMetrics>,
     /// The last numbers that its sites' scripts track.
     pub tracked: Vec<SiteMetrics>,
-    /// Bytes between server and sites since the job began; those of other jobs at that time count, too.
+    /// Bytes between the job's half at the server and its sites, when its last round ended; without those of a time
+    /// before a restart of the server.
     pub bytes_moved: Option<u64>,
 }
 

@@ -30,7 +30,7 @@ use uuid::Uuid;
 use super::board::{Board, BoardOf};
 use super::desk::{self, Desk, Participants};
 use super::log::{FOLDER, RunLog};
-use super::report::{JobReport, RunEnd};
+use super::report::{JobReport, RunEnd, Told};
 use super::tracking::Tracking;
 use crate::record::SERVER;
 use crate::site_logs::SiteLogs;
@@ -466,7 +466,10 @@ async fn forward(
 }
 
 async fn tell(cell: &Cell, job_id: &str, report: &JobReport) -> Result<(), RequestError> {
-    let body = serde_json::to_vec(report).expect("a report has only text keys");
+    // The half is linked to its parent only, by which all goes that it tells its sites and hears of them.
+    let stats = cell.stats();
+    let told = Told { bytes_moved: stats.bytes_in + stats.bytes_out, report };
+    let body = serde_json::to_vec(&told).expect("a report has only text keys");
     let request = Request::new(JobReport::CHANNEL, JobReport::TOPIC, Payload::bytes(body.into()))
         .header("job_id", job_id)
         .timeout(PARENT);
