@@ -184,7 +184,7 @@ async fn listen(desk: Arc<Desk>, over: CancellationToken) {
             () = over.cancelled() => return,
         };
         match event {
-            Ok(event) => lock(&desk.news).hear(&event, desk.server.bytes_moved()),
+            Ok(event) => lock(&desk.news).hear(&event),
             // What was missed is told again by what comes next.
             Err(RecvError::Lagged(missed)) => tracing::debug!(missed, "events were not heard"),
             Err(RecvError::Closed) => return,

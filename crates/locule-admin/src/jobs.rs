@@ -409,7 +409,9 @@ fn end_of(who: &str, outcome: &SiteOutcome) -> String {
     let SiteOutcome { code, reason, refusals, tasks_done } = outcome;
     let how = if *code == outcome::DONE { "is done".to_owned() } else { format!("ended with code {code}") };
     let reason = reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
-    let mut text = format!("{who} {how} after {tasks_done} task(s){reason}\n");
+    // Sites of nvflare do not say how many.
+    let tasks = if *tasks_done == 0 { String::new() } else { format!(" after {tasks_done} task(s)") };
+    let mut text = format!("{who} {how}{tasks}{reason}\n");
     for Refusal { component, file, path, code, reason, .. } in refusals {
         text += &format!("{who} refuses {component} at {path} of {file}: {reason} ({code})\n");
     }
@@ -608,6 +610,13 @@ pub(crate) async fn blocking<T: Send + 'static>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_end_of_a_site_counts_tasks_if_the_site_does() {
+        let of = |tasks_done| SiteOutcome { code: 0, reason: None, refusals: Vec::new(), tasks_done };
+        assert_eq!(end_of("site-1", &of(3)), "site-1 is done after 3 task(s)\n");
+        assert_eq!(end_of("stock", &of(0)), "stock is done\n");
+    }
 
     fn read(line: &str) -> Result<Filter, String> {
         Filter::read(&crate::words(line))

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use locule_protocol::Refusal;
-use locule_server::{JobFiles, JobRecord, SiteOutcome, Submitter, Waiting};
+use locule_server::{JobFiles, JobRecord, LastTracked, SiteOutcome, Submitter, Waiting};
 use serde_json::{Map, Value, json};
 
 use crate::dates;
@@ -61,12 +61,7 @@ fn outcome((site, outcome): (&String, &SiteOutcome)) -> Value {
 /// A job's meta: what was stored, and how it is.
 ///
 /// Beyond nvflare's keys: `status_history`, `sites`, `outcomes`, `refusals`, `waits`, `waits_since` and `progress`.
-pub(crate) fn meta_of(
-    record: &JobRecord,
-    news: &JobNews,
-    tracked: &BTreeMap<String, BTreeMap<String, f64>>,
-    stored: Value,
-) -> Value {
+pub(crate) fn meta_of(record: &JobRecord, news: &JobNews, tracked: &LastTracked, stored: Value) -> Value {
     let mut meta = match stored {
         Value::Object(meta) => meta,
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => Map::new(),

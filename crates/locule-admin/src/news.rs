@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use locule_server::ServerEvent;
+use locule_server::{LastTracked, ServerEvent};
 use serde_json::{Value, json};
 
 /// Jobs of which something is kept; the oldest are forgotten.
@@ -28,18 +28,17 @@ pub(crate) struct JobNews {
     rounds: Option<u64>,
     /// Each site's own metrics of the last round that was aggregated.
     metrics: Vec<(String, Vec<(String, f64)>)>,
-    /// What the server's links had moved when its first round began, and when its last one ended, in bytes.
-    moved: Option<(u64, u64)>,
+    /// What it had moved when its last round ended, in bytes.
+    moved: Option<u64>,
 }
 
 impl News {
-    /// Takes an event in; `moved` is what the server's links have moved so far, in bytes.
-    pub(crate) fn hear(&mut self, event: &ServerEvent, moved: u64) {
+    /// Takes an event in.
+    pub(crate) fn hear(&mut self, event: &ServerEvent) {
         match event {
             ServerEvent::RoundStarted { job, round, rounds } => {
                 let news = self.at(job);
                 (news.round, news.rounds) = (Some(*round), Some(*rounds));
-                news.moved.get_or_insert((moved, moved));
             }
             ServerEvent::RoundFinished { job, rounds, sites, bytes_moved, .. } => {
                 let news = self.at(job);
@@ -48,8 +47,7 @@ impl News {
                     (site.clone(), metrics.iter().take(METRICS).cloned().collect())
                 };
                 news.metrics = sites.iter().take(SITES).map(few).collect();
-                let began = news.moved.map_or(*bytes_moved, |(began, _)| began);
-                news.moved = Some((began, *bytes_moved));
+                news.moved = Some(*bytes_moved);
             }
             ServerEvent::Listening { .. }
             | ServerEvent::SiteJoined { .. }
@@ -82,24 +80,29 @@ impl News {
 }
 
 impl JobNews {
-    /// How far the job is, as consoles are told, with the last numbers that its sites track.
+    /// How far the job is, as consoles are told, with the last numbers that are kept of its sites.
     pub(crate) fn progress(
         &self,
         rounds_done: u64,
-        tracked: &BTreeMap<String, BTreeMap<String, f64>>,
+        LastTracked { round, tracked, .. }: &LastTracked,
     ) -> Value {
-        let tracked = tracked.iter().take(SITES).map(|(site, numbers)| {
-            let few: Vec<_> = numbers.iter().filter(|(_, number)| number.is_finite()).take(METRICS).collect();
-            json!({ "site": site, "metrics": few })
-        });
-        let metrics = self.metrics.iter().map(|(site, metrics)| json!({ "site": site, "metrics": metrics }));
+        let last = |of: &BTreeMap<String, BTreeMap<String, f64>>| -> Vec<Value> {
+            let sites = of.iter().take(SITES).map(|(site, numbers)| {
+                let finite = numbers.iter().filter(|(_, number)| number.is_finite());
+                json!({ "site": site, "metrics": finite.take(METRICS).collect::<Vec<_>>() })
+            });
+            sites.collect()
+        };
+        let news = self.metrics.iter().map(|(site, metrics)| json!({ "site": site, "metrics": metrics }));
+        // A server that was started again since knows what is kept.
+        let metrics = if self.metrics.is_empty() { last(round) } else { news.collect() };
         json!({
             "round": self.round,
             "rounds": self.rounds,
             "rounds_done": rounds_done,
-            "metrics": metrics.collect::<Vec<_>>(),
-            "tracked": tracked.collect::<Vec<_>>(),
-            "bytes_moved": self.moved.map(|(began, now)| now.saturating_sub(began)),
+            "metrics": metrics,
+            "tracked": last(tracked),
+            "bytes_moved": self.moved,
         })
     }
 }
@@ -117,7 +120,7 @@ mod tests {
     #[test]
     fn a_job_is_known_from_what_the_server_tells() {
         let mut news = News::default();
-        news.hear(&started("a"), 100);
+        news.hear(&started("a"));
         let done = ServerEvent::RoundFinished {
             job: "a".into(),
             round: 0,
@@ -126,20 +129,24 @@ mod tests {
             model: PathBuf::new(),
             bytes_moved: 350,
         };
-        news.hear(&done, 400);
-        let tracked = BTreeMap::from([("site-2".into(), BTreeMap::from([("lr".into(), 0.1)]))]);
-        let progress = news.of("a").progress(1, &tracked);
+        news.hear(&done);
+        let kept = |key: &str| BTreeMap::from([("site-2".into(), BTreeMap::from([(key.into(), 0.1)]))]);
+        let mut last = LastTracked::default();
+        (last.round, last.tracked) = (kept("loss"), kept("lr"));
+        let progress = news.of("a").progress(1, &last);
         assert_eq!(progress["tracked"], json!([{ "site": "site-2", "metrics": [["lr", 0.1]] }]));
-        assert_eq!((&progress["bytes_moved"], &progress["rounds"]), (&json!(250), &json!(2)));
+        assert_eq!((&progress["bytes_moved"], &progress["rounds"]), (&json!(350), &json!(2)));
         assert_eq!(progress["metrics"], json!([{ "site": "site-1", "metrics": [["loss", 0.5]] }]));
         assert_eq!(news.of("b"), JobNews::default());
+        let since_a_restart = news.of("b").progress(1, &last);
+        assert_eq!(since_a_restart["metrics"], json!([{ "site": "site-2", "metrics": [["loss", 0.1]] }]));
     }
 
     #[test]
     fn the_oldest_jobs_are_forgotten() {
         let mut news = News::default();
         for job in 0..=JOBS {
-            news.hear(&started(&job.to_string()), 0);
+            news.hear(&started(&job.to_string()));
         }
         assert_eq!((news.jobs.len(), news.in_order.len()), (JOBS, JOBS));
         assert_eq!(news.of("0"), JobNews::default());

@@ -21,7 +21,7 @@ const TRIES: usize = 3;
 /// How long the link is waited for before that.
 const LINK: Duration = Duration::from_secs(30);
 
-/// Most that is fetched of what sites track; a server of ours has no more.
+/// Most that is fetched of what sites measure; a server of ours has no more.
 const MOST_TRACKED: usize = 2_000_000;
 
 /// Jobs that an ambiguous id is shown to mean.
@@ -51,7 +51,7 @@ pub struct Logs {
     pub unavailable: BTreeMap<String, String>,
 }
 
-/// Something that a site tracks in a job.
+/// Something that a site measures in a job.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Tracked {
@@ -63,8 +63,12 @@ pub struct Tracked {
     pub step: Option<i64>,
     /// A number; a text, or either by name.
     pub value: Value,
-    /// When the site sent it, by its clock, in seconds since the Unix epoch.
+    /// When the site sent it, by its clock, or when the round was over, by the server's, in seconds since the Unix epoch.
     pub time: f64,
+    /// `ROUND` for a number that the site's result of a round says, the round being the step; otherwise what its script
+    /// says, in nvflare's words: `SCALAR`, `METRICS`, ….
+    #[serde(rename = "type")]
+    pub kind: String,
 }
 
 /// Which job is meant.
@@ -267,7 +271,7 @@ impl Console {
         self.ask(&["delete_job", id]).await.map(drop)
     }
 
-    /// What the sites track in a job, site after site, each in the order of its own clock. Only servers of ours can
+    /// What the sites measure in a job, site after site, each in the order of its own clock. Only servers of ours can
     /// be asked.
     ///
     /// # Errors
@@ -293,7 +297,9 @@ impl Console {
         }
         all.sort_by(|a, b| a.site.cmp(&b.site).then(a.time.total_cmp(&b.time)));
         for tracked in &mut all {
-            (tracked.site, tracked.key) = (shown(&tracked.site), shown(&tracked.key));
+            for text in [&mut tracked.site, &mut tracked.key, &mut tracked.kind] {
+                *text = shown(text);
+            }
         }
         Ok(all)
     }

@@ -6,13 +6,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use locule_auth::SessionStamp;
-use locule_cell::{Cell, Dialing, Reply, Request, RequestError};
+use locule_cell::{
+    Cell, CellBuilder, Dialing, MessageFilter, Now, Pass, Refusal, Reply, Request, RequestError,
+};
 use locule_communicator::{Communicator, Credentials, RegisterError, Settings as Registering};
 use locule_component::{EventBus, RunContext};
 use locule_fobs::Value;
 use locule_identity::{Secret, SignError, proof_text};
-use locule_message::{Encoding, Fqcn, Payload, ReturnCode};
-use locule_protocol::{ClientType, CommandDocument, Dialect, Item, ReplyDocument, Status, command_line};
+use locule_message::{Encoding, Fqcn, Message, Payload, ReturnCode};
+use locule_protocol::{
+    ClientType, CommandDocument, Dialect, Item, RegisterRequest, ReplyDocument, Status, command_line,
+};
 use locule_transport::Endpoint;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -92,22 +96,24 @@ impl fmt::Debug for Console {
 }
 
 impl Console {
-    /// Links a cell that bears a [`cell_name`] to the server at `endpoint`, registers and logs in.
+    /// Starts a cell that bears a [`cell_name`], links it to the server at `endpoint`, registers and logs in.
     ///
     /// `stamp` is the cell's, and gets the session's token.
     ///
     /// # Errors
-    /// [`LogInError`], after [`Settings::log_in`] at the latest; the cell should be shut down then.
+    /// [`LogInError`], after [`Settings::log_in`] at the latest.
     ///
     /// # Source
     /// nvflare 2.9.0, `nvflare.fuel.hci.client.api`.
     pub async fn log_in(
-        cell: Cell,
+        cell: CellBuilder,
         stamp: Arc<SessionStamp>,
         endpoint: Endpoint,
         credentials: &Credentials,
         settings: Settings,
     ) -> Result<Self, LogInError> {
+        let refused = Arc::new(LastRefusal::default());
+        let cell = cell.filter(Pass::IncomingReply, RegisterRequest::CHANNEL, "*", refused.clone()).start();
         let over = Arc::new(Mutex::new(None));
         let tell = Arc::clone(&over);
         cell.handle(
@@ -132,6 +138,10 @@ impl Console {
         match tokio::time::timeout(patience, logging_in).await {
             Ok(done) => done?,
             Err(_) => {
+                let linked = matches!(*dialing.borrow(), Dialing::Linked(_));
+                if let Some(why) = refused.take().filter(|_| linked) {
+                    return Err(LogInError::NotReady { waited: patience, why });
+                }
                 let why = match &*dialing.borrow() {
                     Dialing::Failed { error, .. } => error.clone(),
                     Dialing::Linked(_) => "it takes the link, and does not answer".to_owned(),
@@ -287,6 +297,28 @@ impl Console {
     }
 }
 
+/// Why the server does not register anybody now, as it last said: registering goes on until it does.
+#[derive(Debug, Default)]
+struct LastRefusal(Mutex<Option<String>>);
+
+impl LastRefusal {
+    fn take(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl MessageFilter for LastRefusal {
+    fn apply(&self, _: Now, message: &mut Message) -> Result<(), Refusal> {
+        let code = message.return_code().filter(|code| *code != ReturnCode::Ok);
+        let why = code.map(|code| match message.error() {
+            Some(reason) => format!("{} ({code})", shown(reason)),
+            None => code.to_string(),
+        });
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = why;
+        Ok(())
+    }
+}
+
 /// What the server speaks. Servers before nvflare 2.9 do not say their version, but are in sessions of another name.
 fn spoken(said: &'static Dialect, session: &str) -> &'static Dialect {
     let of_session = Dialect::ALL.into_iter().find(|dialect| dialect.session == session);
@@ -364,6 +396,14 @@ pub enum LogInError {
         /// How long it was waited for.
         waited: Duration,
         /// The last obstacle.
+        why: String,
+    },
+    /// The server answers, and did not register anybody in time.
+    #[error("the server registers nobody, tried for {} s: {why}", waited.as_secs())]
+    NotReady {
+        /// How long it was asked again.
+        waited: Duration,
+        /// What it last said.
         why: String,
     },
     /// No link can come up unless somebody changes something.
@@ -473,12 +513,75 @@ impl AskError {
 
 #[cfg(test)]
 mod tests {
+    use locule_cell::{CellConfig, HandlerError};
+    use locule_identity::{ChainError, Identity, SignatureError, Signer, Usage, Verifier};
+    use locule_transport::Transports;
+    use locule_transport_mem::MemTransport;
+
     use super::*;
 
     #[test]
     fn what_a_server_says_cannot_steer_a_terminal() {
         assert_eq!(shown("a\u{1b}[2Jb\nc\r\n"), "a\\u{1b}[2Jb\nc");
         assert_eq!(shown(&"x".repeat(9_999)).len(), LONGEST_TEXT);
+    }
+
+    /// An administrator of a server that gets no further than to refuse.
+    #[derive(Debug)]
+    struct Ann(Identity);
+
+    impl Signer for Ann {
+        fn identity(&self) -> &Identity {
+            &self.0
+        }
+
+        fn certificate_pem(&self) -> &[u8] {
+            &[]
+        }
+
+        fn sign(&self, _: &[u8]) -> Result<Vec<u8>, SignError> {
+            Err(SignError::Key("no key".into()))
+        }
+    }
+
+    impl Verifier for Ann {
+        fn identify(&self, _: &[u8], _: Usage, _: SystemTime) -> Result<Identity, ChainError> {
+            Err(ChainError::NotYetValid)
+        }
+
+        fn verify(&self, _: &Identity, _: &[u8], _: &[u8]) -> Result<(), SignatureError> {
+            Err(SignatureError)
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_registers_nobody_for_now_is_asked_again_and_its_reason_is_told() {
+        let transports = Transports::new().with(MemTransport::new());
+        let server = Cell::builder(CellConfig::new(Fqcn::server())).transports(transports.clone()).start();
+        let endpoint = server.listen(&Endpoint::parse("mem://server").unwrap()).await.unwrap();
+        server.handle(RegisterRequest::CHANNEL, "*", |_: locule_cell::Incoming| async {
+            let full = "tokens cannot be kept: no space left on device\u{1b}[2J";
+            Err(HandlerError::new(ReturnCode::ServiceUnavailable, full))
+        });
+        let ann = Ann(Identity {
+            common_name: "ann".into(),
+            organization: None,
+            role: None,
+            fingerprint: [0; 32],
+            public_key: Vec::new(),
+            not_after: SystemTime::UNIX_EPOCH,
+        });
+        let ann = Arc::new(ann);
+        let credentials = Credentials { signer: ann.clone(), verifier: ann };
+        let stamp = Arc::new(SessionStamp::new());
+        let cell = Cell::builder(CellConfig::new(cell_name())).transports(transports).stamp(stamp.clone());
+        let settings = Settings::new("project", "ann", "server");
+        let error = Console::log_in(cell, stamp, endpoint, &credentials, settings).await.unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "the server registers nobody, tried for 10 s: tokens cannot be kept: no space left on \
+             device\\u{1b}[2J (service_unavailable)"
+        );
     }
 
     #[test]

@@ -84,7 +84,7 @@ pub struct Outcome {
     pub code: i64,
     /// Why, if it says so.
     pub reason: String,
-    /// Tasks whose result the server took.
+    /// Tasks whose result the server took; 0 of a site that does not say, as those of nvflare.
     pub tasks_done: u64,
 }
 
@@ -122,7 +122,8 @@ pub struct Progress {
     pub metrics: Vec<SiteMetrics>,
     /// The last numbers that its sites' scripts track.
     pub tracked: Vec<SiteMetrics>,
-    /// Bytes between server and sites since the job began; those of other jobs at that time count, too.
+    /// Bytes between the job's half at the server and its sites, when its last round ended; without those of a time
+    /// before a restart of the server.
     pub bytes_moved: Option<u64>,
 }
 

@@ -31,6 +31,9 @@ pub(crate) fn epitaph(status: io::Result<ExitStatus>, lines: &LastLines, limits:
     if let (Some(mib), true) = (limits.memory_mib, lacks_memory) {
         return Epitaph::Limit(format!("it used up the {mib} MiB of memory that it may"));
     }
+    if let Some(lack) = lines.0.iter().filter(|_| !is(Signal::KILL)).find_map(|line| lack(line, limits)) {
+        return Epitaph::Limit(lack);
+    }
     if let (Some(seconds), true) = (limits.cpu_seconds, is(Signal::XCPU)) {
         return Epitaph::Limit(format!("it used up the {seconds} s of processor time that it may"));
     }
@@ -47,6 +50,25 @@ pub(crate) fn epitaph(status: io::Result<ExitStatus>, lines: &LastLines, limits:
             format!("{how}: {}", &line[..line.floor_char_boundary(MAX_LINE)])
         }
         Some(_) | None => how,
+    })
+}
+
+/// Which limit it is that a program complains of; some get on without what they lack, so that it is no more than the
+/// likely reason of an end.
+pub(crate) fn lack(line: &str, limits: &Limits) -> Option<String> {
+    if line.contains("Too many open files") {
+        return limits.open_files.map(|most| format!("it ran out of the {most} open files that it may have"));
+    }
+    // The stack of a thread is memory, too.
+    let limited = [("processes", limits.processes), ("MiB of memory", limits.memory_mib)];
+    let limited = limited.into_iter().filter_map(|(what, most)| Some(format!("{} {what}", most?)));
+    let limited: Vec<String> =
+        limited.filter(|_| line.contains("Resource temporarily unavailable")).collect();
+    (!limited.is_empty()).then(|| {
+        format!(
+            "it could start no other thread or process with the {} that it may have",
+            limited.join(" and ")
+        )
     })
 }
 
@@ -84,6 +106,16 @@ mod tests {
         check(6, Some("memory allocation of 1073741824 bytes failed"), limits, memory);
         let killed = Epitaph::Died("its process was killed by signal 9 (out of memory?)".to_owned());
         check(9, Some("MemoryError was handled"), limits, killed);
+        let files = Limits { open_files: Some(20), ..Limits::default() };
+        let said = "locule: Too many open files (os error 24)";
+        let lacks = |text: &str| Epitaph::Limit(text.to_owned());
+        check(70 << 8, Some(said), files, lacks("it ran out of the 20 open files that it may have"));
+        let died = format!("its process ended with exit code 70: {said}");
+        check(70 << 8, Some(said), limits, Epitaph::Died(died));
+        let said = "failed to spawn thread: Resource temporarily unavailable (os error 11)";
+        let few = Limits { processes: Some(50), ..limits };
+        let threads = "it could start no other thread or process with the 50 processes and 512 MiB of memory that it may have";
+        check(101 << 8, Some(said), few, lacks(threads));
         let time = Epitaph::Limit("it used up the 60 s of processor time that it may".to_owned());
         check(Signal::XCPU.as_raw(), Some("working"), limits, time);
     }

@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::disk::disk_usage;
-use crate::epitaph::{Epitaph, epitaph};
+use crate::epitaph::{Epitaph, epitaph, lack};
 use crate::log::{JobLog, LastLines};
 use crate::wire::{self, Brief, MAX_LINE, Order, Word};
 use crate::{
@@ -260,7 +260,13 @@ impl Watch {
             (_, Ending { aborted: true, .. }) => JobOutcome::Aborted,
             (_, Ending { passed: Some(limit), .. }) => exception(limit.clone()),
             (Some(Word::Completed), _) => JobOutcome::Completed,
-            (Some(Word::Failed { kind, reason }), _) => JobOutcome::Failed(JobFailure::new(kind, reason)),
+            (Some(Word::Failed { kind, reason }), _) => {
+                let reason = match lack(&reason, &self.limits) {
+                    Some(lack) => format!("{lack}: {reason}"),
+                    None => reason,
+                };
+                JobOutcome::Failed(JobFailure::new(kind, reason))
+            }
             (Some(Word::Panicked { message }), _) => {
                 JobOutcome::Panicked { message: crate::truncated(message) }
             }

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use locule_component::{BuildCx, Event, OutgoingTask, TaskBoard, WorkflowError};
+use locule_component::{BuildCx, Event, Fault, OutgoingTask, TaskBoard, WorkflowError};
 use locule_fobs::{Map, Value};
 use locule_workflow::{SaveError, save_npz};
 use serde_json::Value as Json;
@@ -59,14 +59,19 @@ impl Attendants {
         let records = self.writers.iter().map(|writer| writer.round(weighing)).collect();
         let mut results = Round::new(rules, selections, records);
         let failed = |reason: &str| WorkflowError::Failed(format!("round {round}: {reason}"));
-        let folded = match board.broadcast(task, &mut results).await {
-            Ok(_) => {
-                board.announce(Event::BeforeAggregation).await;
-                results.finish().map_err(|reason| failed(&reason))?
-            }
+        match board.broadcast(task, &mut results).await {
+            Ok(_) => {}
             Err(WorkflowError::Aborted) => return Err(WorkflowError::Aborted),
-            Err(error) => return Err(results.failure().map_or(error, |reason| failed(&reason))),
-        };
+            Err(error) => match results.failure() {
+                Some(reason) => return Err(failed(&reason)),
+                None if have_answered(&error) => {
+                    tracing::warn!(job = board.job_id(), round, %error, "the round goes on with what is usable");
+                }
+                None => return Err(error),
+            },
+        }
+        board.announce(Event::BeforeAggregation).await;
+        let folded = results.finish().map_err(|reason| failed(&reason))?;
         let Folded { update, is_difference, metrics, sites, selections, records } = folded;
 
         let folder = models(board.run_dir())?;
@@ -145,6 +150,14 @@ impl Attendants {
             }
         }
     }
+}
+
+/// Whether as many sites answered as were to, though not all with something usable, and some did: nvflare counts
+/// answers.
+fn have_answered(error: &WorkflowError) -> bool {
+    let WorkflowError::TooFewResults { accepted, needed, missing, .. } = error else { return false };
+    let unusable = missing.iter().filter(|(_, unusable)| unusable.fault != Fault::Absent).count();
+    *accepted > 0 && accepted + unusable >= *needed
 }
 
 /// Our models' folder, made if it is not there.

@@ -26,8 +26,9 @@ use crate::{check_weights, wrong};
 /// [`ScatterAndGatherArgs::wait_time_after_min_received`]. Models lie where FedAvg keeps them.
 ///
 /// # What differs
-/// As for FedAvg; and where fewer than `min_clients` results are usable though more sites answered, the job fails, while
-/// nvflare goes on with those.
+/// As for FedAvg; and where fewer than `min_clients` sites answer within `train_timeout`, the job fails, while nvflare
+/// goes on with what is there. An answer that is known to be unusable does not begin the wait for the others, as it does
+/// in nvflare.
 ///
 /// # Source
 /// nvflare 2.9.0, `nvflare.app_common.workflows.scatter_and_gather`.
@@ -44,8 +45,9 @@ pub struct ScatterAndGather {
 #[derive(Debug, Clone, PartialEq, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ScatterAndGatherArgs {
-    /// Results after which the other sites are waited for no longer than
-    /// [`ScatterAndGatherArgs::wait_time_after_min_received`]. With more than there are sites, all are waited for.
+    /// Answers after which the other sites are waited for no longer than
+    /// [`ScatterAndGatherArgs::wait_time_after_min_received`]. With more than there are sites, all are waited for. As in
+    /// nvflare it is answers that count: where some of them are not usable, the round goes on with those that are.
     pub min_clients: usize,
     /// How many rounds to run.
     pub num_rounds: u64,

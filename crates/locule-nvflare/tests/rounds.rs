@@ -21,6 +21,8 @@ use tempfile::TempDir;
 struct Trainer {
     given: Arc<Mutex<Vec<Shareable>>>,
     code: Option<&'static str>,
+    /// Of what kind its results are, if they are not weights.
+    kind: Option<DataKind>,
 }
 
 impl Executor for Trainer {
@@ -31,7 +33,8 @@ impl Executor for Trainer {
         }
         let dxo = task.data.dxo().unwrap().unwrap();
         let w = dxo.data.get("w").and_then(Value::as_array).map_or(0.0, |w| w.to_f64()[0]);
-        let mut dxo = Dxo::new(DataKind::Weights, Map::from_iter([("w", Array::from(&[w + 1.0][..]))]));
+        let kind = self.kind.unwrap_or(DataKind::Weights);
+        let mut dxo = Dxo::new(kind, Map::from_iter([("w", Array::from(&[w + 1.0][..]))]));
         dxo.meta.insert("initial_metrics", Map::from_iter([("loss", w)]));
         Ok(Shareable::with_dxo(dxo))
     }
@@ -178,6 +181,26 @@ fn scatter_and_gather_bears_errors_as_long_as_enough_sites_are_left() {
     run_with(json!({ "min_clients": 1000, "ignore_result_error": true }), &three).unwrap();
     let task = good.given.lock().unwrap()[0].clone();
     assert_eq!((task.headers.int("current_round"), task.headers.int("num_rounds")), (Some(0), Some(1)));
+}
+
+#[test]
+fn scatter_and_gather_counts_answers_and_goes_on_with_what_is_usable_of_them() {
+    let good = Trainer::default();
+    let odd = Trainer { kind: Some(DataKind::WeightDiff), ..Trainer::default() };
+    let weights = json!({ "expected_data_kind": "WEIGHTS" });
+    let mut workflow = scatter(json!({ "min_clients": 2 }), weights.clone()).unwrap().workflows.remove(0).1;
+    let (outcome, board, folder) = run(&mut *workflow, &[("a", &odd), ("b", &good), ("c", &odd)]);
+    outcome.unwrap();
+    let model = load_npz(&folder.path().join("models/global.npz")).unwrap();
+    assert_eq!(model.get("w").unwrap().as_array().unwrap().to_f64(), [1.0]);
+    let counted = board.progress().into_iter().find_map(|progress| {
+        let Progress::RoundFinished { sites, .. } = progress else { return None };
+        Some(sites.into_iter().map(|(site, _)| site).collect::<Vec<_>>())
+    });
+    assert_eq!(counted, Some(vec!["b".to_owned()]));
+    let mut workflow = scatter(json!({}), weights).unwrap().workflows.remove(0).1;
+    let error = run(&mut *workflow, &[("a", &odd), ("b", &odd), ("c", &odd)]).0.unwrap_err().to_string();
+    assert!(error.starts_with("round 0: no result is usable (a: it is of kind WEIGHT_DIFF"), "{error}");
 }
 
 #[test]

@@ -16,7 +16,7 @@ use locule_protocol::{
 };
 
 use crate::book::Entry;
-use crate::job::JobReport;
+use crate::job::{JobReport, Told};
 use crate::life::Signal;
 use crate::record::{JobRecord, SiteOutcome};
 use crate::server::{Shared, lock, now};
@@ -282,8 +282,9 @@ async fn job_report(shared: Arc<Shared>, incoming: Incoming) -> Result<Reply, Ha
             "only this server's own jobs report here",
         ));
     }
-    let report: JobReport = serde_json::from_slice(&incoming.body)
+    let Told { bytes_moved, report } = serde_json::from_slice(&incoming.body)
         .map_err(|error| HandlerError::invalid_request(error.to_string()))?;
+    shared.note_moved(incoming.origin.leaf(), bytes_moved);
     shared.signal(incoming.origin.leaf(), Signal::Report(report)).await;
     Ok(Reply::ok(Payload::none()))
 }

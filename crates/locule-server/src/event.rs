@@ -83,7 +83,8 @@ pub enum ServerEvent {
         sites: Vec<(String, Vec<(String, f64)>)>,
         /// The model after this round, an NPZ file.
         model: PathBuf,
-        /// Bytes over the server's links to its sites so far, in and out.
+        /// Bytes between the job's half at the server and its sites so far, in and out; without those of a time before
+        /// a restart of the server.
         bytes_moved: u64,
     },
     /// A site's result does not count. What a site says of a failure of its own comes as soon as it is there.
@@ -112,7 +113,7 @@ pub enum ServerEvent {
     JobFinished {
         /// The whole record.
         record: JobRecord,
-        /// Bytes over the server's links to its sites so far, in and out.
+        /// Bytes between the job's half at the server and its sites, as for [`RoundFinished`](Self::RoundFinished).
         bytes_moved: u64,
     },
 }

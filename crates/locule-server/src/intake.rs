@@ -79,6 +79,29 @@ impl Opened {
         }
         Ok(JobFolder::read(path)?)
     }
+
+    /// The job of an archive that is sent, which holds nothing else: what is signed and reviewed is all that is kept.
+    fn sent(&self, folder: &str) -> Result<JobFolder, SubmitError> {
+        const SHOWN: usize = 8;
+        let job = self.job(folder)?;
+        let names = fs::read_dir(&self.0).and_then(|entries| {
+            entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+        });
+        let mut names: Vec<String> =
+            names.map_err(|source| SubmitError::Store { path: self.0.clone(), source })?;
+        names.retain(|name| name != folder);
+        if names.is_empty() {
+            return Ok(job);
+        }
+        names.sort_unstable();
+        let more = if names.len() > SHOWN { ", …" } else { "" };
+        let named = names.iter().take(SHOWN).map(|name| {
+            let name: String = name.chars().take(96).flat_map(char::escape_debug).collect();
+            format!("`{name}`")
+        });
+        let others = named.collect::<Vec<_>>().join(", ") + more;
+        Err(SubmitError::MoreThanAJob { folder: folder.chars().take(96).collect(), others })
+    }
 }
 
 impl Drop for Opened {
@@ -109,7 +132,7 @@ impl Intake {
     /// is for [`prepare`](Self::prepare). Blocking.
     pub(crate) fn accept(shared: &Shared, job_id: &str, package: &Package) -> Result<(), SubmitError> {
         let opened = Opened::new(shared, job_id, &package.file)?;
-        let job = opened.job(&package.folder)?;
+        let job = opened.sent(&package.folder)?;
         signer_of(shared, &job.path)?;
         if job.byoc && !package.may_bring_code {
             return Err(SubmitError::CustomCode);
@@ -130,7 +153,7 @@ impl Intake {
     /// long as the second lives. Blocking.
     pub(crate) fn look(shared: &Shared, job_id: &str, package: &Package) -> Result<Looked, SubmitError> {
         let opened = Opened::new(shared, job_id, &package.file)?;
-        let job = opened.job(&package.folder)?;
+        let job = opened.sent(&package.folder)?;
         if job.byoc && !package.may_bring_code {
             return Err(SubmitError::CustomCode);
         }
@@ -398,6 +421,14 @@ pub enum SubmitError {
         /// The folder, shortened.
         folder: String,
     },
+    /// The archive holds more than the folder.
+    #[error("the archive holds {others} beside the job's folder `{}`; send that folder alone", folder.escape_debug())]
+    MoreThanAJob {
+        /// The folder, shortened.
+        folder: String,
+        /// What lies beside it, by names, some of them, fit to be shown.
+        others: String,
+    },
     /// It brings code, and its sender has no right to do so.
     #[error("the job brings code of its own, for which its submitter lacks the right `byoc`")]
     CustomCode,
@@ -463,6 +494,7 @@ impl SubmitError {
             | Self::Signature(_)
             | Self::NotAdministrator { .. }
             | Self::NoFolder { .. }
+            | Self::MoreThanAJob { .. }
             | Self::CustomCode
             | Self::Gate(_)
             | Self::SubmittedBefore { .. }

@@ -44,7 +44,7 @@ mod watch;
 pub use book::{BookError, read_records};
 pub use event::ServerEvent;
 pub use intake::{Package, SubmitError};
-pub use job::{JobHost, ServerBrief, Tracked, run_job};
+pub use job::{JobHost, LastTracked, ServerBrief, Tracked, run_job};
 pub use locule_event::Attendants;
 pub use oversight::{DeleteError, JobFiles, SiteThere};
 pub use record::{JobRecord, JobStatus, SiteOutcome, StatusChange, Submission, Submitter, Waiting};

@@ -140,9 +140,10 @@ async fn over(shared: &Arc<Shared>, job_id: &str, status: JobStatus, reason: &st
     if !matches!(status, JobStatus::FailedToRun | JobStatus::CannotSchedule) {
         shared.notice(&Event::JobCompleted { job_id });
     }
+    let bytes_moved = shared.bytes_moved(job_id);
     shared.forget(job_id);
     if let Some(record) = shared.book.record(job_id) {
-        shared.tell(ServerEvent::JobFinished { record, bytes_moved: shared.bytes_moved() });
+        shared.tell(ServerEvent::JobFinished { record, bytes_moved });
     }
     shared.job_over.notify_one();
 }

@@ -106,6 +106,8 @@ struct Line {
     signals: mpsc::Sender<Signal>,
     /// That the job is to stop; it hears of it whatever it does.
     halt: watch::Sender<Option<Halt>>,
+    /// Bytes that the half which runs has moved, and those that died before it.
+    moved: (u64, u64),
 }
 
 impl Line {
@@ -254,12 +256,6 @@ impl Server {
         self.shared.book.record(job_id)
     }
 
-    /// Bytes over the cell's links to other hosts so far, in and out.
-    #[must_use]
-    pub fn bytes_moved(&self) -> u64 {
-        self.shared.bytes_moved()
-    }
-
     /// Aborts a job; whether there is such a job that still runs.
     pub async fn abort(&self, job_id: &str, reason: &str) -> bool {
         if self.shared.has_started(job_id) {
@@ -306,9 +302,19 @@ impl Shared {
         self.events.send(event).ok();
     }
 
-    pub(crate) fn bytes_moved(&self) -> u64 {
-        let stats = self.cell.stats();
-        (stats.bytes_in + stats.bytes_out).saturating_sub(stats.internal_bytes)
+    /// The half of a job says how many bytes it has moved since it was started.
+    pub(crate) fn note_moved(&self, job_id: &str, so_far: u64) {
+        if let Some(Line { moved: (now, before), .. }) = lock(&self.jobs).get_mut(job_id) {
+            if so_far < *now {
+                *before += *now; // another half
+            }
+            *now = so_far;
+        }
+    }
+
+    /// Bytes that the halves of a job that is not over have moved, in and out.
+    pub(crate) fn bytes_moved(&self, job_id: &str) -> u64 {
+        lock(&self.jobs).get(job_id).map_or(0, |line| line.moved.0 + line.moved.1)
     }
 
     async fn submit<F, R>(self: Arc<Self>, take: F) -> Result<String, SubmitError>
@@ -338,7 +344,7 @@ impl Shared {
     fn line(&self, job_id: &str) -> (mpsc::Receiver<Signal>, watch::Receiver<Option<Halt>>) {
         let (signals, receiver) = mpsc::channel(SIGNALS);
         let (halt, halted) = watch::channel(None);
-        let line = Line { sites: BTreeSet::new(), signals, halt };
+        let line = Line { sites: BTreeSet::new(), signals, halt, moved: (0, 0) };
         let mut jobs = lock(&self.jobs);
         if self.stop.is_cancelled() {
             line.halt(Halt::Suspended);

@@ -258,7 +258,7 @@ impl Watch {
                 if ending.is_some() {
                     return ending;
                 }
-                let bytes_moved = self.shared.bytes_moved();
+                let bytes_moved = self.shared.bytes_moved(&job);
                 self.shared.tell(ServerEvent::RoundFinished {
                     job,
                     round,

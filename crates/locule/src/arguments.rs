@@ -137,7 +137,7 @@ pub(crate) struct Simulate {
     #[arg(long, short, visible_alias = "dir")]
     pub(crate) workspace: Option<PathBuf>,
     /// A folder with one folder for each site: what is in it is laid into that site's kit, such as `data.csv`, or
-    /// `local/resources.json` with a policy.
+    /// `local/resources.json` with a policy. It may be a whole kit: its `startup` and `state` are left out.
     #[arg(long, value_name = "DIR")]
     pub(crate) files: Option<PathBuf>,
     /// The Python that runs the job's scripts; the first `python3` of the search path if not given.

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::anyhow;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use locule_cell::{Cell, CellLost};
 use locule_job::JobError;
 use locule_kit::KitError;
@@ -81,9 +82,23 @@ impl Failure {
 }
 
 /// Shows what is wrong with the command line, or the help that was asked for.
-pub(crate) fn usage(error: &clap::Error) -> ExitCode {
+pub(crate) fn usage(error: clap::Error) -> ExitCode {
+    let error = with_other_way(error);
     error.print().ok();
     if error.use_stderr() { ExitCode::from(Code::Usage as u8) } else { ExitCode::SUCCESS }
+}
+
+/// Names the variable that stands in for an administrator's kit that is missing.
+fn with_other_way(mut error: clap::Error) -> clap::Error {
+    let missing = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::Strings(missing)) if error.kind() == ErrorKind::MissingRequiredArgument => missing,
+        _ => return error,
+    };
+    if missing.iter().any(|argument| argument.contains("<ADMIN_KIT>")) {
+        let tip = "the variable LOCULE_ADMIN_KIT may name the kit instead, for all commands".into();
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip]));
+    }
+    error
 }
 
 /// Gives an error the exit code that it ends the command with.
@@ -195,6 +210,25 @@ impl From<ProvisionError> for Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_gives_no_kit_is_told_of_both_ways_to_give_one() {
+        use clap::CommandFactory as _;
+        let said = |words: &[&str]| {
+            // Whoever runs the tests may have set the variable.
+            let command = crate::arguments::Arguments::command();
+            let command = command.mut_subcommand("job", |job| {
+                job.mut_subcommand("show", |show| show.mut_arg("kit", |kit| kit.env(None)))
+            });
+            with_other_way(command.try_get_matches_from(words).unwrap_err()).to_string()
+        };
+        let both = said(&["locule", "job", "show", "4f1c"]);
+        assert!(both.contains("--kit <ADMIN_KIT>") && both.contains("LOCULE_ADMIN_KIT"), "{both}");
+        for other in [&["locule", "job", "show", "--kit", "kit"][..], &["locule", "sign", "job"]] {
+            let said = said(other);
+            assert!(said.contains("were not provided") && !said.contains("LOCULE_ADMIN_KIT"), "{said}");
+        }
+    }
 
     #[test]
     fn each_cause_is_shown_once() {

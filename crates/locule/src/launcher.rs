@@ -31,6 +31,11 @@ pub(crate) struct LauncherSettings {
     pub(crate) limits: JobLimits,
 }
 
+/// With less, the process of a job does not get as far as the job: on two processors the smallest one takes 10 MiB, of
+/// which 2 are the stack of each of its threads, and 14 files.
+const LEAST_MEMORY_MIB: u64 = 16;
+const LEAST_OPEN_FILES: u64 = 16;
+
 /// What a job is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -46,8 +51,9 @@ pub(crate) enum LauncherKind {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct JobLimits {
-    /// Memory that it may write to, in MiB; the program itself takes some 20. Each process that the job starts may
-    /// take as much.
+    /// Memory that it may write to, in MiB, at least 16; the program itself takes some 20. Each process that the job
+    /// starts may take as much.
+    #[schemars(range(min = 16))]
     memory_mib: Option<NonZeroU64>,
     /// Processor time, in seconds.
     cpu_seconds: Option<NonZeroU64>,
@@ -55,7 +61,8 @@ pub(crate) struct JobLimits {
     wall_seconds: Option<NonZeroU64>,
     /// What its folder may take up on disk, in MiB.
     disk_mib: Option<NonZeroU64>,
-    /// Open files.
+    /// Open files, at least 16.
+    #[schemars(range(min = 16))]
     open_files: Option<NonZeroU64>,
     /// Processes and threads of the daemon's user, those of the daemon included.
     processes: Option<NonZeroU64>,
@@ -71,6 +78,16 @@ impl LauncherSettings {
         let settings: Self = setting::read(node, Self::KEY)?;
         if settings.kind == LauncherKind::Task && settings.limits != JobLimits::default() {
             return Err(setting::mistake(node, Self::KEY, "a job has limits only as a process of its own"));
+        }
+        let JobLimits { memory_mib, open_files, .. } = settings.limits;
+        for (name, value, least) in
+            [("memory_mib", memory_mib, LEAST_MEMORY_MIB), ("open_files", open_files, LEAST_OPEN_FILES)]
+        {
+            if let Some(value) = value.filter(|value| value.get() < least) {
+                let at = node.get("limits").and_then(|limits| limits.get(name)).unwrap_or(node);
+                let why = format!("`{name}` is {value}, and no job's process starts with less than {least}");
+                return Err(setting::mistake(at, Self::KEY, &why));
+            }
         }
         Ok(settings)
     }
@@ -190,6 +207,19 @@ mod tests {
         for bad in ["0", "-1", "\"1\"", "1.5"] {
             let text = format!("{{\"launcher\": {{\"limits\": {{\"open_files\": {bad}}}}}}}");
             assert!(read(&text).unwrap_err().contains("resources.json:1:"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn limits_with_which_no_job_starts_are_mistakes_with_their_place() {
+        for (name, least) in [("memory_mib", LEAST_MEMORY_MIB), ("open_files", LEAST_OPEN_FILES)] {
+            let with =
+                |value: u64| read(&format!("{{\"launcher\": {{\"limits\":\n  {{\"{name}\": {value}}}}}}}"));
+            let error = with(least - 1).unwrap_err();
+            let why =
+                format!("`{name}` is {}, and no job's process starts with less than {least}", least - 1);
+            assert!(error.contains(&why) && error.contains("resources.json:2:"), "{error}");
+            assert!(with(least).is_ok());
         }
     }
 

@@ -35,7 +35,7 @@ use crate::exit::{Code, Failure, OrExit as _};
 fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
-        Err(error) => return exit::usage(&error),
+        Err(error) => return exit::usage(error),
     };
     let verbose = arguments.verbose;
     let ended = match arguments.called {

@@ -470,7 +470,7 @@ pub(crate) async fn console(
     let policy = policy.expect(Fqcn::server(), &kit.server_identity);
     let stamp = Arc::new(SessionStamp::new());
     let cell = Cell::builder(CellConfig::new(own)).transports(all).stamp(stamp.clone());
-    let cell = cell.link_policy(Arc::new(policy)).start();
+    let cell = cell.link_policy(Arc::new(policy));
 
     let user = &signer.identity().common_name;
     let mut settings = locule_console::Settings::new(&kit.project, user, &kit.server_identity);

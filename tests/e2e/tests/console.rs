@@ -153,6 +153,21 @@ fn a_job_is_submitted_followed_and_fetched() {
     assert_eq!((&shown["progress"]["rounds"], &shown["progress"]["rounds_done"]), (&json!(3), &json!(3)));
     assert_eq!(shown["outcomes"].as_array().unwrap().len(), 2, "{shown}");
 
+    // Every round of both sites, with the last numbers that `show` has.
+    let (code, csv, said) = federation.job(&["metrics", &id]);
+    assert!(code == 0 && csv.starts_with("site,key,step,value,time,type\n"), "{csv}{said}");
+    for site in shown["progress"]["metrics"].as_array().unwrap() {
+        for metric in site["metrics"].as_array().unwrap() {
+            let (site, key) = (site["site"].as_str().unwrap(), metric[0].as_str().unwrap());
+            let rows: Vec<&str> =
+                csv.lines().filter(|row| row.starts_with(&format!("{site},{key},"))).collect();
+            assert_eq!(rows.len(), 3, "{csv}");
+            let last = format!("{site},{key},2,{},", metric[1]);
+            assert!(rows[2].starts_with(&last) && rows[2].ends_with(",ROUND"), "{last}: {csv}");
+        }
+    }
+    assert_eq!(shown["progress"]["metrics"].as_array().unwrap().len(), 2, "{shown}");
+
     let into = federation.dir.path().join("result");
     let fetched = federation.ask(&["download", &id[..6], "--dir", text(&into)]);
     assert!(fetched["bytes"].as_u64().unwrap() > 0, "{fetched}");

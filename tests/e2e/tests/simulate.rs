@@ -93,14 +93,10 @@ fn what_sites_measure_is_drawn_and_their_files_are_theirs() {
     let demo = dir.path().join("demo");
     let output = run(&["demo", "--transport", "mem", "--rounds", "2", "--dir", text(&demo)]);
     assert!(output.status.success(), "{}", said(&output));
+    // Whole kits, whose certificates and addresses are another federation's.
     let kits = demo.join("project/prod_00");
-    let files = dir.path().join("files");
-    for site in ["site-1", "site-2", "site-3"] {
-        std::fs::create_dir_all(files.join(site)).unwrap();
-        std::fs::copy(kits.join(site).join("data.csv"), files.join(site).join("data.csv")).unwrap();
-    }
     let out = dir.path().join("out");
-    let (code, report, said) = simulate(&demo.join("job"), &out, &["--files", text(&files)]);
+    let (code, report, said) = simulate(&demo.join("job"), &out, &["--files", text(&kits)]);
     assert_eq!(code, 0, "{said}");
     let round = &report["rounds"][1];
     assert!(

@@ -12,6 +12,6 @@ mod tracking;
 
 pub use brief::ServerBrief;
 pub(crate) use desk::SITE_JOINS;
-pub(crate) use report::JobReport;
+pub(crate) use report::{JobReport, Told};
 pub use run::{JobHost, run_job};
-pub use tracking::Tracked;
+pub use tracking::{LastTracked, Tracked};

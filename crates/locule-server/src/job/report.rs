@@ -6,7 +6,15 @@ use locule_component::{Progress, Unusable};
 use locule_protocol::Refusal;
 use serde::{Deserialize, Serialize};
 
-/// One report, as JSON.
+/// What is sent: a report, as JSON, with what the half has moved.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Told<Report = JobReport> {
+    /// Bytes in and out since the half was started.
+    pub(crate) bytes_moved: u64,
+    pub(crate) report: Report,
+}
+
+/// One report.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "report", rename_all = "snake_case")]
 pub(crate) enum JobReport {

@@ -30,7 +30,7 @@ use uuid::Uuid;
 use super::board::{Board, BoardOf};
 use super::desk::{self, Desk, Participants};
 use super::log::{FOLDER, RunLog};
-use super::report::{JobReport, RunEnd};
+use super::report::{JobReport, RunEnd, Told};
 use super::tracking::Tracking;
 use crate::record::SERVER;
 use crate::site_logs::SiteLogs;
@@ -253,14 +253,15 @@ impl Job {
             board: Arc::clone(&board),
             run: run.clone(),
             herald: herald.clone(),
-            workflow: current,
+            workflow: current.clone(),
             tracking: Arc::clone(&tracking),
             logs: SiteLogs::default(),
             run_dir: start.run_dir.clone(),
             turns: Semaphore::new(desk::IN_MEMORY),
         };
         desk::open(&cell, Arc::new(desk));
-        let reporting = tokio::spawn(forward(cell.clone(), start.job_id.clone(), reports));
+        let kept = Arc::clone(&tracking);
+        let reporting = tokio::spawn(forward(cell.clone(), start.job_id.clone(), reports, current, kept));
         tell(&cell, &start.job_id, &JobReport::Ready)
             .await
             .map_err(|error| infrastructure(error.to_string()))?;
@@ -445,9 +446,18 @@ fn failure(workflow: &str, error: &WorkflowError) -> JobFailure {
     JobFailure::new(FailureKind::Exception, format!("workflow `{workflow}`: {error}"))
 }
 
-/// Sends progress to the parent, in order, until the board closes.
-async fn forward(cell: Cell, job_id: String, mut reports: mpsc::Receiver<Progress>) {
+/// Keeps what rounds measured, and sends progress to the parent, in order, until the board closes.
+async fn forward(
+    cell: Cell,
+    job_id: String,
+    mut reports: mpsc::Receiver<Progress>,
+    workflow: watch::Receiver<String>,
+    tracking: Arc<Tracking>,
+) {
     while let Some(progress) = reports.recv().await {
+        if let Progress::RoundFinished { round, sites, .. } = &progress {
+            tracking.take_round(&workflow.borrow(), *round, sites);
+        }
         let Some(report) = JobReport::of(progress) else { continue };
         if let Err(error) = tell(&cell, &job_id, &report).await {
             tracing::warn!(job = job_id, %error, "parent did not take a report");
@@ -456,7 +466,10 @@ async fn forward(cell: Cell, job_id: String, mut reports: mpsc::Receiver<Progres
 }
 
 async fn tell(cell: &Cell, job_id: &str, report: &JobReport) -> Result<(), RequestError> {
-    let body = serde_json::to_vec(report).expect("a report has only text keys");
+    // The half is linked to its parent only, by which all goes that it tells its sites and hears of them.
+    let stats = cell.stats();
+    let told = Told { bytes_moved: stats.bytes_in + stats.bytes_out, report };
+    let body = serde_json::to_vec(&told).expect("a report has only text keys");
     let request = Request::new(JobReport::CHANNEL, JobReport::TOPIC, Payload::bytes(body.into()))
         .header("job_id", job_id)
         .timeout(PARENT);

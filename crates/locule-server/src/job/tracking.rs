@@ -1,11 +1,12 @@
-//! What sites track in a job: federation events, taken once each, kept beside the job and told to its observers.
+//! What sites measure in a job: federation events, taken once each, kept beside the job and told to its observers; and
+//! what their results say in each round.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use locule_component::{Event, KeptEvent};
 use locule_event::Herald;
@@ -41,7 +42,10 @@ const WAITING: usize = 1_024;
 /// How long the end of a run waits for observers to hear what sites told.
 const SETTLE: Duration = Duration::from_secs(30);
 
-/// A line of `metrics.jsonl` in a job's folder at the server: a federation event of a site.
+/// The kind of a line that a site's result says; no event is of it.
+const ROUND: &str = "ROUND";
+
+/// A line of `metrics.jsonl` in a job's folder at the server: a federation event of a site, or a number of its result.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 #[non_exhaustive]
@@ -51,14 +55,15 @@ pub struct Tracked {
     /// Under which key it is tracked; empty for an event that tracks nothing.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub key: String,
-    /// Of which kind it is, in nvflare's words: `SCALAR`, `METRICS`, ….
+    /// Of which kind it is, in nvflare's words: `SCALAR`, `METRICS`, …; `ROUND` for a number that the site's result of
+    /// a round says, with the round as its step.
     #[serde(rename = "type", skip_serializing_if = "String::is_empty")]
     pub kind: String,
     /// The step that it belongs to.
     pub step: Option<i64>,
     /// A number; a text, or either by name. What is not finite is a text.
     pub value: Json,
-    /// When the site sent it, by its clock, in seconds since the Unix epoch.
+    /// When the site sent it, by its clock, or when the round was over, by the server's, in seconds since the Unix epoch.
     pub time: f64,
     /// The event's name, if it tracks nothing.
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -107,6 +112,9 @@ impl Tracked {
         let value = dxo.data.get("track_value").and_then(json).ok_or(Unfit::TooLarge)?;
         if tracked.key.len() > MAX_NAME || tracked.kind.len() > MAX_NAME {
             return Err(Unfit::TooLarge);
+        }
+        if tracked.kind == ROUND {
+            return Err(Unfit::Wrong); // the server alone says what counted in a round
         }
         tracked.value = value;
         Ok(tracked)
@@ -223,6 +231,35 @@ impl Tracking {
             }
         }
         "OK"
+    }
+
+    /// Keeps what the results of a round say. A round that is repeated after a restart comes to the same numbers, which
+    /// count once.
+    pub(super) fn take_round(&self, workflow: &str, round: u64, sites: &[(String, Vec<(String, f64)>)]) {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let mut kept = lock(&self.kept);
+        for (site, metrics) in sites {
+            for (key, value) in metrics.iter().filter(|(_, value)| value.is_finite()) {
+                let tracked = Tracked {
+                    site: site.clone(),
+                    key: key.clone(),
+                    kind: ROUND.to_owned(),
+                    step: i64::try_from(round).ok(),
+                    value: (*value).into(),
+                    time: now.as_secs_f64(),
+                    event: format!("{workflow} {round} {key} {value}"),
+                    ..Tracked::default()
+                };
+                match kept.append(&tracked) {
+                    Ok(Appended::Now | Appended::Before) => {}
+                    Ok(Appended::NoRoom) => self.leave_out(&mut kept, site),
+                    Err(error) => {
+                        let (job, path) = (&self.job_id, kept.path.display());
+                        return tracing::warn!(job, round, %path, %error, "metrics of a round not kept");
+                    }
+                }
+            }
+        }
     }
 
     fn leave_out(&self, kept: &mut Kept, site: &str) {
@@ -359,20 +396,36 @@ impl JobFiles {
         Ok((lines.filter_map(|line| serde_json::from_slice(line).ok()).collect(), from + whole as u64))
     }
 
-    /// The last number under each key of each site, as far as the last MiB of what is kept goes. Blocking.
+    /// The last numbers of each site, as far as the last MiB of what is kept goes. Blocking.
     #[must_use]
-    pub fn last_tracked(&self) -> BTreeMap<String, BTreeMap<String, f64>> {
+    pub fn last_tracked(&self) -> LastTracked {
         const TAIL: u64 = 1 << 20;
         let size = self.run_dir.join(FILE).metadata().map_or(0, |meta| meta.len());
         // The first line may be half of one, which is not read.
         let (lines, _) = self.tracked(size.saturating_sub(TAIL)).unwrap_or_default();
-        let mut last = BTreeMap::<String, BTreeMap<String, f64>>::new();
-        for tracked in lines {
-            let numbers = tracked.numbers();
-            last.entry(tracked.site).or_default().extend(numbers);
+        let of_round = |tracked: &&Tracked| tracked.kind == ROUND;
+        let round = lines.iter().rfind(of_round).and_then(|tracked| tracked.step);
+        let mut last = LastTracked::default();
+        for tracked in &lines {
+            let of = match of_round(&tracked) {
+                true if tracked.step != round => continue,
+                true => &mut last.round,
+                false => &mut last.tracked,
+            };
+            of.entry(tracked.site.clone()).or_default().extend(tracked.numbers());
         }
         last
     }
+}
+
+/// The last numbers of sites, by site and key.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct LastTracked {
+    /// What their results of the last round say.
+    pub round: BTreeMap<String, BTreeMap<String, f64>>,
+    /// What their scripts track.
+    pub tracked: BTreeMap<String, BTreeMap<String, f64>>,
 }
 
 /// A number, a text, or either by name.
@@ -507,7 +560,34 @@ mod tests {
         let values: Vec<Json> = files.tracked(0).unwrap().0.into_iter().map(|line| line.value).collect();
         assert_eq!(values, [json!("NaN"), json!({ "train": 0.5, "valid": 0.25 })]);
         let last = BTreeMap::from([("loss/train".to_owned(), 0.5), ("loss/valid".to_owned(), 0.25)]);
-        assert_eq!(files.last_tracked(), BTreeMap::from([(SITE.to_owned(), last)]));
+        assert_eq!(files.last_tracked().tracked, BTreeMap::from([(SITE.to_owned(), last)]));
+    }
+
+    #[test]
+    fn what_the_results_of_a_round_say_is_kept_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let of =
+            |loss: f64| [(SITE.to_owned(), vec![("loss".to_owned(), loss), ("nan".to_owned(), f64::NAN)])];
+        let first = open(dir.path());
+        first.take_round("train", 0, &of(0.5));
+        first.take(SITE, event("1", "lr", 0.1));
+        first.take_round("train", 1, &of(0.25));
+        // The half was started again before it could keep that this round is done.
+        open(dir.path()).take_round("train", 1, &of(0.25));
+        open(dir.path()).take_round("fine-tune", 1, &of(0.25));
+        assert_eq!(keys(dir.path()), of_site(&["loss", "lr", "loss", "loss"]));
+        let mut pretence = Dxo::new(DataKind::Analytic, Map::from_iter([("track_key", Value::from("a"))]));
+        let class = Class::named("nvflare.apis.analytix.AnalyticsDataType").unwrap();
+        pretence.meta.insert("analytics_data_type", Value::Enum { class, member: ROUND.into() });
+        pretence.data.insert("track_value", 0.5);
+        let aux = AuxRequest { fields: Shareable::with_dxo(pretence).fields, ..event("2", "a", 0.5) };
+        assert_eq!(first.take(SITE, aux), "BAD_REQUEST_DATA");
+
+        let files = JobFiles { run_dir: dir.path().to_owned(), package: PathBuf::new() };
+        let one = |key: &str, number| {
+            BTreeMap::from([(SITE.to_owned(), BTreeMap::from([(key.to_owned(), number)]))])
+        };
+        assert_eq!(files.last_tracked(), LastTracked { round: one("loss", 0.25), tracked: one("lr", 0.1) });
     }
 
     #[test]

@@ -35,6 +35,23 @@ async fn two_sites_and_a_server_add_numbers() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_job_has_moved_is_its_own() {
+    let mut scene = Scene::start().await;
+    let mut site = Site::join(&scene, "site-1").await;
+    let mut moved = Vec::new();
+    for _ in 0..3 {
+        scene.submit(json!({}), json!({})).await;
+        site.work(&scene, 7).await;
+        let over = |event: &ServerEvent| {
+            let ServerEvent::JobFinished { bytes_moved, .. } = event else { return None };
+            Some(*bytes_moved)
+        };
+        moved.push(scene.until(over).await);
+    }
+    assert!(moved[0] > 0 && moved[1..].iter().all(|more| *more < moved[0] + moved[0] / 2), "{moved:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn whoever_watches_sees_every_state_and_round() {
     let mut scene = Scene::start().await;
     let mut site = Site::join(&scene, "site-1").await;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use locule_job::{pack_job, sign_folder};
+use locule_job::{Packing, pack_file, pack_job, sign_folder};
 use locule_protocol::Refusal;
 use locule_server::{DeleteError, JobStatus, Package, ServerEvent, ServerSettings, SubmitError, Submitter};
 use serde_json::json;
@@ -85,6 +85,22 @@ async fn nothing_is_left_of_a_package_that_is_refused() {
     assert!(matches!(refused, SubmitError::NoFolder { .. }), "{refused}");
     let outside = Package { folder: "../jobs".into(), ..package(&scene, json!({})) };
     assert!(matches!(scene.server.submit_package(outside).await, Err(SubmitError::NoFolder { .. })));
+
+    // Nobody has signed what lies beside the job.
+    let alone = package(&scene, json!({}));
+    let archive = tempfile::tempdir().unwrap();
+    fs::rename(scene.folder(json!({}), json!([])), archive.path().join(&alone.folder)).unwrap();
+    fs::create_dir(archive.path().join("second")).unwrap();
+    fs::write(archive.path().join("second/meta.json"), "{}").unwrap();
+    fs::write(archive.path().join("notes.txt"), "").unwrap();
+    fs::remove_file(&alone.file).unwrap();
+    pack_file(archive.path(), "", &alone.file, Packing::Fast, 1 << 20).unwrap();
+    let refused = scene.server.submit_package(alone.clone()).await.unwrap_err();
+    let said = format!(
+        "the archive holds `notes.txt`, `second` beside the job's folder `{}`; send that folder alone",
+        alone.folder
+    );
+    assert!(refused.is_the_jobs_fault() && refused.to_string() == said, "{refused}");
 
     let folder = scene.folder(json!({}), json!([]));
     fs::create_dir(folder.join("app/custom")).unwrap();

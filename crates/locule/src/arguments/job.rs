@@ -24,7 +24,7 @@ pub(crate) enum Job {
     Download(DownloadJob),
     /// Show what the server has of a job's logs.
     Logs(JobLogs),
-    /// Print all that sites track in a job: what their scripts log as metrics.
+    /// Print all that sites measured in a job: what their results say, round by round, and what their scripts log.
     Metrics(JobMetrics),
     /// Delete a job that is over, with its results, at the server.
     Delete(NamedJob),

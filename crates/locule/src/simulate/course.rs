@@ -1,11 +1,11 @@
 //! The course of a simulation: starts everything, follows what happens.
 
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
 use locule_component::Seed;
-use locule_server::{JobRecord, ServerEvent};
+use locule_server::{JobRecord, JobStatus, ServerEvent};
 use locule_site::Turns;
 use serde::Serialize;
 use tokio::sync::mpsc;
@@ -16,6 +16,9 @@ use crate::exit::{Code, Failure};
 use crate::federation::{Federation, Happening};
 use crate::wire::SiteChoices;
 
+/// After so long without news, a person is told what a job that has not begun waits for.
+const LONG: Duration = Duration::from_secs(10);
+
 /// A simulation as far as it has come.
 #[derive(Debug)]
 pub(super) struct Course<'a> {
@@ -24,6 +27,8 @@ pub(super) struct Course<'a> {
     turns: Turns,
     seed: Seed,
     started: Instant,
+    /// Why the job does not begin, until it does.
+    waits: Option<String>,
     seen: Seen,
 }
 
@@ -63,7 +68,8 @@ pub(super) struct SiteFailure {
 impl<'a> Course<'a> {
     /// Nothing has happened yet.
     pub(super) fn begin(scene: &'a Scene, screen: &'a Screen, turns: Turns, seed: Seed) -> Self {
-        Self { scene, screen, turns, seed, started: Instant::now(), seen: Seen::default() }
+        let (started, waits, seen) = (Instant::now(), Some("the server starts".to_owned()), Seen::default());
+        Self { scene, screen, turns, seed, started, waits, seen }
     }
 
     /// What was seen so far.
@@ -88,6 +94,10 @@ impl<'a> Course<'a> {
                     continue;
                 }
                 happening = happenings.recv() => happening,
+                () = tokio::time::sleep(LONG), if self.waits.is_some() => {
+                    self.tell_wait();
+                    continue;
+                }
             };
             match happening {
                 Some(Happening::Server(event)) => {
@@ -102,6 +112,13 @@ impl<'a> Course<'a> {
                 None => return Err(Failure::new(Code::Software, anyhow!("nothing happens any more"))),
             }
         }
+    }
+
+    /// Nothing happens, and the job has not begun.
+    fn tell_wait(&self) {
+        let (why, log) = (self.waits.as_deref().unwrap_or_default(), self.scene.log.display());
+        let seconds = self.started.elapsed().as_secs();
+        self.screen.note(&format!("the job has not begun after {seconds} s: {why}; more is in {log}"));
     }
 
     fn see(&mut self, event: ServerEvent) {
@@ -121,9 +138,10 @@ impl<'a> Course<'a> {
                 self.seen.failures.push(SiteFailure { site, task, round, code, reason });
             }
             ServerEvent::ResultSaved { path, .. } => self.seen.result = Some(path),
+            ServerEvent::JobWaits { reason, .. } => self.waits = Some(reason),
+            ServerEvent::JobStatus { status: JobStatus::Running, .. } => self.waits = None,
             ServerEvent::Listening { .. }
             | ServerEvent::JobStatus { .. }
-            | ServerEvent::JobWaits { .. }
             | ServerEvent::JobFinished { .. }
             | _ => {}
         }

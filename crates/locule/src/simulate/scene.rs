@@ -51,7 +51,7 @@ impl Scene {
         for (name, kit) in &sites {
             write_json(&kit.join("local/resources.json"), &resources(arguments)?)?;
             if let Some(files) = &arguments.files {
-                lay_in(&files.join(name), kit)?;
+                lay_in(&files.join(name), kit, OF_ANOTHER_FEDERATION)?;
             }
         }
         let copy = signed_copy(&job, folder.path(), sites.len(), &kits)?;
@@ -163,7 +163,7 @@ fn resources(arguments: &Simulate) -> Result<Value, Failure> {
 /// Copies the job, says that all sites must take part, and signs it. What it asks of machines is left out: there is one.
 fn signed_copy(job: &JobFolder, dir: &Path, sites: usize, kits: &Provisioned) -> Result<PathBuf, Failure> {
     let copy = dir.join("job");
-    lay_in(&job.path, &copy)?;
+    lay_in(&job.path, &copy, &[])?;
     for entry in fs::read_dir(&copy).or_exit(Code::NoInput)?.flatten() {
         let path = entry.path();
         if path.is_file() && path.file_stem().is_some_and(|stem| stem == "meta") {
@@ -184,8 +184,12 @@ fn signed_copy(job: &JobFolder, dir: &Path, sites: usize, kits: &Provisioned) ->
     Ok(copy)
 }
 
-/// Copies what is in one folder into another; nothing if there is no such folder.
-fn lay_in(from: &Path, into: &Path) -> Result<(), Failure> {
+/// What is not laid into a kit: with the certificates and addresses of another federation, a site would ask for a server
+/// that is not there.
+const OF_ANOTHER_FEDERATION: &[&str] = &["startup", "state"];
+
+/// Copies what is in one folder into another, `but` for these; nothing if there is no such folder.
+fn lay_in(from: &Path, into: &Path, but: &[&str]) -> Result<(), Failure> {
     fs::create_dir_all(into).with_context(|| cannot_write(into)).or_exit(Code::CannotCreate)?;
     if !from.is_dir() {
         return Ok(());
@@ -193,9 +197,13 @@ fn lay_in(from: &Path, into: &Path) -> Result<(), Failure> {
     let unreadable = || format!("cannot read {}", from.display());
     for entry in fs::read_dir(from).with_context(unreadable).or_exit(Code::NoInput)? {
         let from = entry.with_context(unreadable).or_exit(Code::NoInput)?.path();
-        let to = into.join(from.file_name().unwrap_or_default());
+        let name = from.file_name().unwrap_or_default();
+        if but.iter().any(|left_out| name == *left_out) {
+            continue;
+        }
+        let to = into.join(name);
         if from.is_dir() {
-            lay_in(&from, &to)?;
+            lay_in(&from, &to, &[])?;
         } else {
             let copied = fs::copy(&from, &to);
             copied

@@ -202,7 +202,7 @@ async fn metrics(JobMetrics { id, kit, wait, output }: JobMetrics) -> Result<(),
     match output {
         Table::Json => tracked.iter().for_each(|tracked| say(&json!(tracked).to_string())),
         Table::Csv => {
-            say("site,key,step,value,time");
+            say("site,key,step,value,time,type");
             tracked.iter().for_each(|tracked| say(&text::csv(tracked)));
         }
     }
@@ -271,7 +271,9 @@ async fn check_at_server(arguments: CheckJob) -> Result<(), Failure> {
         _ => None,
     };
     let Some(kit) = kit else {
-        let error = anyhow!("--sites asks a running server: give one --kit, the administrator's");
+        let error = anyhow!(
+            "--sites asks a running server: give one --kit, the administrator's, or name it in LOCULE_ADMIN_KIT"
+        );
         return Err(Failure::new(Code::Usage, error));
     };
     let at = AtServer { kit, wait, output };

@@ -66,6 +66,9 @@ impl From<LogInError> for Failure {
                 Code::Unavailable,
                 "is it started, and do address and port of the kit lead to it? --wait waits longer",
             ),
+            LogInError::NotReady { .. } => {
+                (Code::Unavailable, "its operator can read more in its log; --wait tries for longer")
+            }
             LogInError::NotLetIn { .. } => (
                 Code::NoPermission,
                 "check that the kit is of the same project as the server's, that no certificate has expired, and \

@@ -90,7 +90,7 @@ pub(super) fn whole(job: &Job, now: SystemTime) -> String {
         let reason = if outcome.reason.is_empty() { String::new() } else { format!(": {}", outcome.reason) };
         let how =
             if outcome.code == 0 { "done".to_owned() } else { format!("ended with code {}", outcome.code) };
-        lines.push(format!("{}  {how}, {} task(s){reason}", outcome.site, outcome.tasks_done));
+        lines.push(format!("{}  {how}{}{reason}", outcome.site, tasks(outcome.tasks_done)));
     }
     for refusal in &job.refusals {
         lines.push(format!(
@@ -102,6 +102,11 @@ pub(super) fn whole(job: &Job, now: SystemTime) -> String {
         lines.extend(job.deployed.iter().cloned());
     }
     lines.join("\n")
+}
+
+/// How many tasks a site has done; sites of nvflare do not say.
+fn tasks(done: u64) -> String {
+    if done == 0 { String::new() } else { format!(", {done} task(s)") }
 }
 
 fn headed(head: &str, text: &str) -> String {
@@ -128,15 +133,19 @@ pub(super) fn metrics(SiteMetrics { site, metrics, .. }: &SiteMetrics) -> String
 
 /// What a site tracks, as a line of comma-separated values.
 pub(super) fn csv(tracked: &Tracked) -> String {
-    let Tracked { site, key, step, value, time, .. } = tracked;
+    let Tracked { site, key, step, value, time, kind, .. } = tracked;
     let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     let step = step.map(|step| step.to_string()).unwrap_or_default();
-    [site.clone(), key.clone(), step, value, time.to_string()].map(|cell| quoted(&cell)).join(",")
+    [site, key, &step, &value, &time.to_string(), kind].map(|cell| quoted(cell)).join(",")
 }
 
+/// A cell that begins no formula in a table calculation: a site chose it.
 fn quoted(cell: &str) -> String {
     let cell = visible(cell);
-    if cell.contains([',', '"', '\n']) { format!("\"{}\"", cell.replace('"', "\"\"")) } else { cell }
+    let is_formula = cell.starts_with(['=', '+', '-', '@', '\t']) && cell.parse::<f64>().is_err();
+    let cell = if is_formula { format!("'{cell}") } else { cell };
+    let splits = cell.contains([',', ';', '"', '\t', '\n']);
+    if splits { format!("\"{}\"", cell.replace('"', "\"\"")) } else { cell }
 }
 
 fn number(value: f64) -> String {
@@ -233,6 +242,18 @@ mod tests {
     }
 
     #[test]
+    fn tasks_are_counted_of_sites_that_say_how_many() {
+        let meta = serde_json::json!({ "job_id": "4f1c", "outcomes": [
+            { "site": "ours", "code": 0, "tasks_done": 3 },
+            { "site": "stock", "code": 0, "tasks_done": 0 },
+            { "site": "lost", "code": 104, "reason": "no GPU", "tasks_done": 0 } ] });
+        let shown = whole(&Job::from_meta(meta.as_object().unwrap()), SystemTime::UNIX_EPOCH);
+        let (_, outcomes) = shown.split_once("submitter").unwrap();
+        let outcomes: Vec<&str> = outcomes.lines().skip(1).collect();
+        assert_eq!(outcomes, ["ours  done, 3 task(s)", "stock  done", "lost  ended with code 104: no GPU"]);
+    }
+
+    #[test]
     fn rounds_are_told_whatever_a_server_says() {
         let told = |round, done| {
             rounds(&Progress { round, rounds: Some(5), rounds_done: done, ..Progress::default() })
@@ -246,8 +267,26 @@ mod tests {
     fn what_sites_track_is_one_line_each_for_a_spreadsheet() {
         let mut tracked = Tracked::default();
         (tracked.site, tracked.key, tracked.step) = ("site-1".into(), "loss, \"best\"".into(), Some(3));
-        (tracked.value, tracked.time) = (serde_json::json!(0.5), 1.25);
-        assert_eq!(csv(&tracked), "site-1,\"loss, \"\"best\"\"\",3,0.5,1.25");
+        (tracked.value, tracked.time, tracked.kind) = (serde_json::json!(0.5), 1.25, "ROUND".into());
+        assert_eq!(csv(&tracked), "site-1,\"loss, \"\"best\"\"\",3,0.5,1.25,ROUND");
+    }
+
+    #[test]
+    fn a_cell_begins_no_formula_and_a_number_stays_one() {
+        for (cell, shown) in [
+            ("=1+1", "'=1+1"),
+            ("@SUM(A1)", "'@SUM(A1)"),
+            ("-2+3", "'-2+3"),
+            ("+cmd|' /C calc'!A0", "'+cmd|' /C calc'!A0"),
+            ("\t=1", "\"'\t=1\""),
+            ("\r=1", "\\r=1"),
+            ("a;=1", "\"a;=1\""),
+        ] {
+            assert_eq!(quoted(cell), shown);
+        }
+        for number in ["-0.5", "+3", "-1e-7", "-inf"] {
+            assert_eq!(quoted(number), number);
+        }
     }
 
     #[test]
