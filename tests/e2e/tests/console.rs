@@ -182,6 +182,9 @@ fn a_job_is_submitted_followed_and_fetched() {
     assert!(code == 0 && log.contains("FINISHED:COMPLETED") && log.contains("==> site-2 <=="), "{log}{said}");
     assert_eq!(federation.ask(&["logs", &id, "--site", "site-1"])["logs"].as_object().unwrap().len(), 1);
 
+    let (code, _, said) = federation.job(&["logs", &id, "--site", "site-9"]);
+    assert!(code == 1 && said.contains("site-9") && said.contains("locule job show"), "{code}: {said}");
+
     assert_eq!(federation.ask(&["delete", &id])["deleted"], json!(true));
     assert_eq!(federation.ask(&["list"]), json!([]));
     let (code, _, said) = federation.job(&["submit", text(&federation.job), "--submit-token", "monday"]);

@@ -191,7 +191,9 @@ async fn logs_of(JobLogs { job: NamedJob { id, at }, site }: JobLogs) -> Result<
         }
     }
     if logs.logs.is_empty() {
-        return Err(Failure::new(Code::JobFailed, anyhow!("the server has no such log of {id}")));
+        let error = anyhow!("the server has no such log of job {id}");
+        let remedy = format!("its sites are in: locule job show {} --kit {}", short(&id), at.kit.display());
+        return Err(with_remedy(Code::JobFailed, error, &remedy));
     }
     Ok(())
 }

@@ -56,7 +56,7 @@ pub(super) fn with_remedy(code: Code, error: impl Into<anyhow::Error>, remedy: &
         return Failure::new(code, error);
     }
     let text = Failure::new(code, error).text();
-    Failure::new(code, anyhow!("{text}; {remedy}"))
+    Failure::new(code, anyhow!("{}; {remedy}", text.trim_end_matches('.')))
 }
 
 impl From<LogInError> for Failure {
@@ -163,7 +163,7 @@ pub(super) fn not_fetched(error: FetchError, id: &str, kit: &Path) -> Failure {
     let (code, remedy) = match error {
         FetchError::Ask(error) => return failed_of(error, id, kit),
         FetchError::Occupied { .. } => (Code::CannotCreate, "give another --dir, or remove it"),
-        FetchError::Write { .. } => (Code::CannotCreate, ""),
+        FetchError::Write { .. } => (Code::CannotCreate, "give another --dir, or make room there"),
         FetchError::Unpack { .. } => (Code::Data, "--max-size lets more in"),
         FetchError::Source { .. } => (Code::Unavailable, "--max-size lets more in"),
         FetchError::Offer | _ => (Code::Unavailable, ""),
@@ -191,4 +191,26 @@ pub(super) fn not_packed(error: ParcelError, folder: &Path, kit: &Path) -> Failu
         }
     };
     with_remedy(code, error, &remedy).about(folder)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_server_refuses_is_followed_by_what_to_do() {
+        let running = |status: &str, reason: &str| AskError::Refused {
+            status: status.to_owned(),
+            reason: reason.to_owned(),
+        };
+        let said = failed_of(running("job_running", "it is running."), "4f1c", Path::new("kit")).text();
+        assert_eq!(
+            said,
+            "job 4f1c: the server refuses: it is running; wait for its end (locule job watch 4f1c --kit kit), or \
+             abort it"
+        );
+        let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
+        let full = FetchError::Write { path: "out".into(), source: full };
+        assert!(not_fetched(full, "4f1c", Path::new("kit")).text().contains("give another --dir"));
+    }
 }
