@@ -1,6 +1,7 @@
 //! Sites' results arrive together, and what the server needs for them does not grow with the sites.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+#![allow(clippy::print_stdout, reason = "figures for those who ask for them")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
