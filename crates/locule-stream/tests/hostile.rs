@@ -120,7 +120,11 @@ fn what_is_put_elsewhere_arrives_there_and_is_not_held() {
     }
     let arrivals = outputs(&mut streams).into_iter().filter_map(|output| match output {
         Output::Arrived(arrival) => Some(arrival),
-        _ => None,
+        Output::Send(_)
+        | Output::Broken { .. }
+        | Output::Moved { .. }
+        | Output::Sent(_)
+        | Output::Failed(..) => None,
     });
     let arrival = arrivals.last().unwrap();
     assert!(arrival.blob.payload.body.is_empty());
