@@ -36,7 +36,14 @@ pub use record::{Damage, MAX_RECORD_LEN, RecordReader, RecordTooLong, Torn, enco
 pub use spool::{MemorySpool, Ranges, Spool, SpoolError};
 
 /// An append-only list of records that outlives the process.
+///
+/// It has one writer at a time. Each that opens it has a higher number than all before it, and where a higher one has
+/// opened it, a lower one appends nothing more ([`AppendError::Superseded`]): so a process that was taken for dead and
+/// was only slow does no harm, also where the journal is in a store that several machines reach.
 pub trait Journal: fmt::Debug + Send {
+    /// Number of this writer, from 1.
+    fn writer(&self) -> u64;
+
     /// Appends one record. It is durable when this returns; before that it may be lost in a crash, as a
     /// whole, and nothing else with it.
     ///
@@ -74,6 +81,14 @@ pub enum AppendError {
     /// what is there.
     #[error("the journal no longer knows what is on disk, and has to be opened anew")]
     Broken(#[source] Option<io::Error>),
+    /// Another writer has opened the journal since.
+    #[error("writer {by} of the journal has taken over from this one, which is {own}; stop one of them")]
+    Superseded {
+        /// Number of this writer.
+        own: u64,
+        /// Number of the other one.
+        by: u64,
+    },
 }
 
 impl AppendError {

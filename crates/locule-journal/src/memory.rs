@@ -53,6 +53,11 @@ impl Default for MemoryJournal {
 }
 
 impl Journal for MemoryJournal {
+    /// Always 1: nobody else can open it.
+    fn writer(&self) -> u64 {
+        1
+    }
+
     fn append(&mut self, record: &[u8]) -> Result<(), AppendError> {
         Ok(encode_record(&mut self.bytes, 0, record)?)
     }

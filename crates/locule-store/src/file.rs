@@ -9,7 +9,9 @@ use locule_journal::{AppendError, Damage, Journal, RecordReader, ReplayError, To
 
 /// A journal in one file, which only its owner can read.
 ///
-/// The file is locked while it is open, so no two processes can append to it.
+/// The file is locked while it is open, so no two processes can append to it. Where locks do nothing, as on some
+/// network file systems, the number of the writer keeps the older one from appending; it is in a file beside the
+/// journal, with the ending `.writer`.
 #[derive(Debug)]
 pub struct FileJournal {
     path: PathBuf,
@@ -17,6 +19,7 @@ pub struct FileJournal {
     /// Length of the good part: what has been flushed.
     len: u64,
     torn: Option<Torn>,
+    writer: u64,
     /// Set when it is no longer known what reached the disk.
     broken: bool,
 }
@@ -38,14 +41,55 @@ impl FileJournal {
             Err(TryLockError::WouldBlock) => return Err(OpenError::InUse { path }),
             Err(TryLockError::Error(source)) => return Err(failed(source)),
         }
-        let mut journal = Self { path: path.clone(), file, len: 0, torn: None, broken: false };
+        let mut journal = Self { path: path.clone(), file, len: 0, torn: None, writer: 0, broken: false };
         let bytes = journal.read().map_err(failed)?;
         let mut reader = RecordReader::new(&bytes);
         let checked = reader.by_ref().try_for_each(|record| record.map(drop));
         checked.map_err(|damage| OpenError::Damaged { path: path.clone(), damage })?;
         (journal.len, journal.torn) = (reader.offset(), reader.torn());
         journal.settle().map_err(failed)?;
+        journal.take_over().map_err(failed)?;
         Ok(journal)
+    }
+
+    /// Becomes the next writer.
+    fn take_over(&mut self) -> io::Result<()> {
+        self.writer = self.last_writer()? + 1;
+        let path = self.beside(".writer");
+        let new = self.beside(".writer.new");
+        let mut file = open_or_create(&new)?;
+        file.set_len(0)?;
+        writeln!(file, "{}", self.writer)?;
+        file.sync_all()?;
+        fs::rename(new, &path)?;
+        sync_folder_of(&path)
+    }
+
+    /// The number of who opened the journal last; 0 before anybody did.
+    fn last_writer(&self) -> io::Result<u64> {
+        match fs::read_to_string(self.beside(".writer")) {
+            Ok(text) => text.trim().parse().map_err(|error| {
+                let path = self.beside(".writer");
+                io::Error::other(format!("{} holds no number of a writer: {error}", path.display()))
+            }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Refuses what would be written after somebody else has taken over.
+    fn check_writer(&self) -> Result<(), AppendError> {
+        match self.last_writer() {
+            Ok(by) if by > self.writer => Err(AppendError::Superseded { own: self.writer, by }),
+            Ok(_) => Ok(()),
+            Err(error) => Err(AppendError::Write(error)),
+        }
+    }
+
+    fn beside(&self, ending: &str) -> PathBuf {
+        let mut name = self.path.file_name().unwrap_or_default().to_owned();
+        name.push(ending);
+        self.path.with_file_name(name)
     }
 
     /// Where the journal is.
@@ -92,9 +136,7 @@ impl FileJournal {
 
     /// The new file of a rewrite, flushed, but not yet in the place of the old one.
     fn successor(&self, bytes: &[u8]) -> io::Result<(File, PathBuf)> {
-        let mut name = self.path.file_name().unwrap_or_default().to_owned();
-        name.push(".new");
-        let path = self.path.with_file_name(name);
+        let path = self.beside(".new");
         let mut file = open_or_create(&path)?;
         close_to_others(&file)?;
         file.set_len(0)?;
@@ -106,10 +148,15 @@ impl FileJournal {
 }
 
 impl Journal for FileJournal {
+    fn writer(&self) -> u64 {
+        self.writer
+    }
+
     fn append(&mut self, record: &[u8]) -> Result<(), AppendError> {
         if self.broken {
             return Err(AppendError::Broken(None));
         }
+        self.check_writer()?;
         let mut bytes = Vec::new();
         encode_record(&mut bytes, self.len, record)?;
         if let Err(source) = self.file.write_all(&bytes) {
@@ -135,6 +182,7 @@ impl Journal for FileJournal {
         if self.broken {
             return Err(AppendError::Broken(None));
         }
+        self.check_writer()?;
         let mut bytes = MAGIC.to_vec();
         records.iter().try_for_each(|record| encode_record(&mut bytes, 0, record))?;
         let (file, path) = self.successor(&bytes).map_err(AppendError::Write)?;
@@ -210,6 +258,37 @@ pub enum OpenError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whoever_opens_a_journal_later_keeps_the_earlier_writer_from_appending() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.journal");
+        let mut first = FileJournal::open(&path).unwrap();
+        first.append(b"one").unwrap();
+        assert!(matches!(FileJournal::open(&path), Err(OpenError::InUse { .. })));
+        // a file system on which locks do nothing
+        first.file.unlock().unwrap();
+        let mut second = FileJournal::open(&path).unwrap();
+        assert_eq!((first.writer(), second.writer()), (1, 2));
+        for refused in [first.append(b"two"), first.rewrite(&[])] {
+            let error = refused.unwrap_err();
+            assert!(matches!(error, AppendError::Superseded { own: 1, by: 2 }) && !error.is_retryable());
+        }
+        second.append(b"two").unwrap();
+        drop(second);
+        let mut third = FileJournal::open(&path).unwrap();
+        assert_eq!((third.writer(), third.replay().unwrap()), (3, vec![b"one".to_vec(), b"two".to_vec()]));
+    }
+
+    #[test]
+    fn a_number_that_is_none_is_said() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.journal");
+        drop(FileJournal::open(&path).unwrap());
+        fs::write(folder.path().join("a.journal.writer"), "many").unwrap();
+        let OpenError::Io { source, .. } = FileJournal::open(&path).unwrap_err() else { panic!() };
+        assert!(source.to_string().contains("a.journal.writer holds no number"), "{source}");
+    }
 
     /// A file that cannot be written stands for a disk that fails.
     #[test]

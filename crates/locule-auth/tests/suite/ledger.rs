@@ -276,6 +276,9 @@ fn nothing_is_in_force_that_the_journal_did_not_take() {
     #[derive(Debug)]
     struct Full;
     impl Journal for Full {
+        fn writer(&self) -> u64 {
+            1
+        }
         fn append(&mut self, _: &[u8]) -> Result<(), locule_journal::AppendError> {
             Err(locule_journal::AppendError::Write(std::io::Error::other("disk full")))
         }

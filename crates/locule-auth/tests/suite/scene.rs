@@ -24,6 +24,10 @@ impl Disk {
 }
 
 impl Journal for Disk {
+    fn writer(&self) -> u64 {
+        self.0.lock().unwrap().writer()
+    }
+
     fn append(&mut self, record: &[u8]) -> Result<(), AppendError> {
         self.0.lock().unwrap().append(record)
     }

@@ -111,6 +111,10 @@ impl Disk {
 }
 
 impl Journal for Disk {
+    fn writer(&self) -> u64 {
+        self.0.lock().unwrap().journal.writer()
+    }
+
     fn append(&mut self, record: &[u8]) -> Result<(), AppendError> {
         let mut platter = self.0.lock().unwrap();
         if platter.is_full {
