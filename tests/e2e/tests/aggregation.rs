@@ -96,6 +96,7 @@ fn peaks(sites: usize, bytes: usize, limit: Option<usize>) -> (usize, usize) {
         Some(cgroup) => cgroup.take(half),
         None => println!("without a limit of the kernel's"),
     }
+    server.wait_for("round 1/3 aggregated");
     server.wait_for("round 2/3 aggregated");
     assert_eq!(server.children(), [half], "it was not started again");
     let peaks = (peak(half), peak(server.id()));
