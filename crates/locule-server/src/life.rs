@@ -85,6 +85,7 @@ pub(crate) async fn run(
         reservations: BTreeMap::new(),
         sites: BTreeMap::new(),
         started: BTreeSet::new(),
+        absent: BTreeMap::new(),
         half: None,
         giving: Giving::default(),
     };
@@ -170,6 +171,8 @@ pub(crate) struct Life {
     pub(crate) sites: BTreeMap<String, Fqcn>,
     /// Those of them that were told to start, and those that are told to while the job runs.
     pub(crate) started: BTreeSet<String>,
+    /// Those that were gone when they were given the job, and how that was noticed.
+    absent: BTreeMap<String, String>,
     pub(crate) half: Option<Half>,
     /// Sites that are given the job while it runs.
     pub(crate) giving: Giving,
@@ -298,7 +301,8 @@ impl Life {
         let document = self.start_half(None).await?;
         let meta = to_map(&document);
         self.started = self.sites.keys().cloned().collect();
-        let started = self.sites.iter().map(async |(site, cell)| {
+        let there = self.sites.iter().filter(|(site, _)| !self.absent.contains_key(*site));
+        let started = there.map(async |(site, cell)| {
             let token = self.reservations.get(site).map(|reservation| reservation.token.clone());
             let (spec, token) = (self.intake.resources(site), token.unwrap_or_default());
             (site.clone(), self.orders.start(cell, &self.intake.job_id, &meta, &spec, token).await)
@@ -306,15 +310,18 @@ impl Life {
         let started = join_all(started).await;
         self.watch.started = Some(Instant::now());
         self.reservations.retain(|site, _| !self.started.contains(site));
-        let lost: Vec<_> = started
+        let failed: Vec<_> = started
             .iter()
             .filter_map(|(site, done)| Some((site.clone(), done.as_ref().err()?.to_string())))
             .collect();
         self.leave_out("start", started).await?;
-        for (site, reason) in lost {
-            // The server's half still counts on it.
-            let Some(half) = &self.half else { continue };
+        for (site, reason) in failed {
+            // The server's half still counts on those that were left out.
+            let Some(half) = self.half.as_ref().filter(|_| !self.sites.contains_key(&site)) else { continue };
             self.watch.tell_lost(&half.handle, &site, &reason).await.map_or(Ok(()), Err)?;
+        }
+        for (site, reason) in std::mem::take(&mut self.absent) {
+            self.watch.await_return(site, reason);
         }
         self.shared.notice(&Event::JobStarted { job_id: &self.intake.job_id });
         Ok(())
@@ -377,7 +384,8 @@ impl Life {
         Err(ending_of(&JobOutcome::Failed(failure)))
     }
 
-    /// Takes the sites that failed a step out, and fails the job if too few are left.
+    /// Takes the sites that failed a step out, and fails the job if too few are left. One that has just gone may be back
+    /// soon, as later in the job: it stays in, and is waited for once the job runs.
     async fn leave_out(
         &mut self,
         step: &str,
@@ -387,6 +395,10 @@ impl Life {
         let mut left_out = BTreeMap::new();
         for (site, result) in results {
             if let Err(error) = result {
+                if error.is_of_absence() {
+                    self.absent.insert(site, error.to_string());
+                    continue;
+                }
                 tracing::warn!(job = self.intake.job_id, site, step, %error, "site left out");
                 failed.push(format!("{site}: {error}"));
                 left_out.extend(self.sites.remove_entry(&site));

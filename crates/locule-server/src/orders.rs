@@ -5,7 +5,7 @@ use std::sync::Arc;
 use locule_cell::{Request, RequestError};
 use locule_component::Event;
 use locule_fobs::{Map, Value};
-use locule_message::Fqcn;
+use locule_message::{Fqcn, ReturnCode};
 use locule_protocol::{
     AdminBody, AdminCommand, AdminContext, AdminReply, AdminRequest, DecodeError, EncodeError, Person,
     Refusal, Shortage, server_context,
@@ -40,6 +40,19 @@ pub(crate) enum OrderError {
     /// Its checkers refuse the app.
     #[error("{reason}")]
     Unsafe { reason: String, refusals: Vec<Refusal> },
+}
+
+impl OrderError {
+    /// Whether the site has gone: nothing leads to it, or no longer.
+    pub(crate) fn is_of_absence(&self) -> bool {
+        match self {
+            Self::Request(RequestError::Unreachable | RequestError::LinkLost) => true,
+            Self::Request(RequestError::Returned { code, .. }) => {
+                matches!(code, ReturnCode::TargetUnreachable | ReturnCode::CommError)
+            }
+            _ => false,
+        }
+    }
 }
 
 impl Orders {

@@ -328,18 +328,13 @@ impl Watch {
         done
     }
 
-    /// A site has said good-bye, and may only be starting again.
-    fn await_return(&mut self, site: String, reason: String) {
+    /// A site has gone, and may only be starting again.
+    pub(crate) fn await_return(&mut self, site: String, reason: String) {
         if self.course == Course::RunEnded && self.let_go(&site) {
             return;
         }
         let wait = self.shared.settings.return_wait;
-        tracing::info!(
-            job = self.job_id,
-            site,
-            ?wait,
-            "site has said good-bye; the job waits for its return"
-        );
+        tracing::info!(job = self.job_id, site, ?wait, reason, "site is away; the job waits for its return");
         self.away.insert(site, (Instant::now() + wait, reason));
     }
 

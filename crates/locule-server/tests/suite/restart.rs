@@ -103,6 +103,37 @@ async fn a_site_that_comes_back_without_the_job_is_given_it_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_site_that_is_killed_while_it_is_given_the_job_is_waited_for() {
+    for at_start in [false, true] {
+        for comes_back in [true, false] {
+            let mut scene = Scene::start().await;
+            let mut one = Site::join(&scene, "site-1").await;
+            let is_last = move |order: &Order| match at_start {
+                true => matches!(order, Order::Start(_)),
+                false => matches!(order, Order::Deploy(_)),
+            };
+            one.answers(move |order| if is_last(order) { Answer::Never } else { Answer::Yes });
+            let job = scene.submit(json!({}), json!({})).await;
+            while !is_last(&one.ordered().await) {}
+            one.cell.shutdown(SECOND).await;
+            scene.running(&job).await;
+            if comes_back {
+                tokio::time::sleep(30 * SECOND).await;
+                let mut one = Site::register(&scene, "site-1").await;
+                one.beat(&[]).await;
+                one.work(&scene, 1).await;
+                let record = scene.finished(&job).await;
+                assert_eq!(record.status(), JobStatus::Completed, "{}", reason(&record));
+            } else {
+                let record = scene.finished(&job).await;
+                assert_eq!(record.status(), JobStatus::ExecutionException);
+                assert!(reason(&record).contains("site-1: "), "{}", reason(&record));
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_site_that_says_good_bye_and_comes_back_in_time_was_never_lost() {
     for in_time in [true, false] {
         let mut scene = Scene::start().await;
