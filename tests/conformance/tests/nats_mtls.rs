@@ -1,0 +1,102 @@
+//! NATS where both ends show each other a certificate through the broker, which sees neither, and what happens when one
+//! of them is not accepted.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use broker::Broker;
+use conformance::{Fixture, MAX_FRAME_LEN};
+use futures_util::{SinkExt, StreamExt};
+use locule_tls::{ClientAuth, HostCheck, TlsFiles, client_config, server_config};
+use locule_transport::{DialError, Endpoint, LinkError, OutFrame, Security, Transport};
+use locule_transport_nats::NatsTransport;
+
+fn files(leaf: &str) -> TlsFiles {
+    let data = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("data");
+    TlsFiles {
+        ca: data.join("rootCA.pem"),
+        cert: data.join(leaf).with_extension("crt"),
+        key: data.join(leaf).with_extension("key"),
+    }
+}
+
+fn listening(clients: ClientAuth) -> Arc<NatsTransport> {
+    let config = server_config(&files("server"), clients).unwrap();
+    Arc::new(NatsTransport::tls(None, Some(Arc::new(config))).with_max_frame_len(MAX_FRAME_LEN))
+}
+
+fn dialling(leaf: &str) -> Arc<NatsTransport> {
+    let config = client_config(&files(leaf), HostCheck::None).unwrap();
+    Arc::new(NatsTransport::tls(Some(Arc::new(config)), None).with_max_frame_len(MAX_FRAME_LEN))
+}
+
+/// An endpoint that nobody else uses.
+fn at() -> Endpoint {
+    static BROKER: OnceLock<Broker> = OnceLock::new();
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let broker = BROKER.get_or_init(|| Broker::start().unwrap()).authority();
+    Endpoint::parse(&format!("nats://{broker}/test-{}/server", NEXT.fetch_add(1, Ordering::Relaxed))).unwrap()
+}
+
+fn nats_mtls() -> Fixture {
+    Fixture {
+        listening: listening(ClientAuth::Required),
+        dialling: dialling("client"),
+        at: at(),
+        nowhere: at(),
+        security: Security::Mutual,
+        names: Some(["server", "site-1"]),
+        min_frame_len: NatsTransport::MIN_FRAME_LEN,
+    }
+}
+
+conformance::all!(nats_mtls());
+
+#[tokio::test]
+async fn a_certificate_of_another_root_opens_no_link() {
+    let mut listener = listening(ClientAuth::Required).listen(&at()).await.unwrap();
+    // TLS 1.3 lets a dialer finish before the listener has looked at its certificate.
+    match dialling("stranger").dial(&listener.local()).await {
+        Ok(mut link) => {
+            let outcome = link.incoming.next().await;
+            assert!(matches!(outcome, Some(Err(LinkError::Broken { .. }))), "{outcome:?}");
+        }
+        Err(error) => assert!(matches!(error, DialError::Untrusted { .. }), "{error:?}"),
+    }
+    let known = dialling("client").dial(&listener.local()).await.unwrap();
+    let accepted = listener.accept().await.unwrap();
+    assert_eq!(accepted.peer.certificates.len(), 1);
+    drop(known);
+}
+
+#[tokio::test]
+async fn a_server_of_another_root_is_not_trusted() {
+    let listener = listening(ClientAuth::None).listen(&at()).await.unwrap();
+    let other = TlsFiles { ca: files("client").ca.with_file_name("otherCA.pem"), ..files("client") };
+    let config = client_config(&other, HostCheck::None).unwrap();
+    let error = NatsTransport::tls(Some(Arc::new(config)), None).dial(&listener.local()).await.unwrap_err();
+    assert!(matches!(error, DialError::Untrusted { .. }) && !error.is_retryable(), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_listener_that_asks_for_no_certificate_says_so() {
+    let mut listener = listening(ClientAuth::None).listen(&at()).await.unwrap();
+    let _near = dialling("client").dial(&listener.local()).await.unwrap();
+    let far = listener.accept().await.unwrap();
+    assert_eq!((far.peer.security, far.peer.common_name), (Security::ServerOnly, None));
+}
+
+#[tokio::test]
+async fn a_dialer_without_tls_gets_no_link() {
+    let mut listener = listening(ClientAuth::Required).listen(&at()).await.unwrap();
+    let mut clear = NatsTransport::clear().dial(&listener.local()).await.unwrap();
+    let hello = OutFrame::new(16_u32.to_be_bytes().to_vec(), vec![0; 12]);
+    clear.outgoing.send(hello).await.unwrap();
+    let outcome = clear.incoming.next().await;
+    assert!(matches!(outcome, Some(Err(_))), "{outcome:?}");
+    let _known = dialling("client").dial(&listener.local()).await.unwrap();
+    assert_eq!(listener.accept().await.unwrap().peer.security, Security::Mutual);
+}
