@@ -21,7 +21,6 @@ const CONNECT_TIME: Duration = Duration::from_secs(5);
 const PING: Duration = Duration::from_secs(10);
 /// Messages of one subscription that wait here: as many as a window has, and those without bytes. What comes
 /// above is lost, and missed.
-#[expect(clippy::cast_possible_truncation, reason = "a constant that fits")]
 const SUBSCRIPTION: usize = (WINDOW / PIECE_COST) as usize + 256;
 
 /// How to be let in by a broker; its `Debug` tells no secrets.

@@ -222,10 +222,12 @@ async fn call(to: &Endpoint, mut broker: Broker, subjects: &Subjects) -> Result<
 }
 
 fn failed(to: &Endpoint, fault: Fault) -> DialError {
-    let endpoint = to.clone();
-    match fault {
-        Fault::BrokerSays(_) => DialError::Untrusted { endpoint, source: fault.into() },
-        fault => DialError::Unreachable { endpoint, source: fault.into() },
+    let (endpoint, complains) = (to.clone(), matches!(fault, Fault::BrokerSays(_)));
+    let source = fault.into();
+    if complains {
+        DialError::Untrusted { endpoint, source }
+    } else {
+        DialError::Unreachable { endpoint, source }
     }
 }
 

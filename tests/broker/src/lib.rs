@@ -20,6 +20,8 @@ const KEEPER: &str = r#""$0" "$@" & server=$!; cat > /dev/null; kill -9 $server;
 #[derive(Debug)]
 pub struct Broker {
     dir: TempDir,
+    configuration: String,
+    /// Zero before it has run.
     port: u16,
     leaf_port: u16,
     running: Option<Running>,
@@ -47,8 +49,9 @@ impl Broker {
     /// As [`start`](Self::start), and what the broker says of the configuration.
     pub fn with(configuration: &str) -> anyhow::Result<Self> {
         let dir = tempfile::tempdir().context("make a folder")?;
-        let mut broker = Self { dir, port: 0, leaf_port: 0, running: None };
-        broker.run(&format!("{configuration}\nleafnodes {{ listen: \"127.0.0.1:-1\" }}\n"), "-1")?;
+        let configuration = configuration.to_owned();
+        let mut broker = Self { dir, configuration, port: 0, leaf_port: 0, running: None };
+        broker.run()?;
         Ok(broker)
     }
 
@@ -57,16 +60,20 @@ impl Broker {
     /// # Errors
     /// As [`start`](Self::start).
     pub fn leaf_of(hub: &Broker) -> anyhow::Result<Self> {
-        let dir = tempfile::tempdir().context("make a folder")?;
-        let mut broker = Self { dir, port: 0, leaf_port: 0, running: None };
-        let remote = format!("nats-leaf://127.0.0.1:{}", hub.leaf_port);
-        broker.run(&format!("leafnodes {{ remotes: [ {{ url: \"{remote}\" }} ] }}\n"), "-1")?;
-        Ok(broker)
+        Self::with(&format!(
+            "leafnodes {{ remotes: [ {{ url: \"nats-leaf://127.0.0.1:{}\" }} ] }}",
+            hub.leaf_port
+        ))
     }
 
     /// Where it listens: `127.0.0.1:4222`.
     pub fn authority(&self) -> String {
         format!("127.0.0.1:{}", self.port)
+    }
+
+    /// The port of that.
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// Kills it.
@@ -77,26 +84,29 @@ impl Broker {
         }
     }
 
-    /// Kills it and starts it again at the same port.
+    /// Kills it and starts it again at the same ports.
     ///
     /// # Errors
     /// As [`start`](Self::start).
     pub fn restart(&mut self) -> anyhow::Result<()> {
         self.kill();
-        let file = self.dir.path().join("nats.conf");
-        let configuration = fs::read_to_string(&file).context("read the configuration")?;
-        self.run(&configuration, &self.port.to_string())
+        self.run()
     }
 
     /// Runs it until it is ready. What it says then is read and forgotten.
-    fn run(&mut self, configuration: &str, port: &str) -> anyhow::Result<()> {
+    fn run(&mut self) -> anyhow::Result<()> {
         let program = fetch::nats_server()?;
         let file = self.dir.path().join("nats.conf");
+        let port = |port| if port == 0 { "-1".to_owned() } else { format!("{port}") };
+        let mut configuration = format!("{}\n", self.configuration);
+        if !configuration.contains("leafnodes") {
+            configuration += &format!("leafnodes {{ listen: \"127.0.0.1:{}\" }}\n", port(self.leaf_port));
+        }
         fs::write(&file, configuration).context("write the configuration")?;
         let mut keeper = Command::new("sh")
             .args(["-c", KEEPER])
             .arg(&program)
-            .args(["--addr", "127.0.0.1", "--port", port, "--config"])
+            .args(["--addr", "127.0.0.1", "--port", &port(self.port), "--config"])
             .arg(&file)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())

@@ -13,6 +13,8 @@ use futures_util::{SinkExt, StreamExt};
 use locule_tls::{ClientAuth, HostCheck, TlsFiles, client_config, server_config};
 use locule_transport::{DialError, Endpoint, LinkError, OutFrame, Security, Transport};
 use locule_transport_nats::NatsTransport;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 fn files(leaf: &str) -> TlsFiles {
     let data = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("data");
@@ -99,4 +101,50 @@ async fn a_dialer_without_tls_gets_no_link() {
     assert!(matches!(outcome, Some(Err(_))), "{outcome:?}");
     let _known = dialling("client").dial(&listener.local()).await.unwrap();
     assert_eq!(listener.accept().await.unwrap().peer.security, Security::Mutual);
+}
+
+/// All that a broker tells one that may hear everything, from now until `what` is done.
+async fn overheard(broker: &str, what: impl Future<Output = ()>) -> Vec<u8> {
+    let mut tap = TcpStream::connect(broker).await.unwrap();
+    let mut heard = Vec::new();
+    tap.write_all(b"CONNECT {\"verbose\":false}\r\nSUB > 1\r\nPING\r\n").await.unwrap();
+    read_to(&mut tap, &mut heard, b"PONG\r\n").await;
+    heard.clear();
+    what.await;
+    // What the broker has passed on before comes before its answer.
+    tap.write_all(b"PING\r\n").await.unwrap();
+    read_to(&mut tap, &mut heard, b"PONG\r\n").await;
+    heard
+}
+
+async fn read_to(tap: &mut TcpStream, heard: &mut Vec<u8>, end: &[u8]) {
+    while !heard.windows(end.len()).any(|window| window == end) {
+        assert!(tap.read_buf(heard).await.unwrap() > 0, "the broker has not gone");
+    }
+}
+
+#[tokio::test]
+async fn a_broker_sees_ciphertext_and_not_even_who_talks() {
+    const PLAIN: &[u8] = b"the mean of all patients of this hospital";
+    let clear = Arc::new(NatsTransport::clear());
+    let pairs = [(listening(ClientAuth::Required), dialling("client")), (clear.clone(), clear)];
+    for (number, (listening, dialling)) in pairs.into_iter().enumerate() {
+        let broker = Broker::start().unwrap();
+        let at = Endpoint::parse(&format!("nats://{}/project/server", broker.authority())).unwrap();
+        let heard = overheard(&at.authority(), async {
+            let mut listener = listening.listen(&at).await.unwrap();
+            let mut near = dialling.dial(&at).await.unwrap();
+            let mut far = listener.accept().await.unwrap();
+            let head = (4 + 100 * PLAIN.len() as u32).to_be_bytes();
+            near.outgoing.send(OutFrame::new(head.to_vec(), PLAIN.repeat(100))).await.unwrap();
+            assert!(far.incoming.next().await.unwrap().unwrap().ends_with(PLAIN));
+        })
+        .await;
+        let sees = |bytes: &[u8]| heard.windows(bytes.len()).any(|window| window == bytes);
+        assert!(heard.len() > 100 * PLAIN.len() && sees(b"locule/1 dial"));
+        let is_clear = number == 1;
+        assert_eq!((sees(PLAIN), sees(&PLAIN[..12])), (is_clear, is_clear));
+        // Names in certificates: TLS 1.3 has them encrypted, too.
+        assert!(!sees(b"site-1"));
+    }
 }
