@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes, BytesMut};
 use locule_transport::{DialError, Endpoint, PeerInfo, Security};
-use rustls::ClientConfig;
+use rustls::{ClientConfig, ProtocolVersion};
 use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::{TcpStream, lookup_host};
@@ -36,6 +36,14 @@ where
     /// Who is at the other end: address, protection and certificates, but no common name.
     pub fn peer(&self) -> &PeerInfo {
         &self.peer
+    }
+
+    /// The version of TLS that the ends have agreed on; none in clear.
+    pub fn tls_version(&self) -> Option<ProtocolVersion> {
+        match &self.io {
+            Either::Left(_) => None,
+            Either::Right(secured) => secured.get_ref().1.protocol_version(),
+        }
     }
 
     /// Gives back bytes that were read too far; they are read again, before all others.

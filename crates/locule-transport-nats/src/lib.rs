@@ -1,7 +1,7 @@
 //! Links through a NATS broker, to which both ends connect outwards.
 //!
 //! Nobody needs an open port but the broker, which an organisation may have already: a cluster, leaf nodes between
-//! sites and it. The broker is not trusted. With TLS configured, each link carries a TLS session of its own from end
+//! sites and it. The broker is not trusted. With TLS configured, each link carries a TLS 1.3 session of its own from end
 //! to end, in which frames lie as they do over TCP; the broker sees ciphertext, and the certificate at the other end
 //! is the peer's. It can still end links, delay them, and see who talks how much.
 //!
@@ -79,7 +79,7 @@ use locule_socket::{Connection, LengthFirst, Sockets};
 use locule_transport::{
     BoxFuture, DialError, Endpoint, Link, ListenError, Listener, PeerInfo, ReceiveLimit, Transport,
 };
-use rustls::{ClientConfig, ServerConfig};
+use rustls::{ClientConfig, ProtocolVersion, ServerConfig};
 use tokio::time::timeout;
 
 use crate::broker::{Broker, dial_error};
@@ -165,15 +165,22 @@ impl NatsTransport {
         let broker = Broker::connect(to, &self.login).await.map_err(|error| dial_error(to, error))?;
         let stream = NatsStream::start(call(to, broker, &subjects).await?, None);
         let connection = self.sockets.open(to, stream, to.to_string()).await?;
-        Ok(self.link(connection))
+        self.link(connection).map_err(|fault| {
+            let endpoint = to.clone();
+            DialError::Untrusted { endpoint, source: fault.into() }
+        })
     }
 
-    fn link(&self, connection: Connection<NatsStream>) -> Link {
+    /// Older versions of TLS would show the broker whose certificates they are.
+    fn link(&self, connection: Connection<NatsStream>) -> Result<Link, Fault> {
+        if connection.tls_version().is_some_and(|version| version != ProtocolVersion::TLSv1_3) {
+            return Err(Fault::OldTls);
+        }
         let peer = connection.peer();
         let common_name = peer.certificates.first().and_then(|leaf| locule_tls::common_name(leaf));
         let peer = PeerInfo { common_name, ..peer.clone() };
         let (most, limit) = (self.max_frame_len, ReceiveLimit::new(self.max_frame_len));
-        locule_socket::link(connection, LengthFirst, peer, most, limit)
+        Ok(locule_socket::link(connection, LengthFirst, peer, most, limit))
     }
 }
 
@@ -244,6 +251,8 @@ enum Fault {
     Lost { due: u64, came: u64 },
     #[error("the peer does not keep to the protocol: {0}")]
     Protocol(&'static str),
+    #[error("the peer speaks no TLS 1.3")]
+    OldTls,
     #[error("the peer has gone")]
     Gone,
 }
@@ -253,9 +262,11 @@ impl From<Fault> for io::Error {
         let kind = match fault {
             Fault::Gone => io::ErrorKind::ConnectionReset,
             Fault::Silent(_) => io::ErrorKind::TimedOut,
-            Fault::BrokerGone | Fault::BrokerSays(_) | Fault::Lost { .. } | Fault::Protocol(_) => {
-                io::ErrorKind::Other
-            }
+            Fault::BrokerGone
+            | Fault::BrokerSays(_)
+            | Fault::Lost { .. }
+            | Fault::Protocol(_)
+            | Fault::OldTls => io::ErrorKind::Other,
         };
         io::Error::new(kind, fault)
     }

@@ -252,5 +252,5 @@ async fn meet(
     }
     let stream = NatsStream::start(Ends { broker, subscriber, own, peer: peer.clone() }, Some(first));
     let connection = carrier.sockets.welcome(stream, peer, place).await?;
-    Ok(carrier.link(connection))
+    Ok(carrier.link(connection)?)
 }

@@ -116,8 +116,9 @@ impl AsyncWrite for NatsStream {
         })
     }
 
+    /// What was written leaves by itself. That the peer has gone is no reason not to read what it has said.
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(self.check())
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

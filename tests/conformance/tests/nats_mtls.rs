@@ -15,6 +15,9 @@ use locule_transport::{DialError, Endpoint, LinkError, OutFrame, Security, Trans
 use locule_transport_nats::NatsTransport;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::{self, ServerConfig};
 
 fn files(leaf: &str) -> TlsFiles {
     let data = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("data");
@@ -101,6 +104,20 @@ async fn a_dialer_without_tls_gets_no_link() {
     assert!(matches!(outcome, Some(Err(_))), "{outcome:?}");
     let _known = dialling("client").dial(&listener.local()).await.unwrap();
     assert_eq!(listener.accept().await.unwrap().peer.security, Security::Mutual);
+}
+
+#[tokio::test]
+async fn older_tls_would_show_certificates_and_opens_no_link() {
+    let TlsFiles { cert, key, .. } = files("server");
+    let chain = CertificateDer::pem_file_iter(cert).unwrap().map(Result::unwrap).collect();
+    let config = ServerConfig::builder_with_protocol_versions(&[&rustls::version::TLS12])
+        .with_no_client_auth()
+        .with_single_cert(chain, PrivateKeyDer::from_pem_file(key).unwrap());
+    let old = NatsTransport::tls(None, Some(Arc::new(config.unwrap())));
+    let listener = old.listen(&at()).await.unwrap();
+    let error = dialling("client").dial(&listener.local()).await.unwrap_err();
+    let DialError::Untrusted { source, .. } = &error else { panic!("{error:?}") };
+    assert_eq!(source.to_string(), "the peer speaks no TLS 1.3");
 }
 
 /// All that a broker tells one that may hear everything, from now until `what` is done.
