@@ -1,6 +1,8 @@
 //! One connection to a broker.
 
+use std::error::Error as _;
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -71,7 +73,7 @@ impl Login {
         self
     }
 
-    fn options(&self) -> Result<ConnectOptions, std::io::Error> {
+    fn options(&self) -> Result<ConnectOptions, io::Error> {
         let options = ConnectOptions::new();
         let options = match &self.by {
             By::Nothing => options,
@@ -183,14 +185,26 @@ fn fault(event: Event) -> Option<Fault> {
 /// Sorts why a broker was not reached.
 pub(crate) fn dial_error(to: &Endpoint, error: ConnectError) -> DialError {
     let endpoint = to.clone();
+    if is_untrusted(&error) {
+        return DialError::Untrusted { endpoint, source: error.into() };
+    }
     match error.kind() {
-        ConnectErrorKind::Dns => DialError::UnknownHost { endpoint, source: std::io::Error::other(error) },
+        ConnectErrorKind::Dns => DialError::UnknownHost { endpoint, source: io::Error::other(error) },
         ConnectErrorKind::TimedOut => DialError::TimedOut { endpoint, after: CONNECT_TIME },
         ConnectErrorKind::Authentication
         | ConnectErrorKind::AuthorizationViolation
-        | ConnectErrorKind::Tls => DialError::Untrusted { endpoint, source: error.into() },
-        ConnectErrorKind::ServerParse | ConnectErrorKind::Io | ConnectErrorKind::MaxReconnects => {
-            DialError::Unreachable { endpoint, source: error.into() }
-        }
+        | ConnectErrorKind::Tls
+        | ConnectErrorKind::ServerParse
+        | ConnectErrorKind::Io
+        | ConnectErrorKind::MaxReconnects => DialError::Unreachable { endpoint, source: error.into() },
     }
+}
+
+/// Whether the broker does not let us in, or we do not take it for the one that it should be.
+pub(crate) fn is_untrusted(error: &ConnectError) -> bool {
+    let refuses =
+        [ConnectErrorKind::Authentication, ConnectErrorKind::AuthorizationViolation, ConnectErrorKind::Tls];
+    let cause = error.source().and_then(|cause| cause.downcast_ref::<io::Error>());
+    let of_tls = cause.and_then(io::Error::get_ref).is_some_and(|cause| cause.is::<rustls::Error>());
+    of_tls || refuses.contains(&error.kind())
 }

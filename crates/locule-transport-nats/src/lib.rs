@@ -93,8 +93,9 @@ const DIAL_TIME: Duration = Duration::from_secs(10);
 /// Dials and listens for links through a NATS broker, under the scheme `nats`.
 ///
 /// Each link has a connection of its own to the broker, so that none waits for another and the broker never holds
-/// more for one than its 2 MiB. A link ends when that connection does, and can be dialled again; a listener connects
-/// again by itself. No host name is sent in a handshake and none checked, as the peer has none here.
+/// more for one than its 2 MiB; one whose owner does not read takes some 4 MiB here. A link ends when that connection
+/// does, and can be dialled again; a listener connects again by itself. No host name is sent in a handshake and none
+/// checked, as the peer has none here.
 ///
 /// The limits on what a stranger at the broker may do before there is a link: 5 s to answer and for its TLS
 /// handshake, 256 of them at a time. Inside a frame, it must send 1 KiB/s.

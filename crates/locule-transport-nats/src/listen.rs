@@ -6,7 +6,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::{ConnectError, ConnectErrorKind, Message, Subscriber};
+use async_nats::{ConnectError, Message, Subscriber};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use locule_socket::{Place, places};
@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{debug, info, warn};
 
-use crate::broker::Broker;
+use crate::broker::{Broker, is_untrusted};
 use crate::message::{ANYBODY, DIAL, HERE, TAKEN};
 use crate::stream::{Ends, NatsStream};
 use crate::subjects::Subjects;
@@ -81,21 +81,11 @@ async fn is_taken(mut broker: Broker, subjects: &Subjects) -> Result<bool, Fault
 }
 
 fn not_reached(on: &Endpoint, error: ConnectError) -> ListenError {
-    match error.kind() {
-        ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => {
-            ListenError::invalid(on, format!("the broker does not let us in: {error}"))
-        }
-        ConnectErrorKind::ServerParse
-        | ConnectErrorKind::Dns
-        | ConnectErrorKind::TimedOut
-        | ConnectErrorKind::Tls
-        | ConnectErrorKind::Io
-        | ConnectErrorKind::MaxReconnects => {
-            let endpoint = on.clone();
-            let reason = format!("its broker is not reached ({error}); start it, or look at host and port");
-            ListenError::Io { endpoint, source: io::Error::other(reason) }
-        }
+    if is_untrusted(&error) {
+        return ListenError::invalid(on, format!("no trust between us and the broker: {error}"));
     }
+    let reason = format!("its broker is not reached ({error}); start it, or look at host and port");
+    ListenError::Io { endpoint: on.clone(), source: io::Error::other(reason) }
 }
 
 fn failed(on: &Endpoint, fault: Fault) -> ListenError {

@@ -22,8 +22,9 @@ use crate::message::{HEADER_LEN, Header, Incoming, Kind, MAX_PIECE, Outgoing, WI
 
 /// How often an end says that it is there.
 const ALIVE: Duration = Duration::from_secs(5);
-/// How long nothing may be heard of the peer.
-const SILENCE: Duration = Duration::from_secs(20);
+/// How often it may do so without hearing anything. Told by its own signs of life, so that an end which was itself
+/// asleep does not blame the peer.
+const UNHEARD: u32 = 4;
 /// How long what was written may take to leave once the stream is dropped.
 const LEAVE_TIME: Duration = Duration::from_secs(5);
 /// How long the last message may take.
@@ -165,7 +166,8 @@ impl Carrier {
         drop(timeout(LAST_TIME, last).await);
         self.outcome.delivered.cancel();
         if self.incoming.has_ended() {
-            self.pass_the_rest().await;
+            let Self { read, write, left, outcome, incoming, .. } = self;
+            pass(incoming, read, write, &left, &outcome).await;
         }
     }
 
@@ -178,8 +180,8 @@ impl Carrier {
         let mut bytes = vec![0; most];
         let mut alive = interval(ALIVE);
         alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut heard = Instant::now();
-        let mut leaves_until = None;
+        let mut unheard = 0;
+        let mut leaves_until: Option<Instant> = None;
         let mut broker = self.ends.broker.clone();
         loop {
             if self.incoming.has_ended() && self.incoming.is_empty() {
@@ -198,7 +200,7 @@ impl Carrier {
             tokio::select! {
                 message = self.ends.subscriber.next() => {
                     self.take(message.ok_or(Fault::BrokerGone)?)?;
-                    heard = Instant::now();
+                    unheard = 0;
                 }
                 count = self.write.write(self.incoming.front()), if !self.incoming.is_empty() => {
                     match count {
@@ -223,36 +225,20 @@ impl Carrier {
                         }
                     }
                 }
-                now = alive.tick() => {
-                    if now.saturating_duration_since(heard) > SILENCE {
-                        return Err(Fault::Silent(SILENCE));
+                _ = alive.tick() => {
+                    if unheard == UNHEARD {
+                        return Err(Fault::Silent(ALIVE * UNHEARD));
                     }
+                    unheard += 1;
                     self.ask().await?;
                 }
                 () = self.left.cancelled(), if leaves_until.is_none() => {
                     leaves_until = Some(Instant::now() + LEAVE_TIME);
                 }
-                () = sleep_until(leaves_until.unwrap_or(heard)), if leaves_until.is_some() => return Err(Fault::Gone),
+                () = sleep_until(leaves_until.unwrap_or_else(Instant::now)), if leaves_until.is_some() => return Err(Fault::Gone),
                 fault = broker.ended() => return Err(fault),
             }
         }
-    }
-
-    /// What has come in order is the owner's, also when the peer has gone since.
-    async fn pass_the_rest(mut self) {
-        let (mut lost, mut writes) = (vec![0; MAX_PIECE], true);
-        while !self.incoming.is_empty() {
-            tokio::select! {
-                count = self.write.write(self.incoming.front()) => match count {
-                    Ok(count) => self.incoming.pass(count),
-                    Err(_) => return,
-                },
-                // Whoever waits to write is to see that it is in vain.
-                count = self.read.read(&mut lost), if writes => writes = count.is_ok_and(|count| count > 0),
-                () = self.left.cancelled() => return,
-            }
-        }
-        self.outcome.has_ended.set(()).ok();
     }
 
     fn take(&mut self, message: Message) -> Result<(), Fault> {
@@ -279,4 +265,28 @@ impl Carrier {
         self.told = self.incoming.allowance();
         Header { kind, number: self.outgoing.number, allowance: self.told }.before(bytes)
     }
+}
+
+/// Passes on what has come in order, also when the peer has gone since.
+async fn pass(
+    mut incoming: Incoming,
+    mut read: ReadHalf<DuplexStream>,
+    mut write: WriteHalf<DuplexStream>,
+    left: &CancellationToken,
+    outcome: &Outcome,
+) {
+    let (mut lost, mut writes) = (vec![0; MAX_PIECE], true);
+    while !incoming.is_empty() {
+        tokio::select! {
+            count = write.write(incoming.front()) => match count {
+                Ok(count) => incoming.pass(count),
+                Err(_) => return,
+            },
+            // Whoever waits to write is to see that it is in vain.
+            count = read.read(&mut lost), if writes => writes = count.is_ok_and(|count| count > 0),
+            () = left.cancelled() => return,
+        }
+    }
+    // Before the owner sees the end.
+    outcome.has_ended.set(()).ok();
 }

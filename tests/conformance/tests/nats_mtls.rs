@@ -12,7 +12,7 @@ use conformance::{Fixture, MAX_FRAME_LEN};
 use futures_util::{SinkExt, StreamExt};
 use locule_tls::{ClientAuth, HostCheck, TlsFiles, client_config, server_config};
 use locule_transport::{DialError, Endpoint, LinkError, OutFrame, Security, Transport};
-use locule_transport_nats::NatsTransport;
+use locule_transport_nats::{Login, NatsTransport};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
@@ -104,6 +104,27 @@ async fn a_dialer_without_tls_gets_no_link() {
     assert!(matches!(outcome, Some(Err(_))), "{outcome:?}");
     let _known = dialling("client").dial(&listener.local()).await.unwrap();
     assert_eq!(listener.accept().await.unwrap().peer.security, Security::Mutual);
+}
+
+#[tokio::test]
+async fn a_broker_may_ask_for_tls_itself() {
+    let TlsFiles { ca, cert, key } = files("server");
+    let broker = Broker::with(&format!(
+        "tls {{ cert_file: {cert:?}, key_file: {key:?}, ca_file: {ca:?}, verify: true }}"
+    ));
+    let broker = broker.unwrap();
+    let at = Endpoint::parse(&format!("nats://localhost:{}/server", broker.port())).unwrap();
+    let config = client_config(&files("client"), HostCheck::San).unwrap();
+    let login = Login::anonymous().with_tls(Arc::new(config));
+    let through = |carrier: Arc<NatsTransport>| Arc::unwrap_or_clone(carrier).with_login(login.clone());
+    let mut listener = through(listening(ClientAuth::Required)).listen(&at).await.unwrap();
+    let near = through(dialling("client")).dial(&at).await.unwrap();
+    let far = listener.accept().await.unwrap();
+    let names = [near.peer.common_name.as_deref(), far.peer.common_name.as_deref()];
+    assert_eq!(names, [Some("server"), Some("site-1")]);
+    // The platform does not know the broker's root.
+    let error = dialling("client").dial(&at).await.unwrap_err();
+    assert!(matches!(error, DialError::Untrusted { .. }), "{error:?}");
 }
 
 #[tokio::test]
