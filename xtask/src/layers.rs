@@ -11,10 +11,11 @@ use crate::shell;
 const RUNTIME: [&str; 5] = ["tokio", "tonic", "prost", "rustls", "openssl"];
 
 /// Libraries that only one crate may name.
-const SOLE_USERS: [(&str, &str); 8] = [
+const SOLE_USERS: [(&str, &str); 9] = [
     ("tonic", "locule-transport-grpc"),
     ("tonic-prost", "locule-transport-grpc"),
     ("tungstenite", "locule-transport-ws"),
+    ("async-nats", "locule-transport-nats"),
     ("openssl", "locule-identity-openssl"),
     ("regorus", "locule-policy-rego"),
     ("wasmtime", "locule-policy-wasm"),

@@ -50,7 +50,12 @@ impl OrderError {
             Self::Request(RequestError::Returned { code, .. }) => {
                 matches!(code, ReturnCode::TargetUnreachable | ReturnCode::CommError)
             }
-            _ => false,
+            Self::Request(_)
+            | Self::Answer(_)
+            | Self::Encode(_)
+            | Self::Refused(_)
+            | Self::Short(..)
+            | Self::Unsafe { .. } => false,
         }
     }
 }

@@ -2,14 +2,14 @@
 
 use std::fmt;
 use std::io::{self, IoSlice};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes, BytesMut};
 use locule_transport::{DialError, Endpoint, PeerInfo, Security};
-use rustls::ClientConfig;
+use rustls::{ClientConfig, ProtocolVersion};
 use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::{TcpStream, lookup_host};
@@ -19,9 +19,9 @@ use tokio_util::either::Either;
 
 use crate::{DISCARD_TIME, HANDSHAKE_TIME, Place};
 
-/// A TCP connection, clear or under TLS.
-pub struct Connection {
-    io: Either<TcpStream, TlsStream<TcpStream>>,
+/// A connection over a byte stream, TCP unless told otherwise; clear or under TLS.
+pub struct Connection<S = TcpStream> {
+    io: Either<S, TlsStream<S>>,
     /// Bytes to be read before those of `io`.
     unread: BytesMut,
     peer: PeerInfo,
@@ -29,10 +29,21 @@ pub struct Connection {
     _place: Option<Place>,
 }
 
-impl Connection {
+impl<S> Connection<S>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     /// Who is at the other end: address, protection and certificates, but no common name.
     pub fn peer(&self) -> &PeerInfo {
         &self.peer
+    }
+
+    /// The version of TLS that the ends have agreed on; none in clear.
+    pub fn tls_version(&self) -> Option<ProtocolVersion> {
+        match &self.io {
+            Either::Left(_) => None,
+            Either::Right(secured) => secured.get_ref().1.protocol_version(),
+        }
     }
 
     /// Gives back bytes that were read too far; they are read again, before all others.
@@ -45,24 +56,22 @@ impl Connection {
         leave(self).await;
     }
 
-    /// Brings an accepted connection through its TLS handshake.
+    /// Brings an accepted stream through its TLS handshake.
     pub(crate) async fn accepted(
-        tcp: TcpStream,
-        address: SocketAddr,
+        io: S,
+        address: String,
         tls: Option<TlsAcceptor>,
         place: Place,
     ) -> io::Result<Self> {
-        tcp.set_nodelay(true)?;
-        let address = shown(address);
         let (io, peer) = match tls {
-            None => (Either::Left(tcp), PeerInfo::new(address, Security::Clear)),
+            None => (Either::Left(io), PeerInfo::new(address, Security::Clear)),
             Some(acceptor) => {
-                let handshake = acceptor.accept(tcp).into_fallible();
+                let handshake = acceptor.accept(io).into_fallible();
                 let secured = match timeout(HANDSHAKE_TIME, handshake).await? {
                     Ok(secured) => secured,
-                    Err((error, tcp)) => {
+                    Err((error, io)) => {
                         // The peer is to read why.
-                        leave(tcp).await;
+                        leave(io).await;
                         return Err(error);
                     }
                 };
@@ -73,6 +82,29 @@ impl Connection {
             }
         };
         Ok(Self { io, unread: BytesMut::new(), peer, _place: Some(place) })
+    }
+
+    /// Brings a stream that was opened to `to` through its TLS handshake. A host that cannot stand in a
+    /// certificate is known by its address: not every carrier checks names.
+    pub(crate) async fn opened(
+        to: &Endpoint,
+        io: S,
+        address: String,
+        host: IpAddr,
+        tls: Option<&Arc<ClientConfig>>,
+    ) -> Result<Self, DialError> {
+        let (io, peer) = match tls {
+            None => (Either::Left(io), PeerInfo::new(address, Security::Clear)),
+            Some(config) => {
+                let secured = secure(to, io, host, config).await?;
+                let certificates = certificates(secured.get_ref().1.peer_certificates());
+                let shows_ours = config.client_auth_cert_resolver.has_certs();
+                let security = if shows_ours { Security::Mutual } else { Security::ServerOnly };
+                let peer = PeerInfo { certificates, ..PeerInfo::new(address, security) };
+                (Either::Right(secured.into()), peer)
+            }
+        };
+        Ok(Self { io, unread: BytesMut::new(), peer, _place: None })
     }
 }
 
@@ -91,18 +123,7 @@ pub(crate) async fn leave(mut io: impl AsyncRead + AsyncWrite + Unpin) {
 
 pub(crate) async fn connect(to: &Endpoint, tls: Option<&Arc<ClientConfig>>) -> Result<Connection, DialError> {
     let (tcp, address) = connect_tcp(to).await?;
-    let (io, peer) = match tls {
-        None => (Either::Left(tcp), PeerInfo::new(shown(address), Security::Clear)),
-        Some(config) => {
-            let secured = secure(to, tcp, address, config).await?;
-            let certificates = certificates(secured.get_ref().1.peer_certificates());
-            let shows_ours = config.client_auth_cert_resolver.has_certs();
-            let security = if shows_ours { Security::Mutual } else { Security::ServerOnly };
-            let peer = PeerInfo { certificates, ..PeerInfo::new(shown(address), security) };
-            (Either::Right(secured.into()), peer)
-        }
-    };
-    Ok(Connection { io, unread: BytesMut::new(), peer, _place: None })
+    Connection::opened(to, tcp, shown(address), address.ip(), tls).await
 }
 
 async fn connect_tcp(to: &Endpoint) -> Result<(TcpStream, SocketAddr), DialError> {
@@ -129,16 +150,18 @@ async fn connect_tcp(to: &Endpoint) -> Result<(TcpStream, SocketAddr), DialError
     Err(DialError::from_io(to, last))
 }
 
-async fn secure(
+async fn secure<S>(
     to: &Endpoint,
-    tcp: TcpStream,
-    address: SocketAddr,
+    io: S,
+    host: IpAddr,
     config: &Arc<ClientConfig>,
-) -> Result<tokio_rustls::client::TlsStream<TcpStream>, DialError> {
-    // A host that cannot stand in a certificate is known by its address: not every carrier checks names.
-    let name = ServerName::try_from(to.host().to_owned())
-        .unwrap_or_else(|_| ServerName::IpAddress(address.ip().into()));
-    let handshake = TlsConnector::from(Arc::clone(config)).connect(name, tcp);
+) -> Result<tokio_rustls::client::TlsStream<S>, DialError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let name =
+        ServerName::try_from(to.host().to_owned()).unwrap_or_else(|_| ServerName::IpAddress(host.into()));
+    let handshake = TlsConnector::from(Arc::clone(config)).connect(name, io);
     match timeout(HANDSHAKE_TIME, handshake).await {
         Ok(Ok(secured)) => Ok(secured),
         Ok(Err(error)) => Err(dial_error(to, error)),
@@ -159,7 +182,7 @@ pub fn dial_error(to: &Endpoint, error: io::Error) -> DialError {
 }
 
 /// An address for a person: an IPv4 peer of a socket for both kinds looks like one.
-fn shown(address: SocketAddr) -> String {
+pub(crate) fn shown(address: SocketAddr) -> String {
     SocketAddr::new(address.ip().to_canonical(), address.port()).to_string()
 }
 
@@ -167,7 +190,7 @@ fn certificates(chain: Option<&[CertificateDer<'_>]>) -> Vec<Bytes> {
     chain.unwrap_or_default().iter().map(|der| Bytes::copy_from_slice(der)).collect()
 }
 
-impl AsyncRead for Connection {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Connection<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -183,7 +206,7 @@ impl AsyncRead for Connection {
     }
 }
 
-impl AsyncWrite for Connection {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Connection<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.io).poll_write(cx, buf)
     }
@@ -209,7 +232,7 @@ impl AsyncWrite for Connection {
     }
 }
 
-impl fmt::Debug for Connection {
+impl<S> fmt::Debug for Connection<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connection").field("peer", &self.peer.address).finish_non_exhaustive()
     }

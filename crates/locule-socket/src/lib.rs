@@ -66,15 +66,18 @@ mod wire;
 pub use connection::{Connection, dial_error};
 pub use length_first::LengthFirst;
 pub use link::link;
-pub use reception::{Place, Reception};
+pub use reception::{Place, Reception, places};
 pub use wire::{Framing, Header, Outgoing, Step};
 
 use std::fmt;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use locule_transport::{DialError, Endpoint, Link, ListenError, Listener};
 use rustls::{ClientConfig, ServerConfig};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::TlsAcceptor;
 
 /// How long a TLS handshake may take, and what a carrier does after it until there is a link.
 const HANDSHAKE_TIME: Duration = Duration::from_secs(5);
@@ -137,13 +140,7 @@ impl Sockets {
     /// # Errors
     /// [`DialError`], as [`Transport::dial`](locule_transport::Transport::dial) gives it.
     pub async fn connect(&self, to: &Endpoint) -> Result<Connection, DialError> {
-        let tls = match &self.tls {
-            Some(Tls { client: Some(config), .. }) => Some(config),
-            Some(Tls { client: None, .. }) => {
-                return Err(DialError::invalid(to, "no TLS configuration to dial with"));
-            }
-            None => None,
-        };
+        let tls = self.to_connect(to)?;
         match tokio::time::timeout(CONNECT_TIME, connection::connect(to, tls)).await {
             Ok(outcome) => outcome,
             Err(_) => Err(DialError::TimedOut { endpoint: to.clone(), after: CONNECT_TIME }),
@@ -162,17 +159,66 @@ impl Sockets {
         O: Fn(Connection) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = std::io::Result<Link>> + Send + 'static,
     {
-        let tls = match &self.tls {
-            Some(Tls { server: Some(config), .. }) => Some(Arc::clone(config)),
-            Some(Tls { server: None, .. }) => {
-                return Err(ListenError::invalid(on, "no TLS configuration to listen with"));
-            }
-            None => None,
-        };
+        let tls = self.to_listen(on)?.cloned();
         let listener = listen::bind(on, tls, self.max_connections, open).await?;
         Ok(Box::new(listener))
     }
+
+    /// The dialling end's connection over a byte stream that leads to `to`: through a TLS handshake, if there
+    /// is TLS, within five seconds. `address` is what a person is told of the peer.
+    ///
+    /// # Errors
+    /// [`DialError`], as [`Transport::dial`](locule_transport::Transport::dial) gives it.
+    pub async fn open<S>(&self, to: &Endpoint, io: S, address: String) -> Result<Connection<S>, DialError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        Connection::opened(to, io, address, Ipv4Addr::UNSPECIFIED.into(), self.to_connect(to)?).await
+    }
+
+    /// The listening end's connection over a byte stream, in the same way; it keeps its place as long as it
+    /// exists.
+    ///
+    /// # Errors
+    /// What the handshake says; and if there is no TLS configuration to listen with.
+    pub async fn welcome<S>(&self, io: S, address: String, place: Place) -> std::io::Result<Connection<S>>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let tls = match &self.tls {
+            Some(Tls { server, .. }) => Some(server.clone().ok_or_else(|| std::io::Error::other(NO_SERVER))?),
+            None => None,
+        };
+        Connection::accepted(io, address, tls.map(TlsAcceptor::from), place).await
+    }
+
+    /// The configuration to dial with, if there is TLS.
+    ///
+    /// # Errors
+    /// [`DialError::Invalid`] if it lacks one for that.
+    pub fn to_connect(&self, to: &Endpoint) -> Result<Option<&Arc<ClientConfig>>, DialError> {
+        match &self.tls {
+            Some(Tls { client: Some(config), .. }) => Ok(Some(config)),
+            Some(Tls { client: None, .. }) => Err(DialError::invalid(to, NO_CLIENT)),
+            None => Ok(None),
+        }
+    }
+
+    /// The configuration to listen with, if there is TLS.
+    ///
+    /// # Errors
+    /// [`ListenError::Invalid`] if it lacks one for that.
+    pub fn to_listen(&self, on: &Endpoint) -> Result<Option<&Arc<ServerConfig>>, ListenError> {
+        match &self.tls {
+            Some(Tls { server: Some(config), .. }) => Ok(Some(config)),
+            Some(Tls { server: None, .. }) => Err(ListenError::invalid(on, NO_SERVER)),
+            None => Ok(None),
+        }
+    }
 }
+
+const NO_CLIENT: &str = "no TLS configuration to dial with";
+const NO_SERVER: &str = "no TLS configuration to listen with";
 
 impl fmt::Debug for Sockets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

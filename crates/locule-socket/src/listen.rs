@@ -8,13 +8,14 @@ use std::sync::Arc;
 use locule_transport::{AcceptError, BoxFuture, Endpoint, Link, ListenError, Listener};
 use rustls::ServerConfig;
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::{TcpListener, lookup_host};
+use tokio::net::{TcpListener, TcpStream, lookup_host};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::debug;
 
+use crate::connection::shown;
 use crate::{Connection, HANDSHAKE_TIME, Reception};
 
 /// Links that wait to be accepted; more wait where they are.
@@ -112,11 +113,12 @@ async fn serve<O, F>(
     O: Fn(Connection) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = io::Result<Link>> + Send + 'static,
 {
-    let greet = |tcp, address, place| {
+    let greet = |tcp: TcpStream, address, place| {
         let (tls, open, arrivals) = (tls.clone(), open.clone(), arrivals.clone());
         async move {
             let welcomed = async {
-                let connection = Connection::accepted(tcp, address, tls, place).await?;
+                tcp.set_nodelay(true)?;
+                let connection = Connection::accepted(tcp, shown(address), tls, place).await?;
                 timeout(HANDSHAKE_TIME, open(connection)).await?
             };
             match welcomed.await {

@@ -49,7 +49,7 @@ impl Place {
 impl<T: Send + 'static> Reception<T> {
     /// At this socket, for so many connections at a time.
     pub fn new(socket: TcpListener, max_connections: usize) -> Self {
-        let places = max_connections.min(share_of_descriptors()).max(1);
+        let places = places(max_connections);
         Self {
             arrivals: Arrivals::new(socket, places),
             greetings: JoinSet::new(),
@@ -87,6 +87,12 @@ impl<T: Send + 'static> Reception<T> {
             }
         }
     }
+}
+
+/// How many places a listener has that should have so many: at least one, and no more than half of the file
+/// descriptors that the process may have.
+pub fn places(wanted: usize) -> usize {
+    wanted.min(share_of_descriptors()).max(1)
 }
 
 /// What one listener may take of the file descriptors that the process may have.

@@ -101,6 +101,9 @@ pub(crate) struct Demo {
     /// What carries the messages: separate processes over a network or `uds`, or tasks of one process over `mem`.
     #[arg(long, value_enum, default_value_t = Carrier::default())]
     pub(crate) transport: Carrier,
+    /// The NATS broker that `--transport nats` goes through.
+    #[arg(long, value_name = "HOST:PORT", default_value = "localhost:4222", value_parser = broker)]
+    pub(crate) broker: (String, u16),
     /// Folder for kits, logs, the model and the plot; must be empty. A fresh temporary folder if not given.
     #[arg(long)]
     pub(crate) dir: Option<PathBuf>,
@@ -374,8 +377,19 @@ pub(crate) struct Script {
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Schema {
-    /// Full name of a component, or `job-client`, `job-server`, or `launcher` or `scheduler` of `resources.json`; without it, the names that there are.
+    /// Full name of a component, or `job-client`, `job-server`, `launcher` or `scheduler` of `resources.json`, or `nats` for `nats.json`; without it, the names that there are.
     pub(crate) name: Option<String>,
+}
+
+/// A host and a port.
+#[cfg(feature = "demo")]
+fn broker(text: &str) -> Result<(String, u16), String> {
+    let parts = text.strip_prefix("nats://").unwrap_or(text).rsplit_once(':');
+    let parts =
+        parts.and_then(|(host, port)| Some((host.to_owned(), port.parse().ok().filter(|port| *port > 0)?)));
+    parts
+        .filter(|(host, _)| !host.is_empty())
+        .ok_or_else(|| "expected HOST:PORT, such as localhost:4222".to_owned())
 }
 
 /// What carries the messages of the demo.
@@ -388,6 +402,8 @@ pub(crate) enum Carrier {
     Tcp,
     /// Separate processes over WebSocket with mutual TLS.
     Http,
+    /// Separate processes through a NATS broker with mutual TLS.
+    Nats,
     /// Separate processes over Unix domain sockets.
     Uds,
     /// Tasks of one process over memory.
@@ -402,6 +418,7 @@ impl Carrier {
             Self::Grpc => "grpc",
             Self::Tcp => "tcp",
             Self::Http => "http",
+            Self::Nats => "nats",
             Self::Uds => "uds",
             Self::Mem => "mem",
         }
@@ -413,6 +430,7 @@ impl Carrier {
             Self::Grpc => cfg!(feature = "grpc"),
             Self::Tcp => cfg!(feature = "tcp"),
             Self::Http => cfg!(feature = "ws"),
+            Self::Nats => cfg!(feature = "nats"),
             Self::Uds => cfg!(feature = "uds"),
             Self::Mem => cfg!(feature = "mem"),
         })

@@ -1,6 +1,8 @@
 //! The `locule` binary: arguments, logs, a command, an exit code.
 
 mod arguments;
+#[cfg(feature = "nats")]
+mod broker;
 mod commands;
 #[cfg(feature = "demo")]
 mod demo;

@@ -1,15 +1,17 @@
 //! The carriers of a server or a site: what its kit asks for, and one for its own jobs.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use anyhow::anyhow;
 use locule_kit::{Address, AdminKit, ConnectionSecurity, RelayKit, ServerKit, SiteKit, Workspace};
+use locule_message::Fqcn;
 use locule_transport::{BoxFuture, DialError, Endpoint, Link, ListenError, Listener, Security, Transport};
 use locule_transport::{Transports, UnknownScheme};
 use locule_transport_mem::MemTransport;
 use locule_transport_uds::UdsTransport;
 
-use crate::exit::{Code, Failure};
+use crate::exit::{Code, Failure, OrExit as _};
 #[cfg(feature = "uds")]
 use crate::launcher::private_folder;
 use crate::launcher::{LauncherKind, socket};
@@ -40,7 +42,8 @@ impl Network {
     ) -> Result<Carriers, Failure> {
         check_uds(&kit.listen, kit.connection_security)?;
         self.carriers(&kit.listen, jobs, |transports| {
-            outside::insert(transports, None, Some((&kit.files, kit.connection_security)), None)
+            let listen = Some((&kit.files, kit.connection_security));
+            outside::insert(transports, &kit.workspace, None, listen, None)
         })
     }
 
@@ -51,14 +54,16 @@ impl Network {
         });
         check_uds(above.0, above.1)?;
         self.carriers(above.0, jobs, |transports| {
-            outside::insert(transports, Some((&kit.files, above.1)), None, kit.custom_ca.as_deref())
+            let dial = Some((&kit.files, above.1));
+            outside::insert(transports, &kit.workspace, dial, None, kit.custom_ca.as_deref())
         })
     }
 
     /// The carriers of an administrator's console.
     pub(crate) fn carriers_of_admin(&self, kit: &AdminKit) -> Result<Carriers, Failure> {
         self.carriers(&kit.server, LauncherKind::Task, |transports| {
-            outside::insert(transports, Some((&kit.files, kit.connection_security)), None, None)
+            let dial = Some((&kit.files, kit.connection_security));
+            outside::insert(transports, &kit.workspace, dial, None, None)
         })
     }
 
@@ -75,7 +80,7 @@ impl Network {
         self.carriers(&above.address, LauncherKind::Task, |transports| {
             let (dial, listen) =
                 ((&kit.files, above.connection_security), (files, below.connection_security));
-            outside::insert(transports, Some(dial), Some(listen), kit.custom_ca.as_deref())
+            outside::insert(transports, &kit.workspace, Some(dial), Some(listen), kit.custom_ca.as_deref())
         })
     }
 
@@ -131,6 +136,28 @@ impl Network {
 pub(crate) struct Carriers {
     pub(crate) all: Transports,
     pub(crate) inside: Transports,
+}
+
+/// Whether cells with such an address do not listen on their machine, but at a broker that lies there.
+pub(crate) fn is_met_at_broker(address: &Address) -> bool {
+    address.scheme == "nats"
+}
+
+/// Where a cell of a project is dialled, or listens. At a broker, it is the names that tell cells apart.
+pub(crate) fn endpoint(address: &Address, project: &str, cell: &Fqcn) -> Result<Endpoint, Failure> {
+    let mut text = address.to_string();
+    if is_met_at_broker(address) {
+        text.push('/');
+        for byte in project.bytes() {
+            if byte.is_ascii_alphanumeric() || b"_~-".contains(&byte) {
+                text.push(char::from(byte));
+            } else {
+                write!(text, "%{byte:02X}").expect("a string takes all");
+            }
+        }
+        write!(text, "/{cell}").expect("a string takes all");
+    }
+    Endpoint::parse(&text).or_exit(Code::Config)
 }
 
 /// Where a daemon listens for the jobs that are tasks of its own.
@@ -194,13 +221,15 @@ mod outside {
     use std::path::Path;
     use std::sync::Arc;
 
-    use locule_kit::{ConnectionSecurity, KitFiles};
+    use locule_kit::{ConnectionSecurity, KitFiles, Workspace};
     use locule_tls::{
         ClientAuth, ClientConfig, HostCheck, ServerConfig, TlsFiles, client_config, server_config,
     };
     use locule_transport::{Transport, Transports};
     #[cfg(feature = "grpc")]
     use locule_transport_grpc::GrpcTransport;
+    #[cfg(feature = "nats")]
+    use locule_transport_nats::NatsTransport;
     #[cfg(feature = "tcp")]
     use locule_transport_tcp::TcpTransport;
     #[cfg(feature = "ws")]
@@ -247,6 +276,7 @@ mod outside {
     /// Adds every carrier, for dialing, for listening, or for both.
     pub(super) fn insert(
         transports: &mut Transports,
+        kit: &Workspace,
         dial: Option<Means<'_>>,
         listen: Option<Means<'_>>,
         custom_ca: Option<&Path>,
@@ -261,6 +291,17 @@ mod outside {
                 (carrier.tls)(client, server.clone())
             });
         }
+        #[cfg(feature = "nats")]
+        if let Some((own, _)) = dial.or(listen) {
+            let client = dial.map(|(kit, security)| of_client(kit, security, custom_ca, HostCheck::None));
+            let nats = match (client.transpose()?.flatten(), server) {
+                (None, None) => NatsTransport::clear(),
+                (client, server) => NatsTransport::tls(client, server),
+            };
+            transports.insert(Arc::new(nats.with_login(crate::broker::login(kit, &files(own))?)));
+        }
+        #[cfg(not(feature = "nats"))]
+        let _ = kit;
         Ok(())
     }
 
@@ -299,7 +340,7 @@ mod outside {
 
     use std::path::Path;
 
-    use locule_kit::{ConnectionSecurity, KitFiles};
+    use locule_kit::{ConnectionSecurity, KitFiles, Workspace};
     use locule_transport::Transports;
 
     use crate::exit::Failure;
@@ -308,6 +349,7 @@ mod outside {
 
     pub(super) fn insert(
         _: &mut Transports,
+        _: &Workspace,
         _: Option<Means<'_>>,
         _: Option<Means<'_>>,
         _: Option<&Path>,

@@ -8,6 +8,8 @@ const TRANSPORTS: &[&str] = &[
     "grpc",
     #[cfg(feature = "mem")]
     "mem",
+    #[cfg(feature = "nats")]
+    "nats",
     #[cfg(feature = "tcp")]
     "tcp",
     #[cfg(feature = "uds")]

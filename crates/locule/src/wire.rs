@@ -45,7 +45,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::exit::{Code, Failure, OrExit as _};
 use crate::launcher::{LauncherKind, LauncherSettings};
-use crate::network::{Carriers, Network};
+use crate::network::{Carriers, Network, endpoint, is_met_at_broker};
 use crate::retention::RetentionSettings;
 use crate::scheduler::{SchedulerSettings, site_resources};
 
@@ -181,7 +181,13 @@ pub(crate) async fn server(
     let (signer, verifier) = credentials(&kit.files, Usage::Server)?;
     check_privacy(&kit.workspace, Side::Server)?;
     let launching = LauncherSettings::read(&kit.resources)?;
-    let external = endpoint(&kit.listen)?;
+    let listens_at = |address: &Address| {
+        let host = if is_met_at_broker(address) { &kit.target.host } else { &address.host };
+        endpoint(&Address { host: host.clone(), ..address.clone() }, &kit.project, &Fqcn::server())
+    };
+    let external = listens_at(&kit.listen)?;
+    let for_admins =
+        if kit.admin_listen.port == kit.listen.port { None } else { Some(listens_at(&kit.admin_listen)?) };
     let checkers = checkers()?;
     open_gates(&kit.workspace, Side::Server, "server", &checkers).await?;
     let Carriers { all, inside } = network.carriers_of_server(kit, launching.kind)?;
@@ -270,8 +276,8 @@ pub(crate) async fn server(
 
     cell.listen(&internal).await?;
     let endpoint = cell.listen(&external).await?;
-    if kit.admin_listen.port != kit.listen.port {
-        cell.listen(&self::endpoint(&kit.admin_listen)?).await?;
+    if let Some(for_admins) = for_admins {
+        cell.listen(&for_admins).await?;
     }
     if external.is_all_interfaces() {
         tracing::warn!(%endpoint, target = kit.target.host, "listening on all interfaces of this machine");
@@ -336,7 +342,10 @@ pub(crate) async fn site(
     let lock = lock(&kit.workspace, "fed_client.json")?;
     let checkers = checkers()?;
     open_gates(&kit.workspace, Side::Site, &name, &checkers).await?;
-    let above = endpoint(kit.relay.as_ref().map_or(&kit.server, |relay| &relay.address))?;
+    let above = match &kit.relay {
+        Some(relay) => endpoint(&relay.address, &kit.project, &self::cell(&relay.fqcn)?)?,
+        None => endpoint(&kit.server, &kit.project, &Fqcn::server())?,
+    };
     let security = kit.relay.as_ref().map_or(kit.connection_security, |relay| relay.connection_security);
     let launching = LauncherSettings::read(&kit.resources)?;
     let Carriers { all, inside } = network.carriers_of_site(kit, launching.kind)?;
@@ -464,7 +473,8 @@ pub(crate) async fn console(
     network: &Network,
 ) -> Result<Console, Failure> {
     let (signer, verifier) = credentials(&kit.files, Usage::Client)?;
-    let (own, server) = (locule_console::cell_name(), endpoint(&kit.server)?);
+    let own = locule_console::cell_name();
+    let server = endpoint(&kit.server, &kit.project, &Fqcn::server())?;
     let Carriers { all, .. } = network.carriers_of_admin(kit)?;
     let policy = link_policy(own.clone(), kit.connection_security, &BTreeMap::new())?;
     let policy = policy.expect(Fqcn::server(), &kit.server_identity);
@@ -500,7 +510,12 @@ pub(crate) async fn relay(kit: &RelayKit, network: &Network) -> Result<RunningRe
     let (signer, verifier) = credentials(&kit.files, Usage::Client)?;
     let lock = lock(&kit.workspace, "fed_relay.json")?;
     let (own, parent) = (cell(&kit.fqcn)?, cell(&kit.parent.fqcn)?);
-    let (above, below) = (endpoint(&kit.parent.address)?, endpoint(&kit.listener.listen())?);
+    let above = endpoint(&kit.parent.address, &kit.project, &parent)?;
+    let mut below = kit.listener.listen();
+    if is_met_at_broker(&below) {
+        below.host.clone_from(&kit.listener.host);
+    }
+    let below = endpoint(&below, &kit.project, &own)?;
     let Carriers { all, .. } = network.carriers_of_relay(kit)?;
     let weakest = match (kit.parent.connection_security, kit.listener.connection_security) {
         (ConnectionSecurity::Mtls, ConnectionSecurity::Mtls) => ConnectionSecurity::Mtls,
@@ -639,10 +654,6 @@ fn cell_with_cipher(own: Fqcn, files: &KitFiles) -> Result<CellBuilder, Failure>
             Ok(cell)
         }
     }
-}
-
-fn endpoint(address: &Address) -> Result<Endpoint, Failure> {
-    Endpoint::parse(&address.to_string()).or_exit(Code::Config)
 }
 
 /// Lets a neighbour bear the name that its certificate allows; without mutual TLS, only tokens tell.

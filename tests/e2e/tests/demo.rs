@@ -4,6 +4,7 @@
 
 use std::path::Path;
 
+use broker::Broker;
 use e2e::{Running, is_gone, run, said, signal};
 use serde_json::Value;
 
@@ -44,9 +45,11 @@ fn separate_processes_over_grpc_train_as_well_as_pooled_data() {
 
 #[test]
 fn every_transport_gives_the_same_model() {
-    let [grpc, others @ ..] = ["grpc", "tcp", "http", "uds", "mem"].map(|transport| {
+    let broker = Broker::start().unwrap();
+    let [grpc, others @ ..] = ["grpc", "tcp", "http", "nats", "uds", "mem"].map(|transport| {
         let dir = tempfile::tempdir().unwrap();
-        let (code, report, said) = demo(&["--transport", transport, "--rounds", "4"], dir.path());
+        let more = ["--transport", transport, "--broker", &broker.authority(), "--rounds", "4"];
+        let (code, report, said) = demo(&more, dir.path());
         assert_eq!(code, 0, "{said}");
         assert_good(&report, transport, 4);
         std::fs::read(dir.path().join("model.npz")).unwrap()

@@ -6,6 +6,8 @@ use serde_json::{Value, json};
 
 use super::say;
 use crate::arguments::Schema;
+#[cfg(feature = "nats")]
+use crate::broker::BrokerSettings;
 use crate::exit::{Code, Failure};
 use crate::launcher::LauncherSettings;
 use crate::retention::RetentionSettings;
@@ -20,6 +22,8 @@ pub(crate) fn schema(Schema { name }: &Schema) -> Result<(), Failure> {
         Some("job-client") => document(&registry, "config_fed_client", "executors", Kind::Executor),
         Some("job-server") => document(&registry, "config_fed_server", "workflows", Kind::Workflow),
         Some(LauncherSettings::KEY) => schemars::schema_for!(LauncherSettings).to_value(),
+        #[cfg(feature = "nats")]
+        Some(BrokerSettings::KEY) => schemars::schema_for!(BrokerSettings).to_value(),
         Some(RetentionSettings::KEY) => schemars::schema_for!(RetentionSettings).to_value(),
         Some(SchedulerSettings::KEY) => schemars::schema_for!(SchedulerSettings).to_value(),
         Some(name) => {
@@ -66,7 +70,10 @@ fn plain(text: &str) -> String {
 }
 
 fn names(registry: &Registry) -> Result<(), Failure> {
-    say("job-client\njob-server\nlauncher\nretention\nscheduler");
+    say("job-client\njob-server\nlauncher");
+    #[cfg(feature = "nats")]
+    say(BrokerSettings::KEY);
+    say("retention\nscheduler");
     for kind in Kind::ALL {
         registry.names(kind).for_each(say);
     }

@@ -60,7 +60,7 @@ async fn make_scene(arguments: &Demo) -> Result<Scene, Failure> {
 /// Where everything runs in this process, so do its logs go to the folder of logs.
 fn start_logs(carrier: Carrier, scene: &Scene, verbose: u8) -> Result<(), Failure> {
     match carrier {
-        Carrier::Grpc | Carrier::Tcp | Carrier::Http | Carrier::Uds => {
+        Carrier::Grpc | Carrier::Tcp | Carrier::Http | Carrier::Nats | Carrier::Uds => {
             logs::to_stderr(logs::Default::Warn, verbose)
         }
         Carrier::Mem => logs::to_file(&scene.logs.join("demo.log"), logs::Default::Info, verbose)?,

@@ -1,7 +1,7 @@
 //! What the demo runs in: a folder with kits, each site's rows in its own kit, and a signed job.
 
 use std::fs;
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -47,8 +47,7 @@ impl Scene {
         let mut dir = Folder::empty(arguments.dir.as_deref(), "--dir", "locule-demo-")?;
         dir.keep();
         let dir = dir.path().to_owned();
-        let kits =
-            locule_provision::provision(&project(arguments.transport, &names)?, &dir, SystemTime::now())?;
+        let kits = locule_provision::provision(&project(arguments, &names)?, &dir, SystemTime::now())?;
         let sites: Vec<_> = names.into_iter().zip(kits.site_dirs.iter().cloned()).collect();
         for ((name, kit), rows) in sites.iter().zip(&split.sites) {
             rows.write_csv(&kit.join("data.csv")).or_exit(Code::CannotCreate)?;
@@ -76,6 +75,9 @@ fn check(arguments: &Demo, sites: &[String]) -> Result<(), Failure> {
         let error = anyhow!("no transport `{wanted}` in this build; there is: {}", known.join(", "));
         return Err(Failure::new(Code::Usage, error));
     }
+    if arguments.transport == Carrier::Nats {
+        check_broker(&arguments.broker)?;
+    }
     match arguments.refuse.iter().find(|name| !sites.contains(name)) {
         Some(stranger) => {
             let there = sites.join(", ");
@@ -85,17 +87,33 @@ fn check(arguments: &Demo, sites: &[String]) -> Result<(), Failure> {
     }
 }
 
-fn project(carrier: Carrier, sites: &[String]) -> Result<Project, Failure> {
+/// A broker is nobody's of the demo, and not started by it.
+fn check_broker((host, port): &(String, u16)) -> Result<(), Failure> {
+    let reached = TcpStream::connect((host.trim_matches(['[', ']']), *port));
+    reached.map(drop).with_context(|| {
+        format!(
+            "no NATS broker at {host}:{port}; start one with `nats-server` (on Debian and Ubuntu from the package \
+             nats-server), or name another with --broker"
+        )
+    })
+    .or_exit(Code::Unavailable)
+}
+
+fn project(arguments: &Demo, sites: &[String]) -> Result<Project, Failure> {
     let mut project = Project::new("project", "server", "university").admin(
         "scientist@university.org",
         "university",
         "lead",
     );
-    project.scheme = carrier.scheme().into();
+    project.scheme = arguments.transport.scheme().into();
     project.server.host = Some("localhost".into());
-    match carrier {
+    match arguments.transport {
         Carrier::Grpc | Carrier::Tcp | Carrier::Http => {
             project.server.port = free_port().or_exit(Code::Unavailable)?;
+        }
+        Carrier::Nats => {
+            let (host, port) = arguments.broker.clone();
+            (project.server.host, project.server.port) = (Some(host), port);
         }
         // Nothing leaves the machine; sites and server prove by message who they are all the same.
         Carrier::Uds => {
