@@ -167,7 +167,7 @@ async fn what_is_told_in_confidence_stands_nowhere_and_may_change() {
     let shown = rest(arrival(door).await.1).await;
     assert_eq!(job.wait().await, JobOutcome::Completed);
     assert!(!shown.contains("secret"), "{shown}");
-    assert!(shown.contains("environ GPU=1 PATH=/usr/bin:/bin \n"), "{shown}");
+    assert!(shown.contains("environ GPU=1 MALLOC_MMAP_THRESHOLD_=262144 PATH=/usr/bin:/bin \n"), "{shown}");
     assert!(shown.contains("scripted_job an-argument \n"), "{shown}");
     assert!(shown.contains("fd 0 /dev/null") && shown.contains("stdin \"\""), "{shown}");
     let of = |fd: &str| shown.lines().find_map(|line| line.strip_prefix(fd)).map(str::to_owned);

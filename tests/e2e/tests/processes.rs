@@ -139,6 +139,7 @@ fn a_killed_site_leaves_no_process_and_its_job_knew_no_secret() {
     assert!(arguments.ends_with("\0job-process\0site\0"), "{arguments:?}");
     let allowed = [
         "PATH",
+        "MALLOC_MMAP_THRESHOLD_",
         "HOME",
         "TMPDIR",
         "LANG",
