@@ -31,7 +31,7 @@
 //! // the site asks, and the message crosses
 //! site.request(now, &[Fqcn::server()], Request::new("task", "greet", Payload::none()));
 //! let sent = site.poll_transmit(LinkId(1)).expect("a request waits");
-//! let received = Message { headers: Headers::decode(sent.headers)?, body: sent.body };
+//! let received = Message { headers: Headers::decode(sent.headers)?, body: sent.body.into() };
 //! server.handle_message(now, LinkId(1), received);
 //!
 //! // the server delivers it to a handler, which answers
