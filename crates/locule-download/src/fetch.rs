@@ -157,7 +157,7 @@ pub async fn gather(
             return Err(FetchError::Foreign { by, holder: holder.clone() });
         }
         let left = limits.max_bytes.saturating_sub(gathered.bytes);
-        let items = download_into(Items::new(spool()), cell, &by, &source.ref_id, left, limits).await?;
+        let items = download(Items::new(spool()), cell, &by, &source.ref_id, left, limits).await?;
         gathered.bytes += items.len();
         gathered.sources.push((source, items));
     }
@@ -230,17 +230,23 @@ impl Items {
         }
     }
 
-    /// Blocks if it has a spool.
-    fn push(&mut self, item: Bytes) -> Result<(), SpoolError> {
-        let end = self.len();
-        match self {
-            Self::Memory(items) => items.push(item),
-            Self::Spool(spool, lengths) => {
-                spool.write_at(end, &item)?;
+    async fn extend(self, more: Vec<Bytes>) -> Result<Self, SpoolError> {
+        let (mut spool, mut lengths) = match self {
+            Self::Memory(mut items) => {
+                items.extend(more);
+                return Ok(Self::Memory(items));
+            }
+            Self::Spool(spool, lengths) => (spool, lengths),
+        };
+        let write = move || {
+            for item in more {
+                spool.write_at(spool.received().contiguous(), &item)?;
                 lengths.push(item.len());
             }
-        }
-        Ok(())
+            Ok(Self::Spool(spool, lengths))
+        };
+        let written = tokio::task::spawn_blocking(write).await;
+        written.unwrap_or_else(|error| Err(SpoolError::Io(std::io::Error::other(error))))
     }
 
     /// All of them, in memory.
@@ -255,21 +261,8 @@ impl Items {
     }
 }
 
-/// Downloads the items that `source` holds under `ref_id`, at most `max_bytes`, and confirms.
-///
-/// # Errors
-/// [`FetchError`]; the source has been told.
-pub async fn download(
-    cell: &Cell,
-    source: &Fqcn,
-    ref_id: &str,
-    max_bytes: u64,
-    limits: &FetchLimits,
-) -> Result<Vec<Bytes>, FetchError> {
-    Ok(download_into(Items::new(None), cell, source, ref_id, max_bytes, limits).await?.read()?)
-}
-
-async fn download_into(
+/// Downloads what `source` holds under `ref_id`, at most `max_bytes`, and confirms.
+async fn download(
     mut items: Items,
     cell: &Cell,
     source: &Fqcn,
@@ -283,14 +276,7 @@ async fn download_into(
         let piece =
             download.accept(reply).map_err(|error| FetchError::Download { by: source.clone(), error });
         match piece? {
-            Piece::Data(pieces) => {
-                let work = move || {
-                    pieces.into_iter().try_for_each(|piece| items.push(piece))?;
-                    Ok::<_, SpoolError>(items)
-                };
-                let written = tokio::task::spawn_blocking(work).await;
-                items = written.map_err(|error| SpoolError::Io(std::io::Error::other(error)))??;
-            }
+            Piece::Data(pieces) => items = items.extend(pieces).await?,
             Piece::End { nonce } => {
                 if let Some(nonce) = nonce {
                     let confirmation = Request::new(DOWNLOADS, DOWNLOAD, download.confirmation(&nonce, true));

@@ -51,7 +51,7 @@ mod source;
 pub mod wire;
 
 pub use download::{Download, DownloadError, Piece};
-pub use fetch::{FetchError, FetchLimits, Gathered, download, fetch, gather};
+pub use fetch::{FetchError, FetchLimits, Gathered, fetch, gather};
 pub use npz::{NpzError, read_npz, write_npz};
 pub use offer::{Answer, Offers, Outcome};
 pub use source::{OfferError, Source};

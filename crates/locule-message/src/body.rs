@@ -41,8 +41,7 @@ impl Body {
         self.pieces().all(Bytes::is_empty)
     }
 
-    /// The pieces, in order.
-    pub fn pieces(&self) -> impl Iterator<Item = &Bytes> {
+    fn pieces(&self) -> impl Iterator<Item = &Bytes> {
         std::iter::once(&self.first).chain(&self.rest)
     }
 

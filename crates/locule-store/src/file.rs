@@ -42,25 +42,22 @@ impl FileJournal {
             Err(TryLockError::Error(source)) => return Err(failed(source)),
         }
         let mut journal = Self { path: path.clone(), file, len: 0, torn: None, writer: 0, broken: false };
+        // Before it is read, so that no earlier writer adds to what has been.
+        journal.take_over().map_err(failed)?;
         let bytes = journal.read().map_err(failed)?;
         let mut reader = RecordReader::new(&bytes);
         let checked = reader.by_ref().try_for_each(|record| record.map(drop));
         checked.map_err(|damage| OpenError::Damaged { path: path.clone(), damage })?;
         (journal.len, journal.torn) = (reader.offset(), reader.torn());
         journal.settle().map_err(failed)?;
-        journal.take_over().map_err(failed)?;
         Ok(journal)
     }
 
     /// Becomes the next writer.
     fn take_over(&mut self) -> io::Result<()> {
         self.writer = self.last_writer()? + 1;
-        let path = self.beside(".writer");
-        let new = self.beside(".writer.new");
-        let mut file = open_or_create(&new)?;
-        file.set_len(0)?;
-        writeln!(file, "{}", self.writer)?;
-        file.sync_all()?;
+        let (path, new) = (self.beside(".writer"), self.beside(".writer.new"));
+        write_anew(&new, format!("{}\n", self.writer).as_bytes())?;
         fs::rename(new, &path)?;
         sync_folder_of(&path)
     }
@@ -137,11 +134,7 @@ impl FileJournal {
     /// The new file of a rewrite, flushed, but not yet in the place of the old one.
     fn successor(&self, bytes: &[u8]) -> io::Result<(File, PathBuf)> {
         let path = self.beside(".new");
-        let mut file = open_or_create(&path)?;
-        close_to_others(&file)?;
-        file.set_len(0)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
+        let file = write_anew(&path, bytes)?;
         file.try_lock()?;
         Ok((file, path))
     }
@@ -203,6 +196,16 @@ fn open_or_create(path: &Path) -> io::Result<File> {
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     options.open(path)
+}
+
+/// A file that only its owner can read and write, with these bytes and no others, flushed.
+fn write_anew(path: &Path, bytes: &[u8]) -> io::Result<File> {
+    let mut file = open_or_create(path)?;
+    close_to_others(&file)?;
+    file.set_len(0)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    Ok(file)
 }
 
 /// Closes a file to all but its owner, in case that it was there already.

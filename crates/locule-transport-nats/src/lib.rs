@@ -98,7 +98,8 @@ const DIAL_TIME: Duration = Duration::from_secs(10);
 /// checked, as the peer has none here.
 ///
 /// The limits on what a stranger at the broker may do before there is a link: 5 s to answer and for its TLS
-/// handshake, 256 of them at a time. Inside a frame, it must send 1 KiB/s.
+/// handshake, 256 of them at a time. Inside a frame, it must send 1 KiB/s. One that may publish and subscribe there
+/// can keep these places busy, and so delay new links, but neither end those that are there nor read them.
 #[derive(Clone, Debug)]
 pub struct NatsTransport {
     sockets: Sockets,

@@ -25,12 +25,24 @@ mod checks;
 
 pub use checks::*;
 
+use std::path::Path;
 use std::sync::Arc;
 
+use locule_tls::TlsFiles;
 use locule_transport::{Endpoint, Link, Listener, Security, Transport};
 
 /// Largest frame that a fixture's links carry, in bytes.
 pub const MAX_FRAME_LEN: usize = 1 << 20;
+
+/// A certificate of the suite with its key and root: `server`, `client` (site-1), or `stranger`, of another root.
+pub fn files(leaf: &str) -> TlsFiles {
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("data");
+    TlsFiles {
+        ca: data.join("rootCA.pem"),
+        cert: data.join(leaf).with_extension("crt"),
+        key: data.join(leaf).with_extension("key"),
+    }
+}
 
 /// A carrier, and what the suite has to know about it.
 #[derive(Debug)]

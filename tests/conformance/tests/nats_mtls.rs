@@ -3,12 +3,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use broker::Broker;
-use conformance::{Fixture, MAX_FRAME_LEN};
+use conformance::{Fixture, MAX_FRAME_LEN, files};
 use futures_util::{SinkExt, StreamExt};
 use locule_tls::{ClientAuth, HostCheck, TlsFiles, client_config, server_config};
 use locule_transport::{DialError, Endpoint, LinkError, OutFrame, Security, Transport};
@@ -18,15 +17,6 @@ use tokio::net::TcpStream;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::{self, ServerConfig};
-
-fn files(leaf: &str) -> TlsFiles {
-    let data = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("data");
-    TlsFiles {
-        ca: data.join("rootCA.pem"),
-        cert: data.join(leaf).with_extension("crt"),
-        key: data.join(leaf).with_extension("key"),
-    }
-}
 
 fn listening(clients: ClientAuth) -> Arc<NatsTransport> {
     let config = server_config(&files("server"), clients).unwrap();

@@ -2,24 +2,14 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use conformance::{Fixture, MAX_FRAME_LEN};
+use conformance::{Fixture, MAX_FRAME_LEN, files};
 use futures_util::StreamExt;
 use locule_tls::{ClientAuth, HostCheck, TlsFiles, client_config, server_config};
 use locule_transport::{DialError, Endpoint, LinkError, Security, Transport};
 use locule_transport_ws::WsTransport;
-
-fn files(leaf: &str) -> TlsFiles {
-    let data = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("data");
-    TlsFiles {
-        ca: data.join("rootCA.pem"),
-        cert: data.join(leaf).with_extension("crt"),
-        key: data.join(leaf).with_extension("key"),
-    }
-}
 
 fn listening(clients: ClientAuth) -> Arc<WsTransport> {
     let config = server_config(&files("server"), clients).unwrap();

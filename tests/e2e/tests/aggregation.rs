@@ -125,7 +125,7 @@ fn sixteen_sites_with_8_mb_are_aggregated_in_the_memory_of_five_models() {
 }
 
 #[test]
-#[ignore = "needs 7 GB of disk and 12 GB of memory for its sites; with --release"]
+#[ignore = "64 sites with large models: has run with 24 GB of memory, and takes 13 GB of disk; with --release"]
 fn sixty_four_sites_with_100_mb_are_aggregated_in_the_memory_of_five_models() {
     memory_does_not_grow_with_sites(64, 100 * MB);
 }

@@ -1,25 +1,24 @@
 //! Where sites pull tasks and hand results in: the handlers of a job's cell.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use locule_cell::{Cell, HandlerError, Incoming, LinkSecurity, Reply, Spools};
+use locule_cell::{Cell, HandlerError, Incoming, LinkSecurity, Reply};
 use locule_component::{Event, RunContext};
 use locule_download::{FetchError, FetchLimits, Gathered, gather};
 use locule_event::Herald;
 use locule_fobs::{Map, Shareable};
-use locule_journal::Spool;
 use locule_message::{Fqcn, Payload, ReturnCode, key};
 use locule_protocol::{
     Assignment, AuxReply, AuxRequest, DecodeError, Dialect, GetTask, SubmitReply, SubmitUpdate, TaskReply,
     aux_topic, channel, log_stream,
 };
-use locule_store::FileSpool;
 use tokio::sync::Semaphore;
 
 use super::board::Board;
+use super::spool;
 use super::standing::{Assigned, Submitted};
 use super::tracking::Tracking;
 use crate::admit::{not_understood, reply};
@@ -33,9 +32,6 @@ const WAIT: Duration = Duration::ZERO;
 
 /// Results that wait in files and may be in memory at a time, on their way into the log.
 pub(super) const IN_MEMORY: usize = 1;
-
-/// Results with more bytes than this wait in a file while they arrive.
-const SMALL: u64 = 2 << 20;
 
 /// Header of the answer to a submission: what became of it, in a word. A site may go on whatever it is; to
 /// a stock site it says nothing.
@@ -218,7 +214,7 @@ impl Desk {
         holder: &Fqcn,
         result: &mut Shareable,
     ) -> Result<Option<Gathered>, HandlerError> {
-        let spool = || spool_in(&self.run_dir);
+        let spool = || spool::open(&self.run_dir);
         let gathered = gather(&self.cell, result, holder, &FetchLimits::default(), spool).await;
         match gathered {
             Ok(gathered) => Ok(Some(gathered)),
@@ -329,25 +325,6 @@ impl Desk {
     async fn find_again(&self, site: &str) {
         if self.board.find_again(site) {
             self.herald.tell(&Event::ClientReconnected { site }).await;
-        }
-    }
-}
-
-/// Where results go while they arrive: large ones into files without a name in this folder.
-pub(super) fn spools(run_dir: PathBuf) -> Spools {
-    Spools::new(move |channel, topic, len| {
-        let is_result = (channel, topic) == (SubmitUpdate::CHANNEL, SubmitUpdate::TOPIC);
-        let is_large = len > SMALL || len == 0;
-        if is_result && is_large { spool_in(&run_dir) } else { None }
-    })
-}
-
-fn spool_in(folder: &Path) -> Option<Box<dyn Spool>> {
-    match FileSpool::in_folder(folder) {
-        Ok(spool) => Some(Box::new(spool)),
-        Err(error) => {
-            tracing::warn!(folder = %folder.display(), %error, "a result goes through memory");
-            None
         }
     }
 }

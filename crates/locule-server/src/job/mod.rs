@@ -7,6 +7,7 @@ mod hold;
 mod log;
 mod report;
 mod run;
+mod spool;
 mod standing;
 mod tracking;
 

@@ -31,6 +31,7 @@ use super::board::{Board, BoardOf};
 use super::desk::{self, Desk, Participants};
 use super::log::{FOLDER, RunLog};
 use super::report::{JobReport, RunEnd, Told};
+use super::spool;
 use super::tracking::Tracking;
 use crate::record::SERVER;
 use crate::site_logs::SiteLogs;
@@ -359,7 +360,7 @@ async fn link(host: &JobHost, start: &JobStart) -> Result<Cell, String> {
     let name = Fqcn::parse(&start.cell).map_err(|error| error.to_string())?;
     let parent = Endpoint::parse(&start.parent).map_err(|error| error.to_string())?;
     let mut config = CellConfig::new(name);
-    config.streams.spools = desk::spools(start.run_dir.clone());
+    config.streams.spools = spool::spools(start.run_dir.clone());
     let cell = Cell::builder(config).transports(host.transports.clone()).stamp(host.stamp.clone()).start();
     cell.connect(parent);
     if cell.wait_linked(&Fqcn::server(), PARENT).await {

@@ -102,6 +102,15 @@ async fn a_site_that_comes_back_without_the_job_is_given_it_again() {
     }
 }
 
+/// `site-1` is started again, is given the job, and does its part.
+async fn comes_back_and_completes(scene: &mut Scene, job: &str) {
+    let mut one = Site::register(scene, "site-1").await;
+    one.beat(&[]).await;
+    one.work(scene, 1).await;
+    let record = scene.finished(job).await;
+    assert_eq!(record.status(), JobStatus::Completed, "{}", reason(&record));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_site_that_is_killed_while_it_is_given_the_job_is_waited_for() {
     for at_start in [false, true] {
@@ -119,11 +128,7 @@ async fn a_site_that_is_killed_while_it_is_given_the_job_is_waited_for() {
             scene.running(&job).await;
             if comes_back {
                 tokio::time::sleep(30 * SECOND).await;
-                let mut one = Site::register(&scene, "site-1").await;
-                one.beat(&[]).await;
-                one.work(&scene, 1).await;
-                let record = scene.finished(&job).await;
-                assert_eq!(record.status(), JobStatus::Completed, "{}", reason(&record));
+                comes_back_and_completes(&mut scene, &job).await;
             } else {
                 let record = scene.finished(&job).await;
                 assert_eq!(record.status(), JobStatus::ExecutionException);
@@ -144,11 +149,7 @@ async fn a_site_that_says_good_bye_and_comes_back_in_time_was_never_lost() {
         one.cell.shutdown(SECOND).await;
         if in_time {
             tokio::time::sleep(50 * SECOND).await;
-            let mut one = Site::register(&scene, "site-1").await;
-            one.beat(&[]).await;
-            one.work(&scene, 1).await;
-            let record = scene.finished(&job).await;
-            assert_eq!(record.status(), JobStatus::Completed, "{}", reason(&record));
+            comes_back_and_completes(&mut scene, &job).await;
         } else {
             let before = tokio::time::Instant::now();
             let record = scene.finished(&job).await;
